@@ -1,0 +1,32 @@
+# Libraries from the system, each as an interface target that modules name.
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+
+add_library(dil_system INTERFACE)
+target_link_libraries(dil_system INTERFACE Threads::Threads m)
+
+# dil_library(NAME PKG): interface target dil_NAME over a pkg-config package, required.
+function(dil_library name package)
+  pkg_check_modules(${name} REQUIRED IMPORTED_TARGET ${package})
+  add_library(dil_${name} INTERFACE)
+  target_link_libraries(dil_${name} INTERFACE PkgConfig::${name})
+endfunction()
+
+dil_library(pcre2 libpcre2-8)
+dil_library(utf8proc libutf8proc)
+dil_library(jansson jansson)
+dil_library(curl libcurl)
+dil_library(gnutls gnutls)
+dil_library(libedit libedit)
+
+# The Rust bridge: one static library.
+if(DIL_BRIDGE)
+  find_program(DIL_CARGO cargo HINTS $ENV{HOME}/.cargo/bin)
+  if(NOT DIL_CARGO OR NOT EXISTS ${CMAKE_SOURCE_DIR}/bridge/Cargo.toml)
+    message(STATUS "cargo or bridge/Cargo.toml not found: building without the bridge (built-in chat formats only)")
+    set(DIL_BRIDGE OFF)
+  endif()
+endif()
+if(DIL_BRIDGE)
+  include(cmake/bridge.cmake)
+endif()

@@ -1,0 +1,84 @@
+/* Everything the project asks of the operating system. Another system is one more file beside os_linux.c. */
+#ifndef BASE_OS_H
+#define BASE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dilmodeli.h"
+
+/* Files, read only. */
+typedef struct os_file { int fd; uint64_t size_bytes; uint64_t device, inode; int64_t mtime_ns; } os_file;
+DIL_MUST_CHECK dil_status os_file_open(os_file *out, const char *path, dil_error *err);
+DIL_MUST_CHECK dil_status os_file_read(const os_file *f, uint64_t offset, void *out, size_t n, dil_error *err); /* all n or an error */
+void os_file_close(os_file *f);
+/* Whole file into a mem_alloc'ed, NUL-terminated block [owned: free with mem_free]; fails with LIMIT above max_bytes. */
+DIL_MUST_CHECK dil_status os_read_all(const char *path, size_t max_bytes, char **out, size_t *n, dil_error *err);
+DIL_MUST_CHECK dil_status os_read_stdin(size_t max_bytes, char **out, size_t *n, dil_error *err);
+
+/* Read-only mappings. A page that cannot be read (file truncated while mapped) raises SIGBUS: os_guard turns it into a status. */
+DIL_MUST_CHECK dil_status os_map_file(const os_file *f, const void **out, dil_error *err);
+void os_unmap(const void *p, size_t n);
+void os_advise_sequential(const void *p, size_t n);
+void os_advise_willneed(const void *p, size_t n);
+void os_advise_drop(const void *p, size_t n); /* resident pages wholly inside may be dropped */
+void os_advise_huge(void *p, size_t n);
+/* Runs fn(ctx); a SIGBUS inside [p, p+n) ends it and gives DIL_IO. Not reentrant on one thread. */
+DIL_MUST_CHECK dil_status os_guard(void (*fn)(void *), void *ctx, const void *p, size_t n, dil_error *err);
+
+/* Writing: into a temporary file beside path, which appears under its name on commit only. */
+typedef struct os_writer { int fd; char path[4096], temporary[4096 + 16]; uint64_t written_bytes; } os_writer;
+DIL_MUST_CHECK dil_status os_writer_open(os_writer *out, const char *path, dil_error *err);
+DIL_MUST_CHECK dil_status os_writer_write(os_writer *w, const void *bytes, size_t n, dil_error *err);
+DIL_MUST_CHECK dil_status os_writer_patch(os_writer *w, uint64_t offset, const void *bytes, size_t n, dil_error *err);
+DIL_MUST_CHECK dil_status os_writer_commit(os_writer *w, dil_error *err); /* fsync, rename; the writer is closed either way */
+void os_writer_abort(os_writer *w);                                       /* removes the temporary file */
+
+/* Appends to a file over several runs (downloads that resume): out->written_bytes is what it already held. Ends with
+ * os_writer_close; nothing is removed. */
+DIL_MUST_CHECK dil_status os_writer_append(os_writer *out, const char *path, dil_error *err);
+DIL_MUST_CHECK dil_status os_writer_close(os_writer *w, dil_error *err);
+
+/* Directories and names. */
+DIL_MUST_CHECK dil_status os_data_dir(char *out, size_t n, dil_error *err);  /* $XDG_DATA_HOME/dilmodeli, made if missing */
+DIL_MUST_CHECK dil_status os_cache_dir(char *out, size_t n, dil_error *err); /* $XDG_CACHE_HOME/dilmodeli, made if missing */
+DIL_MUST_CHECK dil_status os_make_dirs(const char *path, dil_error *err);
+DIL_MUST_CHECK dil_status os_remove(const char *path, dil_error *err);
+DIL_MUST_CHECK dil_status os_list_dir(const char *path, void (*each)(void *ctx, const char *name, bool is_dir, uint64_t size), void *ctx, dil_error *err);
+DIL_MUST_CHECK dil_status os_remove_tree(const char *path, dil_error *err); /* a directory with everything in it */
+bool os_exists(const char *path);
+/* Runs a program found on PATH, without a shell, its standard output going to standard error; *exit_code is its own. */
+DIL_MUST_CHECK dil_status os_run(const char *const *argv, int *exit_code, dil_error *err);
+const char *os_env(const char *name); /* NULL when unset or empty */
+
+/* Time, machine, terminal. */
+long os_process_id(void);
+uint64_t os_time_ns(void);   /* monotonic */
+int64_t os_wall_seconds(void);
+int os_cpu_count(void);      /* usable by this process: affinity and cgroup quota */
+uint64_t os_memory_bytes(void); /* physical, or the cgroup limit when lower */
+uint64_t os_peak_rss_bytes(void);
+uint64_t os_rss_bytes(void);
+enum { OS_STDIN = 0, OS_STDOUT = 1, OS_STDERR = 2 };
+bool os_is_terminal(int fd);
+int os_terminal_columns(void); /* 80 when unknown */
+/* Typed characters are UTF-8 from here on, for the calling thread; numbers stay those of C. */
+void os_utf8_input(void);
+void os_random(void *out, size_t n);
+/* Signals of a command: writing to a closed pipe is an error instead of an end; after os_interrupt_install, Ctrl-C sets a flag instead of ending the process; a second one ends it. */
+void os_interrupt_install(void);
+bool os_interrupted(void);
+void os_interrupt_clear(void);
+/* Waits for one byte of standard input: 1, or 0 at its end, or -1 when Ctrl-C comes or came before (no moment is missed). */
+int os_read_key(char *byte);
+
+/* Sleeping on a word: returns when *word != expected or somebody woke it (spurious returns are possible). */
+void os_futex_wait(const void *word, uint32_t expected);
+void os_futex_wake_all(const void *word);
+
+/* Test hook: after `after` successful opens, maps, reads, writes and thread starts every further one fails; < 0: off. */
+void os_inject_failure(int64_t after);
+bool os_should_fail(void); /* used by base itself */
+
+#endif

@@ -1,0 +1,428 @@
+/* Linux: files, mappings and writing. Time, machine and terminal are in os_linux_machine.c. */
+#include "base/os.h"
+
+#include <dirent.h>
+#include <ftw.h>
+#include <spawn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/mem.h"
+#include "base/status.h"
+
+static atomic_int_fast64_t inject_after = -1;
+
+void os_inject_failure(int64_t after) { atomic_store_explicit(&inject_after, after, memory_order_relaxed); }
+
+bool os_should_fail(void)
+{
+    int_fast64_t left = atomic_load_explicit(&inject_after, memory_order_relaxed);
+    if (left < 0)
+        return false;
+    if (left == 0) {
+        errno = EIO;
+        return true;
+    }
+    atomic_store_explicit(&inject_after, left - 1, memory_order_relaxed);
+    return false;
+}
+
+/* ---- reading ---- */
+
+dil_status os_file_open(os_file *out, const char *path, dil_error *err)
+{
+    int fd = os_should_fail() ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return DIL_FAIL(err, DIL_IO, "%s: cannot open: %s", path, strerror(errno));
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return DIL_FAIL(err, DIL_IO, "%s: not a regular file", path);
+    }
+    out->fd = fd;
+    out->size_bytes = (uint64_t)st.st_size;
+    out->device = (uint64_t)st.st_dev;
+    out->inode = (uint64_t)st.st_ino;
+    out->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    return DIL_OK;
+}
+
+dil_status os_file_read(const os_file *f, uint64_t offset, void *out, size_t n, dil_error *err)
+{
+    char *p = out;
+    while (n > 0) {
+        ssize_t got = os_should_fail() ? -1 : pread(f->fd, p, n, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return DIL_FAIL(err, DIL_IO, "read at byte %llu: %s", (unsigned long long)offset, strerror(errno));
+        if (got == 0)
+            return DIL_FAIL(err, DIL_IO, "read at byte %llu: the file ends, %zu more bytes wanted",
+                            (unsigned long long)offset, n);
+        p += got;
+        offset += (uint64_t)got;
+        n -= (size_t)got;
+    }
+    return DIL_OK;
+}
+
+void os_file_close(os_file *f)
+{
+    if (f->fd >= 0)
+        close(f->fd);
+    f->fd = -1;
+}
+
+static dil_status read_fd(int fd, const char *name, size_t max_bytes, char **out, size_t *n, dil_error *err)
+{
+    size_t capacity = 1 << 16, used = 0;
+    char *text = mem_alloc(capacity + 1, MEM_TEXT);
+    while (text) {
+        ssize_t got = os_should_fail() ? -1 : read(fd, text + used, capacity - used);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            mem_free(text);
+            return DIL_FAIL(err, DIL_IO, "%s: cannot read: %s", name, strerror(errno));
+        }
+        used += (size_t)got;
+        if (used > max_bytes) {
+            mem_free(text);
+            return DIL_FAIL(err, DIL_LIMIT, "%s: wanted at most %zu bytes, found more", name, max_bytes);
+        }
+        if (got == 0) {
+            text[used] = '\0';
+            *out = text;
+            *n = used;
+            return DIL_OK;
+        }
+        if (used == capacity) {
+            char *bigger = mem_grow(text, capacity * 2 + 1, MEM_TEXT);
+            if (!bigger)
+                break;
+            text = bigger;
+            capacity *= 2;
+        }
+    }
+    mem_free(text);
+    return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for its text", name);
+}
+
+dil_status os_read_all(const char *path, size_t max_bytes, char **out, size_t *n, dil_error *err)
+{
+    int fd = os_should_fail() ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return DIL_FAIL(err, DIL_IO, "%s: cannot open: %s", path, strerror(errno));
+    dil_status st = read_fd(fd, path, max_bytes, out, n, err);
+    close(fd);
+    return st;
+}
+
+dil_status os_read_stdin(size_t max_bytes, char **out, size_t *n, dil_error *err)
+{
+    return read_fd(STDIN_FILENO, "standard input", max_bytes, out, n, err);
+}
+
+/* ---- mapping ---- */
+
+dil_status os_map_file(const os_file *f, const void **out, dil_error *err)
+{
+    if (f->size_bytes == 0)
+        return DIL_FAIL(err, DIL_FORMAT, "the file is empty");
+    void *p = os_should_fail() ? MAP_FAILED : mmap(NULL, f->size_bytes, PROT_READ, MAP_SHARED, f->fd, 0);
+    if (p == MAP_FAILED)
+        return DIL_FAIL(err, DIL_IO, "cannot map %llu bytes: %s", (unsigned long long)f->size_bytes, strerror(errno));
+    *out = p;
+    return DIL_OK;
+}
+
+/* munmap and madvise take non-const pointers but change nothing the caller can see. */
+static void *writable(const void *p) { return (void *)(uintptr_t)p; }
+
+void os_unmap(const void *p, size_t n)
+{
+    if (p)
+        munmap(writable(p), n);
+}
+
+static void advise(const void *p, size_t n, int advice, bool inside)
+{
+    uintptr_t page = 4096, from = (uintptr_t)p, to = from + n;
+    from = inside ? (from + page - 1) & ~(page - 1) : from & ~(page - 1);
+    to = to & ~(page - 1);
+    if (to > from)
+        madvise(writable((const void *)from), to - from, advice);
+}
+
+void os_advise_sequential(const void *p, size_t n) { advise(p, n, MADV_SEQUENTIAL, false); }
+void os_advise_willneed(const void *p, size_t n) { advise(p, n, MADV_WILLNEED, false); }
+void os_advise_drop(const void *p, size_t n) { advise(p, n, MADV_DONTNEED, true); }
+void os_advise_huge(void *p, size_t n) { advise(p, n, MADV_HUGEPAGE, true); }
+
+static _Thread_local sigjmp_buf *guard_jump; /* set while this thread is inside os_guard */
+static _Thread_local uintptr_t guard_from, guard_to;
+
+static struct sigaction sigbus_before; /* whoever handled SIGBUS before us; written before our handler is installed */
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+    uintptr_t at = (uintptr_t)info->si_addr;
+    if (guard_jump && at >= guard_from && at < guard_to)
+        siglongjmp(*guard_jump, 1);
+    if ((sigbus_before.sa_flags & SA_SIGINFO) && sigbus_before.sa_sigaction) {
+        sigbus_before.sa_sigaction(sig, info, context);
+        return;
+    }
+    signal(sig, SIG_DFL);
+    raise(sig);
+}
+
+/* For good: guards on several threads overlap, so nobody may take the handler away again. The program may still set one of its
+ * own at any time (Python's faulthandler does); then ours goes back on top of it. */
+static void ensure_sigbus(void)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    struct sigaction now, ours = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    sigaction(SIGBUS, NULL, &now);
+    if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_sigbus)
+        return;
+    sigemptyset(&ours.sa_mask);
+    pthread_mutex_lock(&lock);
+    sigaction(SIGBUS, NULL, &now);
+    if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_sigbus) {
+        sigbus_before = now;
+        sigaction(SIGBUS, &ours, NULL);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+dil_status os_guard(void (*fn)(void *), void *ctx, const void *p, size_t n, dil_error *err)
+{
+    ensure_sigbus();
+    sigjmp_buf jump;
+    volatile bool faulted = true;
+    guard_from = (uintptr_t)p;
+    guard_to = guard_from + n;
+    if (sigsetjmp(jump, 1) == 0) { /* with the mask: whoever called our handler (a sanitizer, another handler) may have blocked */
+        guard_jump = &jump;
+        fn(ctx);
+        faulted = false;
+    }
+    guard_jump = NULL;
+    if (faulted)
+        return DIL_FAIL(err, DIL_IO, "a mapped file could not be read: it was truncated or its disk failed");
+    return DIL_OK;
+}
+
+/* ---- writing ---- */
+
+dil_status os_writer_open(os_writer *out, const char *path, dil_error *err)
+{
+    if (strlen(path) >= sizeof out->path)
+        return DIL_FAIL(err, DIL_LIMIT, "path: wanted at most %zu bytes, found %zu", sizeof out->path - 1, strlen(path));
+    os_writer w = {.fd = -1};
+    snprintf(w.path, sizeof w.path, "%s", path);
+    snprintf(w.temporary, sizeof w.temporary, "%s.part-%ld", path, (long)getpid());
+    w.fd = os_should_fail() ? -1 : open(w.temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (w.fd < 0)
+        return DIL_FAIL(err, DIL_IO, "%s: cannot create: %s", path, strerror(errno));
+    *out = w;
+    return DIL_OK;
+}
+
+static dil_status write_at(os_writer *w, uint64_t offset, const void *bytes, size_t n, dil_error *err)
+{
+    const char *p = bytes;
+    while (n > 0) {
+        ssize_t put = os_should_fail() ? -1 : pwrite(w->fd, p, n, (off_t)offset);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0)
+            return DIL_FAIL(err, DIL_IO, "%s: write at byte %llu: %s", w->path, (unsigned long long)offset,
+                            strerror(errno));
+        p += put;
+        offset += (uint64_t)put;
+        n -= (size_t)put;
+    }
+    return DIL_OK;
+}
+
+dil_status os_writer_write(os_writer *w, const void *bytes, size_t n, dil_error *err)
+{
+    DIL_TRY(write_at(w, w->written_bytes, bytes, n, err));
+    w->written_bytes += n;
+    return DIL_OK;
+}
+
+dil_status os_writer_patch(os_writer *w, uint64_t offset, const void *bytes, size_t n, dil_error *err)
+{
+    return write_at(w, offset, bytes, n, err);
+}
+
+dil_status os_writer_commit(os_writer *w, dil_error *err)
+{
+    bool good = !os_should_fail() && fsync(w->fd) == 0;
+    good = close(w->fd) == 0 && good;
+    w->fd = -1;
+    good = good && rename(w->temporary, w->path) == 0;
+    if (!good) {
+        int why = errno;
+        unlink(w->temporary);
+        return DIL_FAIL(err, DIL_IO, "%s: cannot finish writing: %s", w->path, strerror(why));
+    }
+    return DIL_OK;
+}
+
+void os_writer_abort(os_writer *w)
+{
+    if (w->fd < 0)
+        return;
+    close(w->fd);
+    w->fd = -1;
+    unlink(w->temporary);
+}
+
+dil_status os_writer_append(os_writer *out, const char *path, dil_error *err)
+{
+    if (strlen(path) >= sizeof out->path)
+        return DIL_FAIL(err, DIL_LIMIT, "path: wanted at most %zu bytes, found %zu", sizeof out->path - 1, strlen(path));
+    os_writer w = {.fd = os_should_fail() ? -1 : open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644)};
+    off_t end = w.fd < 0 ? -1 : lseek(w.fd, 0, SEEK_END);
+    if (end < 0) {
+        int why = errno;
+        if (w.fd >= 0)
+            close(w.fd);
+        return DIL_FAIL(err, DIL_IO, "%s: cannot write: %s", path, strerror(why));
+    }
+    snprintf(w.path, sizeof w.path, "%s", path);
+    w.written_bytes = (uint64_t)end;
+    *out = w;
+    return DIL_OK;
+}
+
+dil_status os_writer_close(os_writer *w, dil_error *err)
+{
+    int fd = w->fd;
+    w->fd = -1;
+    if (fd >= 0 && close(fd) != 0)
+        return DIL_FAIL(err, DIL_IO, "%s: cannot finish writing: %s", w->path, strerror(errno));
+    return DIL_OK;
+}
+
+/* ---- directories ---- */
+
+dil_status os_make_dirs(const char *path, dil_error *err)
+{
+    char part[4096];
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof part)
+        return DIL_FAIL(err, DIL_LIMIT, "directory name: wanted 1..%zu bytes, found %zu", sizeof part - 1, n);
+    for (size_t i = 1; i <= n; i++) {
+        if (i < n && path[i] != '/')
+            continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        if (mkdir(part, 0755) != 0 && errno != EEXIST)
+            return DIL_FAIL(err, DIL_IO, "%s: cannot make directory: %s", part, strerror(errno));
+    }
+    return DIL_OK;
+}
+
+static dil_status xdg_dir(const char *variable, const char *below_home, char *out, size_t n, dil_error *err)
+{
+    const char *base = os_env(variable), *home = os_env("HOME");
+    int need;
+    if (base && base[0] == '/')
+        need = snprintf(out, n, "%s/dilmodeli", base);
+    else if (home)
+        need = snprintf(out, n, "%s/%s/dilmodeli", home, below_home);
+    else
+        return DIL_FAIL(err, DIL_IO, "%s and HOME are both unset; set one of them", variable);
+    if (need < 0 || (size_t)need >= n)
+        return DIL_FAIL(err, DIL_LIMIT, "%s: the name is too long", variable);
+    return os_make_dirs(out, err);
+}
+
+dil_status os_data_dir(char *out, size_t n, dil_error *err)
+{
+    return xdg_dir("XDG_DATA_HOME", ".local/share", out, n, err);
+}
+
+dil_status os_cache_dir(char *out, size_t n, dil_error *err) { return xdg_dir("XDG_CACHE_HOME", ".cache", out, n, err); }
+
+dil_status os_remove(const char *path, dil_error *err)
+{
+    if (unlink(path) != 0)
+        return DIL_FAIL(err, DIL_IO, "%s: cannot remove: %s", path, strerror(errno));
+    return DIL_OK;
+}
+
+dil_status os_list_dir(const char *path, void (*each)(void *ctx, const char *name, bool is_dir, uint64_t size), void *ctx,
+                       dil_error *err)
+{
+    DIR *dir = opendir(path);
+    if (!dir)
+        return DIL_FAIL(err, DIL_IO, "%s: cannot list: %s", path, strerror(errno));
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        struct stat st;
+        if (entry->d_name[0] == '.' || fstatat(dirfd(dir), entry->d_name, &st, 0) != 0)
+            continue;
+        each(ctx, entry->d_name, S_ISDIR(st.st_mode), (uint64_t)st.st_size);
+    }
+    closedir(dir);
+    return DIL_OK;
+}
+
+bool os_exists(const char *path) { return access(path, F_OK) == 0; }
+
+const char *os_env(const char *name)
+{
+    const char *v = getenv(name);
+    return v && *v ? v : NULL;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk)
+{
+    (void)st, (void)kind, (void)walk;
+    return remove(path);
+}
+
+dil_status os_remove_tree(const char *path, dil_error *err)
+{
+    if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0)
+        return DIL_FAIL(err, DIL_IO, "%s: cannot remove: %s", path, strerror(errno));
+    return DIL_OK;
+}
+
+extern char **environ;
+
+dil_status os_run(const char *const *argv, int *exit_code, dil_error *err)
+{
+    posix_spawn_file_actions_t actions;
+    pid_t pid;
+    int state;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+    char *const *words = (char *const *)(uintptr_t)argv; /* posix_spawn does not change them */
+    int failed = posix_spawnp(&pid, argv[0], &actions, NULL, words, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    if (failed)
+        return DIL_FAIL(err, DIL_IO, "cannot run %s: %s", argv[0], strerror(failed));
+    while (waitpid(pid, &state, 0) < 0)
+        if (errno != EINTR)
+            return DIL_FAIL(err, DIL_IO, "lost track of %s: %s", argv[0], strerror(errno));
+    *exit_code = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
+    return DIL_OK;
+}

@@ -1,0 +1,165 @@
+/* Linux: time, processors, memory, terminal, signals, futex. */
+#include <errno.h>
+#include <linux/futex.h>
+#include <locale.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "base/str.h"
+
+long os_process_id(void) { return (long)getpid(); }
+
+uint64_t os_time_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+int64_t os_wall_seconds(void) { return (int64_t)time(NULL); }
+
+/* First line of a small file of /sys or /proc; false when it cannot be read. */
+static bool read_line(const char *path, char *out, size_t n)
+{
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return false;
+    bool good = fgets(out, (int)n, f) != NULL;
+    fclose(f);
+    return good;
+}
+
+int os_cpu_count(void)
+{
+    cpu_set_t set;
+    int n = 1;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        n = CPU_COUNT(&set);
+    char line[128], quota[64];
+    long long period;
+    if (read_line("/sys/fs/cgroup/cpu.max", line, sizeof line) && sscanf(line, "%63s %lld", quota, &period) == 2 &&
+        strcmp(quota, "max") != 0 && period > 0) {
+        int64_t used = 0;
+        int64_t whole = str_to_i64(quota, &used) ? (used + period - 1) / period : 0;
+        if (whole >= 1 && whole < n)
+            n = (int)whole;
+    }
+    return n > 0 ? n : 1;
+}
+
+uint64_t os_memory_bytes(void)
+{
+    uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    char line[128];
+    if (read_line("/sys/fs/cgroup/memory.max", line, sizeof line) && line[0] >= '0' && line[0] <= '9') {
+        uint64_t limit = strtoull(line, NULL, 10);
+        if (limit < bytes)
+            bytes = limit;
+    }
+    return bytes;
+}
+
+uint64_t os_peak_rss_bytes(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+uint64_t os_rss_bytes(void)
+{
+    char line[128];
+    long long total, resident;
+    if (!read_line("/proc/self/statm", line, sizeof line) || sscanf(line, "%lld %lld", &total, &resident) != 2)
+        return 0;
+    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+bool os_is_terminal(int fd) { return isatty(fd) == 1; }
+
+int os_terminal_columns(void)
+{
+    struct winsize size;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        return size.ws_col;
+    return 80;
+}
+
+void os_utf8_input(void)
+{
+    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+    if (utf8)
+        uselocale(utf8); /* for the life of the process: nothing to free */
+}
+
+void os_random(void *out, size_t n)
+{
+    char *p = out;
+    while (n > 0) {
+        ssize_t got = getrandom(p, n, 0);
+        if (got < 0 && errno != EINTR)
+            return;
+        if (got > 0) {
+            p += got;
+            n -= (size_t)got;
+        }
+    }
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+    if (interrupted) {
+        signal(sig, SIG_DFL);
+        raise(sig);
+    }
+    interrupted = 1;
+}
+
+void os_interrupt_install(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+int os_read_key(char *byte)
+{
+    sigset_t interrupt, before;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &interrupt, &before); /* between looking at the flag and waiting nothing may come */
+    int ready = -1;
+    while (!interrupted) {
+        struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+        ready = ppoll(&input, 1, NULL, &before);
+        if (ready > 0 || (ready < 0 && errno != EINTR))
+            break;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (interrupted)
+        return -1;
+    return ready > 0 && read(STDIN_FILENO, byte, 1) == 1 ? 1 : 0;
+}
+
+bool os_interrupted(void) { return interrupted != 0; }
+void os_interrupt_clear(void) { interrupted = 0; }
+
+void os_futex_wait(const void *word, uint32_t expected)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+}
+
+void os_futex_wake_all(const void *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0); }

@@ -1,0 +1,48 @@
+#include "base/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+dil_status status_fail(dil_error *err, dil_status code, const char *format, ...)
+{
+    if (err) {
+        va_list args;
+        err->code = code;
+        va_start(args, format);
+        vsnprintf(err->text, sizeof err->text, format, args);
+        va_end(args);
+    }
+    return code;
+}
+
+dil_status status_prefix(dil_error *err, const char *format, ...)
+{
+    if (!err)
+        return DIL_INTERNAL;
+    char old[sizeof err->text];
+    memcpy(old, err->text, sizeof old);
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(err->text, sizeof err->text, format, args);
+    va_end(args);
+    if (n >= 0 && (size_t)n < sizeof err->text)
+        snprintf(err->text + n, sizeof err->text - (size_t)n, "%s", old);
+    return err->code;
+}
+
+void status_clear(dil_error *err)
+{
+    if (err) {
+        err->code = DIL_OK;
+        err->text[0] = '\0';
+    }
+}
+
+const char *status_name(dil_status code)
+{
+    static const char *const names[] = {"ok", "out of memory", "input/output error", "malformed data", "not supported",
+                                        "bad argument", "limit exceeded", "busy", "cancelled", "internal error"};
+    size_t i = (size_t)code;
+    return i < sizeof names / sizeof names[0] ? names[i] : "unknown status";
+}

@@ -1,0 +1,143 @@
+/*
+ * Barrier: one counter of arrivals and one generation number. The last to arrive resets the counter and the claim counter,
+ * then advances the generation; the others spin on it for a bounded time and then sleep on it (futex), so that a busy
+ * machine is not burnt by waiting. The same generation word starts the workers of team_run.
+ */
+#include "base/threads.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/status.h"
+
+#define LINE 64
+/* About 20 us of pause instructions: longer than any step of a small model leaves a worker waiting on a quiet machine. */
+#define SPIN_LIMIT 2000
+
+typedef struct waitable { /* a word others wait on, alone on its cache line */
+    _Alignas(LINE) _Atomic uint32_t value;
+    _Atomic uint32_t sleepers;
+} waitable;
+
+struct team {
+    int n_threads;
+    team_fn fn;
+    void *ctx;
+    bool quit;
+    _Alignas(LINE) _Atomic uint32_t claim;
+    _Alignas(LINE) _Atomic uint32_t arrived;
+    waitable generation; /* barriers */
+    waitable start;      /* one tick per team_run */
+    pthread_t threads[TEAM_MAX];
+    struct worker { team *t; int index; } workers[TEAM_MAX];
+};
+
+static inline void cpu_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Waits until w differs from old; the acquire load pairs with the release store in announce(). */
+static void wait_change(waitable *w, uint32_t old)
+{
+    for (int i = 0; i < SPIN_LIMIT; i++) {
+        if (atomic_load_explicit(&w->value, memory_order_acquire) != old)
+            return;
+        cpu_pause();
+    }
+    atomic_fetch_add(&w->sleepers, 1); /* seq_cst: ordered against the check of sleepers in announce() */
+    while (atomic_load(&w->value) == old)
+        os_futex_wait(&w->value, old);
+    atomic_fetch_sub(&w->sleepers, 1);
+}
+
+static void announce(waitable *w)
+{
+    atomic_fetch_add(&w->value, 1); /* release of everything before; seq_cst against sleepers */
+    if (atomic_load(&w->sleepers))
+        os_futex_wake_all(&w->value);
+}
+
+void team_barrier(team *t)
+{
+    if (t->n_threads == 1) {
+        atomic_store_explicit(&t->claim, 0, memory_order_relaxed);
+        return;
+    }
+    uint32_t generation = atomic_load_explicit(&t->generation.value, memory_order_relaxed);
+    /* acq_rel: the last arriver sees all others' writes, and they are published by announce() */
+    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)t->n_threads) {
+        atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&t->claim, 0, memory_order_relaxed);
+        announce(&t->generation);
+    } else {
+        wait_change(&t->generation, generation);
+    }
+}
+
+uint32_t team_claim(team *t) { return atomic_fetch_add_explicit(&t->claim, 1, memory_order_relaxed); }
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    team *t = w->t;
+    uint32_t seen = 0;
+    for (;;) {
+        wait_change(&t->start, seen);
+        seen++;
+        if (t->quit)
+            return NULL;
+        t->fn(t->ctx, w->index);
+        team_barrier(t);
+    }
+}
+
+dil_status team_new(team **out, int n_threads, dil_error *err)
+{
+    if (n_threads < 1 || n_threads > TEAM_MAX)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "threads: wanted 1..%d, found %d", TEAM_MAX, n_threads);
+    team *t = mem_calloc(1, sizeof *t, MEM_MISC);
+    if (!t)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "thread team: no memory");
+    t->n_threads = 1;
+    for (int i = 1; i < n_threads; i++) {
+        t->workers[i].t = t;
+        t->workers[i].index = i;
+        if (os_should_fail() || pthread_create(&t->threads[i], NULL, worker_main, &t->workers[i]) != 0) {
+            team_free(t);
+            return DIL_FAIL(err, DIL_IO, "threads: started %d of %d, the system refused more", i, n_threads);
+        }
+        t->n_threads = i + 1;
+    }
+    *out = t;
+    return DIL_OK;
+}
+
+void team_free(team *t)
+{
+    if (!t)
+        return;
+    t->quit = true;
+    announce(&t->start);
+    for (int i = 1; i < t->n_threads; i++)
+        pthread_join(t->threads[i], NULL);
+    mem_free(t);
+}
+
+int team_size(const team *t) { return t->n_threads; }
+
+void team_run(team *t, team_fn fn, void *ctx)
+{
+    t->fn = fn;
+    t->ctx = ctx;
+    atomic_store_explicit(&t->claim, 0, memory_order_relaxed);
+    if (t->n_threads > 1)
+        announce(&t->start);
+    fn(ctx, 0);
+    team_barrier(t);
+}

@@ -1,0 +1,32 @@
+/*
+ * The thread team: a fixed set of workers that run one function together, meet at barriers, and claim chunks of work from
+ * an atomic counter, so that a slow or preempted core does not hold the others back. The calling thread is worker 0.
+ */
+#ifndef BASE_THREADS_H
+#define BASE_THREADS_H
+
+#include <stdint.h>
+
+#include "dilmodeli.h"
+
+#define TEAM_MAX 256
+
+typedef struct team team;
+typedef void (*team_fn)(void *ctx, int worker);
+
+/* Starts n_threads - 1 workers (1 <= n_threads <= TEAM_MAX). [owned: free with team_free] */
+DIL_MUST_CHECK dil_status team_new(team **out, int n_threads, dil_error *err);
+void team_free(team *t);
+int team_size(const team *t);
+
+/* Runs fn(ctx, worker) on every worker, returns when all have returned. One caller at a time. */
+void team_run(team *t, team_fn fn, void *ctx);
+
+/* Inside fn only. All workers meet; what was written before is visible after. Resets the claim counter to 0. */
+void team_barrier(team *t);
+
+/* Inside fn only: the next unclaimed chunk since the last barrier (or the start of fn): 0, 1, 2, ... The caller stops when
+ * the number reaches its count of chunks. */
+uint32_t team_claim(team *t);
+
+#endif

@@ -1,0 +1,216 @@
+#include "cli/cli.h"
+#include "cli/print.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/status.h"
+
+int cli_fail(const dil_error *err)
+{
+    cli_progress_end();
+    fputs("dil: ", stderr);
+    print_text(stderr, str_of(err->text[0] ? err->text : status_name(err->code)), sizeof err->text);
+    fputc('\n', stderr);
+    return CLI_FAILED;
+}
+
+int cli_usage(const char *wording, ...)
+{
+    va_list args;
+    va_start(args, wording);
+    fputs("dil: ", stderr);
+    vfprintf(stderr, wording, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return CLI_USAGE;
+}
+
+static void add_model_name(void *ctx, const char *name, bool is_dir, uint64_t size)
+{
+    (void)size;
+    size_t n = strlen(name);
+    if (!is_dir && n > 5 && strcmp(name + n - 5, ".gguf") == 0)
+        strbuf_printf(ctx, "%s%.*s", ((strbuf *)ctx)->n ? ", " : "", (int)(n - 5), name);
+}
+
+dil_status cli_model_path(const char *name, char *out, size_t n, dil_error *err)
+{
+    char dir[2048];
+    if (!name)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "no model given; use -m MODEL (a GGUF file or a fetched name, see dil list)");
+    if (os_exists(name)) {
+        snprintf(out, n, "%s", name);
+        return DIL_OK;
+    }
+    DIL_TRY(os_data_dir(dir, sizeof dir, err));
+    snprintf(out, n, "%s/%s.gguf", dir, name);
+    if (!strchr(name, '/') && os_exists(out))
+        return DIL_OK;
+    strbuf names = STRBUF(300);
+    dil_error ignored;
+    if (os_list_dir(dir, add_model_name, &names, &ignored) != DIL_OK || names.n == 0)
+        strbuf_add_str(&names, STR("none yet; try dil pull smollm2"));
+    DIL_FAIL(err, DIL_IO, "model '%s': wanted a file or a fetched name, found neither; fetched: %s", name, names.p ? names.p : "");
+    strbuf_free(&names);
+    return DIL_IO;
+}
+
+engine_options cli_engine_options(const cli_options *o)
+{
+    engine_options e = engine_options_default();
+    e.n_threads = (int32_t)o->threads;
+    e.context = (int32_t)o->context;
+    e.micro_batch = (int32_t)o->micro_batch;
+    e.type_k = o->type_k;
+    e.type_v = o->type_v;
+    e.cpu = o->cpu;
+    e.memory_bytes = o->memory_bytes;
+    e.timing = o->timing;
+    e.exact = o->exact;
+    e.progress = o->quiet ? NULL : cli_progress;
+    return e;
+}
+
+dil_status cli_open(engine **out, const cli_options *o, const engine_options *eo, dil_error *err)
+{
+    char path[4096];
+    DIL_TRY(cli_model_path(o->model, path, sizeof path, err));
+    dil_status status = engine_open(out, path, eo, err);
+    cli_progress_end();
+    return status;
+}
+
+static dil_status parse_bias(const char *text, sampler_bias *out, dil_error *err)
+{
+    char number[16];
+    size_t n = strcspn(text, "+-");
+    int64_t id = -1;
+    double value = 0;
+    if (n > 0 && n < sizeof number) {
+        memcpy(number, text, n);
+        number[n] = '\0';
+    }
+    if (n == 0 || n >= sizeof number || !str_to_i64(number, &id) || id < 0 || id > INT32_MAX || !str_to_f64(text + n, &value))
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "--logit-bias: wanted ID+X or ID-X such as 15043-2.5, found '%s'", text);
+    *out = (sampler_bias){(token_id)id, (float)value};
+    return DIL_OK;
+}
+
+dil_status cli_sampler_options(sampler_options *out, const cli_options *o, sampler_bias biases[CLI_MAX_LIST], dil_error *err)
+{
+    sampler_options s = sampler_options_default();
+    if (o->seed < 0)
+        os_random(&s.seed, sizeof s.seed);
+    else
+        s.seed = (uint64_t)o->seed;
+    s.temperature = (float)o->temperature;
+    s.top_k = (int32_t)o->top_k;
+    s.top_p = (float)o->top_p;
+    s.min_p = (float)o->min_p;
+    s.typical_p = (float)o->typical_p;
+    s.repeat_penalty = (float)o->repeat_penalty;
+    s.penalty_last_n = (int32_t)o->repeat_last_n;
+    s.presence_penalty = (float)o->presence_penalty;
+    s.frequency_penalty = (float)o->frequency_penalty;
+    s.dry_multiplier = (float)o->dry_multiplier;
+    s.dry_base = (float)o->dry_base;
+    s.dry_allowed_length = (int32_t)o->dry_allowed_length;
+    s.dry_last_n = (int32_t)o->dry_last_n;
+    s.xtc_probability = (float)o->xtc_probability;
+    s.xtc_threshold = (float)o->xtc_threshold;
+    s.mirostat = (int32_t)o->mirostat;
+    s.mirostat_tau = (float)o->mirostat_tau;
+    s.mirostat_eta = (float)o->mirostat_eta;
+    for (int i = 0; i < o->n_biases; i++)
+        DIL_TRY(parse_bias(o->biases[i], &biases[i], err));
+    s.biases = biases;
+    s.n_biases = o->n_biases;
+    *out = s;
+    return DIL_OK;
+}
+
+#define MAX_TEXT ((size_t)1 << 30)
+
+dil_status cli_text(const cli_options *o, bool from_stdin, char **out, size_t *n, dil_error *err)
+{
+    if (o->prompt && o->file)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "text: wanted -p or -f, found both");
+    if (o->prompt) {
+        *n = strlen(o->prompt);
+        *out = mem_alloc(*n + 1, MEM_TEXT);
+        if (!*out)
+            return DIL_FAIL(err, DIL_NO_MEMORY, "prompt: no memory");
+        memcpy(*out, o->prompt, *n + 1);
+        return DIL_OK;
+    }
+    if (o->file && strcmp(o->file, "-") != 0)
+        return os_read_all(o->file, MAX_TEXT, out, n, err);
+    if (o->file || from_stdin)
+        return os_read_stdin(MAX_TEXT, out, n, err);
+    return DIL_FAIL(err, DIL_BAD_ARGUMENT, "no text given; use -p TEXT, -f FILE, or pipe it in");
+}
+
+/* One line, redrawn at most ten times a second. */
+static struct { uint64_t started_ns, drawn_ns; const char *what; bool shown; } line;
+
+static void draw(const char *what, uint64_t done, uint64_t total, double seconds)
+{
+    double left = done > 0 && total > done ? seconds * (double)(total - done) / (double)done : 0.0;
+    fprintf(stderr, "\r%s: %3.0f %%  (%llu of %llu, %.0f s left)\033[K", what, total ? 100.0 * (double)done / (double)total : 0.0,
+            (unsigned long long)done, (unsigned long long)total, left);
+    line.shown = true;
+}
+
+bool cli_progress(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)user;
+    uint64_t now = os_time_ns();
+    if (os_interrupted())
+        return false;
+    if (!os_is_terminal(OS_STDERR))
+        return true;
+    if (!line.what || strcmp(line.what, what) != 0) {
+        line.what = what;
+        line.started_ns = line.drawn_ns = now;
+    }
+    double seconds = (double)(now - line.started_ns) * 1e-9;
+    if (now - line.drawn_ns > 100000000u && seconds > 0.3) {
+        draw(what, done, total, seconds);
+        line.drawn_ns = now;
+    }
+    return true;
+}
+
+void cli_progress_end(void)
+{
+    if (line.shown)
+        fputs("\r\033[K", stderr);
+    line.shown = false;
+    line.what = NULL;
+}
+
+void cli_print_json_string(str s)
+{
+    putchar('"');
+    for (size_t i = 0; i < s.n;) {
+        uint32_t code;
+        int length = utf8_decode(s.p + i, s.n - i, &code);
+        if (length == 0) {
+            fputs("\\ufffd", stdout);
+            i++;
+            continue;
+        }
+        if (code == '"' || code == '\\')
+            printf("\\%c", (char)code);
+        else if (code < 0x20)
+            printf("\\u%04x", code);
+        else
+            fwrite(s.p + i, 1, (size_t)length, stdout);
+        i += (size_t)length;
+    }
+    putchar('"');
+}

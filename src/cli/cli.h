@@ -1,0 +1,41 @@
+/* What the commands share: names of models, opening engines, progress and errors on the terminal. Only this module prints. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "base/str.h"
+#include "cli/options.h"
+#include "engine/engine.h"
+#include "sampling/sampler.h"
+
+/* Exit codes. */
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+/* Prints "dil: text" and returns CLI_FAILED. */
+int cli_fail(const dil_error *err);
+int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* MODEL as a path: as it is when such a file exists, else <data>/<name>.gguf; an error lists what is there. */
+DIL_MUST_CHECK dil_status cli_model_path(const char *name, char *out, size_t n, dil_error *err);
+
+/* The engine the options describe; fills only what was given. */
+engine_options cli_engine_options(const cli_options *o);
+DIL_MUST_CHECK dil_status cli_open(engine **out, const cli_options *o, const engine_options *eo, dil_error *err);
+DIL_MUST_CHECK dil_status cli_sampler_options(sampler_options *out, const cli_options *o, sampler_bias biases[CLI_MAX_LIST], dil_error *err);
+/* The text of -p, -f or standard input [owned: free with mem_free]. */
+DIL_MUST_CHECK dil_status cli_text(const cli_options *o, bool from_stdin, char **out, size_t *n, dil_error *err);
+
+/* A progress line on the terminal, with speed and remaining time; silent when standard error is not a terminal. Ctrl-C cancels. */
+bool cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
+void cli_progress_end(void);
+
+/* Time per kind of step since the engine was opened (it must have been opened with timing). */
+void cli_print_timing(engine *e);
+
+/* JSON string escaping onto standard output. */
+void cli_print_json_string(str s);
+
+extern const cli_command command_run, command_chat, command_show, command_check, command_plan, command_tokenize, command_detokenize,
+    command_eval_perplexity, command_eval_kld, command_eval_hellaswag, command_eval_logits, command_bench, command_quantize,
+    command_pull, command_list, command_rm, command_import;
+
+#endif

@@ -1,0 +1,128 @@
+/* dil quantize: the matrices of a model in another stock type. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/os.h"
+#include "base/status.h"
+#include "base/threads.h"
+#include "cli/cli.h"
+#include "cli/print.h"
+#include "quantize/convert.h"
+
+typedef struct quantize_run { bool quiet, shown; uint64_t started_ns, drawn_ns; int n_fallback; } quantize_run;
+
+/* Ten times a second: how far, how fast, how long still. */
+static bool progress(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    quantize_run *r = user;
+    char so_far[32], all[32], speed[32];
+    uint64_t now = os_time_ns();
+    if (os_interrupted())
+        return false;
+    if (r->quiet || !os_is_terminal(OS_STDERR) || now - r->drawn_ns < 100000000u)
+        return true;
+    double seconds = (double)(now - r->started_ns) * 1e-9, rate = (double)done / (seconds + 1e-9);
+    fprintf(stderr, "\r%s: %3.0f %%  %s of %s, %s/s, %.0f s left\033[K", what, total ? 100.0 * (double)done / (double)total : 100.0,
+            str_bytes(done, so_far, sizeof so_far), str_bytes(total, all, sizeof all), str_bytes((uint64_t)rate, speed, sizeof speed),
+            rate > 0 ? (double)(total - done) / rate : 0.0);
+    r->drawn_ns = now;
+    r->shown = true;
+    return true;
+}
+
+/* The first few by name, the rest as a number. */
+static void tell_fallback(void *user, str tensor, uint64_t columns, dil_type used)
+{
+    quantize_run *r = user;
+    if (r->quiet || r->n_fallback++ >= 3)
+        return;
+    fputs("note: ", stderr);
+    print_text(stderr, tensor, 100);
+    fprintf(stderr, ": rows of %llu values do not fit the type's block; it becomes %s\n", (unsigned long long)columns, format_get(used)->name);
+}
+
+static dil_status find_type(const char *name, dil_type *out, dil_error *err)
+{
+    uint32_t file_type;
+    if (name && format_find(name, out) && convert_file_type(*out, &file_type))
+        return DIL_OK;
+    strbuf names = STRBUF(300);
+    convert_type_names(&names);
+    DIL_FAIL(err, DIL_BAD_ARGUMENT, "--type: wanted one of %s; found %s%s%s", names.p ? names.p : "(no memory)", name ? "'" : "", name ? name : "nothing",
+             name ? "'" : "");
+    strbuf_free(&names);
+    return DIL_BAD_ARGUMENT;
+}
+
+static double bits(uint64_t bytes, uint64_t values) { return values ? 8.0 * (double)bytes / (double)values : 0.0; }
+
+static void print_json(const convert_result *r, const char *out_path, dil_type type, bool dry_run, double seconds)
+{
+    fputs("{\"output\": ", stdout);
+    cli_print_json_string(str_of(out_path));
+    printf(", \"written\": %s, \"type\": \"%s\", \"tensors\": %u, \"matrices\": %u, \"requantized\": %u, \"fallback\": %u, "
+           "\"in_bytes\": %llu, \"out_bytes\": %llu, \"bits_per_weight\": %.4f, \"seconds\": %.3f}\n",
+           dry_run ? "false" : "true", format_get(type)->name, r->n_tensors, r->n_matrices, r->n_requantized, r->n_fallback,
+           (unsigned long long)r->in_bytes, (unsigned long long)r->out_bytes, bits(r->matrix_bytes, r->n_matrix_values), seconds);
+}
+
+static void print_result(const convert_result *r, const char *out_path, dil_type type, bool dry_run, double seconds)
+{
+    char before[32], after[32], speed[32];
+    printf("%s: %u matrices as %s, ", out_path, r->n_matrices - r->n_fallback, format_get(type)->name);
+    if (r->n_fallback)
+        printf("%u as a wider type, ", r->n_fallback);
+    printf("%u other tensors, %s -> %s (%.2f bits per weight)", r->n_tensors - r->n_matrices, str_bytes(r->in_bytes, before, sizeof before),
+           str_bytes(r->out_bytes, after, sizeof after), bits(r->matrix_bytes, r->n_matrix_values));
+    if (dry_run)
+        puts("; dry run, nothing was written");
+    else
+        printf(", %.1f s, %s/s\n", seconds, str_bytes((uint64_t)((double)r->in_bytes / (seconds + 1e-9)), speed, sizeof speed));
+}
+
+static void print_notes(const convert_result *r)
+{
+    if (r->n_fallback > 3)
+        fprintf(stderr, "note: %u matrices in all became a wider type for that reason\n", r->n_fallback);
+    if (r->n_requantized)
+        fprintf(stderr, "note: %u of %u matrices had been quantized before: they were decoded first, which adds errors to errors; "
+                        "start from an F16 or F32 file when there is one\n", r->n_requantized, r->n_matrices);
+}
+
+static int quantize(const cli_options *o, char **positional, int n_positional)
+{
+    (void)n_positional;
+    dil_error err = {0};
+    char in_path[4096];
+    convert_result result;
+    quantize_run run = {.quiet = o->quiet, .started_ns = os_time_ns()};
+    convert_options co = {.n_threads = o->threads ? (int)o->threads : os_cpu_count(), .dry_run = o->dry_run, .progress = progress,
+                          .fallback = tell_fallback, .user = &run};
+    if (co.n_threads > TEAM_MAX)
+        co.n_threads = TEAM_MAX;
+    if (find_type(o->type, &co.type, &err) != DIL_OK) {
+        cli_fail(&err);
+        return CLI_USAGE;
+    }
+    dil_status status = cli_model_path(positional[0], in_path, sizeof in_path, &err);
+    if (status == DIL_OK)
+        status = convert_file(&result, in_path, positional[1], &co, &err);
+    if (run.shown)
+        fputs("\r\033[K", stderr);
+    if (status != DIL_OK)
+        return cli_fail(&err);
+    if (!o->quiet)
+        print_notes(&result);
+    double seconds = (double)(os_time_ns() - run.started_ns) * 1e-9;
+    (o->json ? print_json : print_result)(&result, positional[1], co.type, o->dry_run, seconds);
+    return CLI_OK;
+}
+
+static const char *const quantize_options[] = {"type", "threads", "dry-run", "json", "quiet", NULL};
+
+const cli_command command_quantize = {
+    .name = "quantize", .usage = "quantize IN OUT --type TYPE [-t T] [--dry-run] [--json]",
+    .summary = "Writes a model with its matrices in another type.\n\nTYPE is F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0, Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, "
+               "IQ4_XS, Q3_K or Q2_K.\nVectors stay F32; OUT appears when it is complete.",
+    .example = "dil quantize model-f16.gguf model-q4_k.gguf --type q4_k", .options = quantize_options, .least_positional = 2,
+    .most_positional = 2, .run = quantize};

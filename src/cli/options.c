@@ -1,0 +1,244 @@
+#include "cli/options.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/str.h"
+#include "sampling/sampler.h"
+
+#define AT(field) offsetof(cli_options, field)
+#define BIG 9e15
+
+static const option_row table[] = {
+    {"model", "m", "MODEL", OPTION_TEXT, AT(model), 0, 0, "a GGUF file, or the name of a fetched model (smollm2, gemma3)"},
+    {"prompt", "p", "TEXT", OPTION_TEXT, AT(prompt), 0, 0, "the prompt"},
+    {"file", "f", "FILE", OPTION_TEXT, AT(file), 0, 0, "read the text from a file (- : standard input)"},
+    {"system", "sys", "TEXT", OPTION_TEXT, AT(system), 0, 0, "the system message"},
+    {"n-predict", "n", "N", OPTION_INT, AT(n_predict), -1, 1e9, "tokens to generate at most (-1: until the model stops; default)"},
+    {"ctx-size", "c", "N", OPTION_INT, AT(context), 0, 1 << 26, "context in tokens (0: the model's, at most 4096)"},
+    {"threads", "t", "N", OPTION_INT, AT(threads), 0, 256, "threads (0: one per usable processor)"},
+    {"batch-size", "b", "N", OPTION_INT, AT(batch), 1, 1 << 20, "accepted for compatibility: see --ubatch-size"},
+    {"ubatch-size", "ub", "N", OPTION_INT, AT(micro_batch), 0, 1 << 16, "tokens per pass over the weights (0: 512)"},
+    {"cache-type-k", "ctk", "TYPE", OPTION_KV_TYPE, AT(type_k), 0, 0, "K cache: f32, f16 (default), bf16, q8_0"},
+    {"cache-type-v", "ctv", "TYPE", OPTION_KV_TYPE, AT(type_v), 0, 0, "V cache: the same"},
+    {"seed", "s", "N", OPTION_INT, AT(seed), -1, BIG, "random seed (-1: a new one each time)"},
+    {"temp", NULL, "X", OPTION_FLOAT, AT(temperature), 0, 100, "temperature (0: always the most probable token)"},
+    {"top-k", NULL, "K", OPTION_INT, AT(top_k), 0, 1 << 24, "keep the K most probable tokens (0: off)"},
+    {"top-p", NULL, "P", OPTION_FLOAT, AT(top_p), 0, 1, "keep the fewest tokens of total probability P (1: off)"},
+    {"min-p", NULL, "P", OPTION_FLOAT, AT(min_p), 0, 1, "drop tokens below P times the most probable (0: off)"},
+    {"typical", NULL, "P", OPTION_FLOAT, AT(typical_p), 0, 1, "locally typical sampling (1: off)"},
+    {"repeat-penalty", NULL, "R", OPTION_FLOAT, AT(repeat_penalty), 0, 100, "penalty on repeated tokens (1: off)"},
+    {"repeat-last-n", NULL, "N", OPTION_INT, AT(repeat_last_n), -1, BIG, "tokens the penalties look back on (-1: all)"},
+    {"presence-penalty", NULL, "X", OPTION_FLOAT, AT(presence_penalty), -100, 100, "penalty on tokens that occurred (0: off)"},
+    {"frequency-penalty", NULL, "X", OPTION_FLOAT, AT(frequency_penalty), -100, 100, "penalty per occurrence (0: off)"},
+    {"dry-multiplier", NULL, "X", OPTION_FLOAT, AT(dry_multiplier), 0, 100, "DRY: penalty on repeated sequences (0: off)"},
+    {"dry-base", NULL, "X", OPTION_FLOAT, AT(dry_base), 1, 100, "DRY: growth per token"},
+    {"dry-allowed-length", NULL, "N", OPTION_INT, AT(dry_allowed_length), 0, 1e6, "DRY: repeats up to N tokens are free"},
+    {"dry-penalty-last-n", NULL, "N", OPTION_INT, AT(dry_last_n), -1, BIG, "DRY: tokens looked back on (-1: all)"},
+    {"xtc-probability", NULL, "P", OPTION_FLOAT, AT(xtc_probability), 0, 1, "XTC: chance to exclude top choices (0: off)"},
+    {"xtc-threshold", NULL, "P", OPTION_FLOAT, AT(xtc_threshold), 0, 1, "XTC: what counts as a top choice"},
+    {"mirostat", NULL, "N", OPTION_INT, AT(mirostat), 0, 2, "2: mirostat version 2 (0: off)"},
+    {"mirostat-ent", NULL, "X", OPTION_FLOAT, AT(mirostat_tau), 0, 100, "mirostat: target entropy"},
+    {"mirostat-lr", NULL, "X", OPTION_FLOAT, AT(mirostat_eta), 0, 10, "mirostat: learning rate"},
+    {"logit-bias", NULL, "ID(+|-)X", OPTION_LIST, AT(biases), 0, 0, "add X to the logit of token ID (repeatable)"},
+    {"stop", "r", "TEXT", OPTION_LIST, AT(stops), 0, 0, "stop when this text comes (repeatable)"},
+    {"ignore-eos", NULL, NULL, OPTION_FLAG, AT(ignore_eos), 0, 0, "go on after the model's end of text"},
+    {"memory", NULL, "BYTES", OPTION_BYTES, AT(memory_bytes), 0, 0, "refuse to take more memory than this (e.g. 2G)"},
+    {"no-pack-cache", NULL, NULL, OPTION_FLAG, AT(no_pack_cache), 0, 0, "do not keep packed weights between starts"},
+    {"cpu", NULL, "LEVEL", OPTION_TEXT, AT(cpu), 0, 0, "kernels: auto (default), scalar, avx2, avx512"},
+    {"no-template", NULL, NULL, OPTION_FLAG, AT(no_template), 0, 0, "give the prompt to the model as it is"},
+    {"no-special", NULL, NULL, OPTION_FLAG, AT(no_special), 0, 0, "no BOS/EOS, special tokens in the text are plain text"},
+    {"json", NULL, NULL, OPTION_FLAG, AT(json), 0, 0, "answer as JSON"},
+    {"timing", NULL, NULL, OPTION_FLAG, AT(timing), 0, 0, "print the time per kind of step"},
+    {"tensors", NULL, NULL, OPTION_FLAG, AT(tensors), 0, 0, "list the tensors too"},
+    {"quiet", "q", NULL, OPTION_FLAG, AT(quiet), 0, 0, "no progress and no figures"},
+    {"chunks", NULL, "N", OPTION_INT, AT(chunks), 0, 1e9, "chunks to evaluate (0: all)"},
+    {"tasks", NULL, "N", OPTION_INT, AT(tasks), 0, 1e9, "tasks to evaluate (0: all)"},
+    {"save-base", NULL, "FILE", OPTION_TEXT, AT(save_base), 0, 0, "write the log-probabilities, as llama-perplexity does"},
+    {"base", NULL, "FILE", OPTION_TEXT, AT(base), 0, 0, "log-probabilities to compare with"},
+    {"exact", NULL, NULL, OPTION_FLAG, AT(exact), 0, 0, "f32 activations: the yardstick for their rounding (slow)"},
+    {"tokens", NULL, "IDS", OPTION_TEXT, AT(tokens), 0, 0, "token ids, separated by commas"},
+    {"output", "o", "OUT", OPTION_TEXT, AT(output), 0, 0, "where to write, or the output format (md, csv, json, sql)"},
+    {"n-prompt", "p", "N", OPTION_INT, AT(prompt_tokens), 0, 1e6, "bench: tokens of the prompt test"},
+    {"n-gen", "n", "N", OPTION_INT, AT(gen_tokens), 0, 1e6, "bench: tokens of the generation test"},
+    {"depth", "d", "N", OPTION_INT, AT(depth), 0, 1e7, "bench: tokens already in the context"},
+    {"repetitions", "r", "N", OPTION_INT, AT(repeats), 1, 1000, "bench: runs per test"},
+    {"type", NULL, "TYPE", OPTION_TEXT, AT(type), 0, 0, "type of the matrices: F32, F16, BF16, Q8_0, Q6_K, Q4_K, ..."},
+    {"dry-run", NULL, NULL, OPTION_FLAG, AT(dry_run), 0, 0, "say what would be written, write nothing"},
+    {"sha256", NULL, "HEX", OPTION_TEXT, AT(sha256), 0, 0, "refuse the file unless it has this SHA-256"},
+    {"help", "h", NULL, OPTION_FLAG, AT(help), 0, 0, "this text"},
+};
+#define N_ROWS ((int)(sizeof table / sizeof table[0]))
+
+const option_row *option_find(const char *name)
+{
+    for (int i = 0; i < N_ROWS; i++)
+        if (strcmp(table[i].name, name) == 0)
+            return &table[i];
+    return NULL;
+}
+
+static cli_options defaults(void)
+{
+    sampler_options s = sampler_options_default();
+    return (cli_options){
+        .n_predict = -1, .seed = -1, .temperature = (double)s.temperature, .top_k = s.top_k, .top_p = (double)s.top_p,
+        .min_p = (double)s.min_p, .typical_p = (double)s.typical_p, .repeat_penalty = (double)s.repeat_penalty,
+        .repeat_last_n = s.penalty_last_n, .dry_base = (double)s.dry_base, .dry_allowed_length = s.dry_allowed_length,
+        .dry_last_n = s.dry_last_n, .xtc_threshold = (double)s.xtc_threshold, .mirostat_tau = (double)s.mirostat_tau,
+        .mirostat_eta = (double)s.mirostat_eta, .type_k = DIL_TYPE_F16, .type_v = DIL_TYPE_F16, .prompt_tokens = 512,
+        .gen_tokens = 128, .repeats = 5, .batch = 512};
+}
+
+static bool bad_value(const option_row *row, const char *wanted, const char *found)
+{
+    fprintf(stderr, "dil: --%s: wanted %s, found '%s'; see --help\n", row->name, wanted, found);
+    return false;
+}
+
+static bool store_number(cli_options *o, const option_row *row, const char *text)
+{
+    char wanted[96];
+    int64_t whole = 0;
+    double real = 0;
+    bool good = row->kind == OPTION_INT ? str_to_i64(text, &whole) : str_to_f64(text, &real);
+    if (row->kind == OPTION_INT)
+        real = (double)whole;
+    if (!good || real < row->least || real > row->most) {
+        snprintf(wanted, sizeof wanted, "%s in %g..%g", row->kind == OPTION_INT ? "a whole number" : "a number", row->least, row->most);
+        return bad_value(row, wanted, text);
+    }
+    void *at = (char *)o + row->offset;
+    if (row->kind == OPTION_INT)
+        *(int64_t *)at = whole;
+    else
+        *(double *)at = real;
+    return true;
+}
+
+static bool store_list(cli_options *o, const option_row *row, const char *text)
+{
+    const char **list = row->offset == AT(stops) ? o->stops : o->biases;
+    int *n = row->offset == AT(stops) ? &o->n_stops : &o->n_biases;
+    if (*n == CLI_MAX_LIST)
+        return bad_value(row, "at most 64 of them", text);
+    list[(*n)++] = text;
+    return true;
+}
+
+static bool store_kv_type(cli_options *o, const option_row *row, const char *text)
+{
+    dil_type *at = (dil_type *)(void *)((char *)o + row->offset), type;
+    bool good = format_find(text, &type) &&
+                (type == DIL_TYPE_F32 || type == DIL_TYPE_F16 || type == DIL_TYPE_BF16 || type == DIL_TYPE_Q8_0);
+    if (!good)
+        return bad_value(row, "f32, f16, bf16 or q8_0", text);
+    *at = type;
+    return true;
+}
+
+static bool store(cli_options *o, const option_row *row, const char *text)
+{
+    void *at = (char *)o + row->offset;
+    switch (row->kind) {
+    case OPTION_FLAG: *(bool *)at = true; return true;
+    case OPTION_INT:
+    case OPTION_FLOAT: return store_number(o, row, text);
+    case OPTION_TEXT: *(const char **)at = text; return true;
+    case OPTION_LIST: return store_list(o, row, text);
+    case OPTION_BYTES: return str_to_bytes(text, at) || bad_value(row, "a size such as 800M or 2G", text);
+    case OPTION_KV_TYPE: return store_kv_type(o, row, text);
+    default: return false;
+    }
+}
+
+bool options_set(cli_options *o, const char *name, const char *text)
+{
+    const option_row *row = option_find(name);
+    return row && store(o, row, text);
+}
+
+/* DIL_ARG_CTX_SIZE=2048 is --ctx-size 2048, under what the command line says. */
+static bool store_environment(cli_options *o, const option_row *row)
+{
+    char name[64] = "DIL_ARG_";
+    size_t n = strlen(name);
+    for (const char *p = row->name; *p && n + 1 < sizeof name; p++)
+        name[n++] = (char)(*p == '-' ? '_' : *p >= 'a' && *p <= 'z' ? *p - 32 : *p);
+    name[n] = '\0';
+    const char *value = os_env(name);
+    return !value || store(o, row, value);
+}
+
+#define MAX_LONG 160
+
+/* The command's rows as getopt wants them: each under its name and its alias; val is the row's index. */
+static int build_long(const cli_command *c, struct option *out, cli_options *o, bool *good)
+{
+    int n = 0;
+    for (const char *const *name = c->options; *name; name++) {
+        const option_row *row = option_find(*name);
+        if (!row || n + 3 > MAX_LONG)
+            continue;
+        int has_arg = row->arg ? required_argument : no_argument;
+        out[n++] = (struct option){row->name, has_arg, NULL, (int)(row - table)};
+        if (row->alias)
+            out[n++] = (struct option){row->alias, has_arg, NULL, (int)(row - table)};
+        *good = *good && store_environment(o, row);
+    }
+    out[n++] = (struct option){"help", no_argument, NULL, N_ROWS - 1};
+    out[n++] = (struct option){"h", no_argument, NULL, N_ROWS - 1};
+    out[n] = (struct option){0};
+    return n;
+}
+
+bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv, int *n_positional)
+{
+    struct option long_options[MAX_LONG + 1];
+    bool good = true;
+    *out = defaults();
+    build_long(c, long_options, out, &good);
+    optind = 1;
+    opterr = 0;
+    while (good) {
+        int at = optind ? optind : 1;
+        int val = getopt_long_only(argc, argv, "", long_options, NULL);
+        if (val == -1)
+            break;
+        if (val == '?') {
+            const char *what = optind > at || optind >= argc ? argv[optind - 1] : argv[optind];
+            fprintf(stderr, "dil %s: option '%s': unknown, ambiguous or without its argument; see dil %s --help\n", c->name, what, c->name);
+            return false;
+        }
+        good = store(out, &table[val], optarg);
+    }
+    if (!good || out->help)
+        return good;
+    *n_positional = argc - optind;
+    memmove(argv, argv + optind, (size_t)*n_positional * sizeof *argv);
+    if (*n_positional < c->least_positional || (c->most_positional >= 0 && *n_positional > c->most_positional)) {
+        fprintf(stderr, "dil %s: %s; usage: dil %s\n", c->name,
+                *n_positional < c->least_positional ? "an argument is missing" : "too many arguments", c->usage);
+        return false;
+    }
+    return true;
+}
+
+void options_print_help(const cli_command *c)
+{
+    printf("dil %s\n\n%s\n\n", c->usage, c->summary);
+    for (const char *const *name = c->options; *name; name++) {
+        const option_row *row = option_find(*name);
+        char left[64];
+        if (!row)
+            continue;
+        snprintf(left, sizeof left, "%s%s%s--%s%s%s", row->alias ? "-" : "", row->alias ? row->alias : "", row->alias ? ", " : "    ",
+                 row->name, row->arg ? " " : "", row->arg ? row->arg : "");
+        printf("  %-32s %s\n", left, row->help);
+    }
+    printf("\nExample:\n  %s\n", c->example);
+}

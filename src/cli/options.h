@@ -1,0 +1,55 @@
+/*
+ * One table of options for all commands: names, arguments, ranges, help, environment. It is parsed by getopt_long_only, and
+ * --help, shell completion and the man page are made from it.
+ */
+#ifndef CLI_OPTIONS_H
+#define CLI_OPTIONS_H
+
+#include "dilmodeli.h"
+#include "formats/formats.h"
+
+#define CLI_MAX_LIST 64
+
+/* Every value an option can set; commands read what they listed. */
+typedef struct cli_options {
+    const char *model, *prompt, *file, *system, *cpu, *output, *base, *type, *tokens, *save_base, *sha256;
+    int64_t n_predict, context, threads, batch, micro_batch, seed, top_k, repeat_last_n, dry_allowed_length, dry_last_n, mirostat,
+        chunks, tasks, prompt_tokens, gen_tokens, depth, repeats;
+    double temperature, top_p, min_p, typical_p, repeat_penalty, presence_penalty, frequency_penalty, dry_multiplier, dry_base,
+        xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta;
+    uint64_t memory_bytes;
+    dil_type type_k, type_v;
+    bool json, no_template, no_special, no_pack_cache, timing, help, tensors, quiet, exact, ignore_eos, dry_run;
+    const char *stops[CLI_MAX_LIST];
+    const char *biases[CLI_MAX_LIST];
+    int n_stops, n_biases;
+} cli_options;
+
+typedef enum option_kind { OPTION_FLAG, OPTION_INT, OPTION_FLOAT, OPTION_TEXT, OPTION_LIST, OPTION_BYTES, OPTION_KV_TYPE } option_kind;
+
+typedef struct option_row {
+    const char *name;     /* "n-predict": --n-predict */
+    const char *alias;    /* "n": -n; NULL: none */
+    const char *arg;      /* what --help calls the argument; NULL: a flag */
+    option_kind kind;
+    size_t offset;        /* in cli_options */
+    double least, most;   /* range of numbers */
+    const char *help;
+} option_row;
+
+const option_row *option_find(const char *name);
+
+typedef struct cli_command {
+    const char *name, *usage, *summary, *example;
+    const char *const *options;  /* names from the table, NULL-terminated */
+    int least_positional, most_positional; /* most -1: any */
+    int (*run)(const cli_options *o, char **positional, int n_positional);
+} cli_command;
+
+/* Parses argv[1..] for a command; prints the reason and returns false on bad usage. Positionals are moved to the front. */
+bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv, int *n_positional);
+/* Sets the option of that name as the command line would; prints the reason and returns false on a bad value. */
+bool options_set(cli_options *o, const char *name, const char *text);
+void options_print_help(const cli_command *c);
+
+#endif

@@ -1,0 +1,16 @@
+#include "cli/print.h"
+
+void print_text(FILE *out, str s, size_t most)
+{
+    for (size_t i = 0; i < s.n && i < most;) {
+        uint32_t code;
+        int length = utf8_decode(s.p + i, s.n - i, &code);
+        if (length == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0))
+            fputs(length && code == '\n' ? "\\n" : length && code == '\t' ? "\\t" : "?", out);
+        else
+            fwrite(s.p + i, 1, (size_t)length, out);
+        i += length ? (size_t)length : 1;
+    }
+    if (s.n > most)
+        fprintf(out, "... (%zu bytes)", s.n);
+}

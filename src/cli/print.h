@@ -1,0 +1,12 @@
+/* Texts of files and requests on a terminal: whatever they hold, no control character gets through. */
+#ifndef CLI_PRINT_H
+#define CLI_PRINT_H
+
+#include <stdio.h>
+
+#include "base/str.h"
+
+/* At most `most` bytes on one line; newlines and tabs are shown as \n and \t, other controls and malformed bytes as ?. */
+void print_text(FILE *out, str s, size_t most);
+
+#endif

@@ -1,0 +1,51 @@
+/*
+ * Running a network: plan once (fused steps, buffers), then walk the steps for every batch. One compute object serves one
+ * caller at a time; all its memory is taken when it is made, nothing is allocated per batch.
+ */
+#ifndef COMPUTE_COMPUTE_H
+#define COMPUTE_COMPUTE_H
+
+#include "base/threads.h"
+#include "compute/kv.h"
+#include "model/model.h"
+
+typedef struct compute compute;
+
+typedef struct compute_options {
+    int32_t max_tokens;  /* most tokens per batch (micro-batch) */
+    int32_t max_outputs; /* most tokens with logits per batch */
+    int32_t context;     /* tokens a sequence may hold: chooses between long and short rope factors */
+    bool timing;         /* collect time per step kind */
+    bool exact;          /* f32 activations for every weight type: the yardstick for activation rounding, slow */
+} compute_options;
+
+/* A token to be run. Tokens of one sequence stand together, with consecutive positions that start at seq->n_tokens. */
+typedef struct batch_token {
+    kv_seq *seq;
+    token_id id;
+    bool wants_logits;
+} batch_token;
+
+typedef enum step_kind {
+    STEP_EMBED, STEP_NORM, STEP_QKV, STEP_ROPE, STEP_ATTENTION, STEP_ATTN_QUANTIZE, STEP_ATTN_OUT, STEP_GATE_UP, STEP_DOWN,
+    STEP_HEAD, STEP_KINDS
+} step_kind;
+
+const char *step_name(step_kind kind);
+
+/* m, k and workers are borrowed. [owned: free with compute_free] */
+DIL_MUST_CHECK dil_status compute_new(compute **out, const model *m, const kernels *k, team *workers, const compute_options *options, dil_error *err);
+void compute_free(compute *c);
+size_t compute_bytes(const model *m, const compute_options *options, int n_workers); /* of buffers, without making them */
+
+/* Runs the batch (1 <= n <= max_tokens), storing K and V and advancing the sequences. Logits of the tokens that want them,
+ * in batch order: row i at compute_logits(c, i), [n_vocab], valid until the next run. Nothing changes on failure. */
+DIL_MUST_CHECK dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_error *err);
+const float *compute_logits(const compute *c, int32_t i);
+
+/* With timing: nanoseconds spent per kind since the last reset, and bytes of weights a single-token pass reads. */
+const uint64_t *compute_times(const compute *c); /* [STEP_KINDS] */
+void compute_times_reset(compute *c);
+uint64_t compute_weight_bytes(const model *m);
+
+#endif

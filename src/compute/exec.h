@@ -1,0 +1,112 @@
+/* What the step functions share: buffers, the batch at hand, per-worker scratch. Private to the compute module. */
+#ifndef COMPUTE_EXEC_H
+#define COMPUTE_EXEC_H
+
+#include <stdatomic.h>
+
+#include "compute/compute.h"
+
+/* Activations as f32 and quantized, one row per token (see act in kernels.h). */
+typedef struct act_buffer {
+    act view;
+    float *f;
+    int8_t *q;
+    float *d, *s, *s16;
+    int32_t *isum, *isum16;
+    int64_t k;
+    bool quantized; /* somebody reads q */
+} act_buffer;
+
+/* A run of batch tokens of one sequence. */
+typedef struct batch_run {
+    kv_seq *seq;
+    int32_t first, n;     /* in the batch */
+    int32_t position;     /* of the first token */
+    uint32_t items_before; /* attention work items of earlier runs */
+    uint32_t items_before_outputs; /* the same in the last layer, where only outputs are asked */
+} batch_run;
+
+/* One step of the plan; all workers run it, then meet at the barrier. */
+typedef struct step {
+    step_kind kind;
+    uint32_t layer;
+    const float *post_weight; /* STEP_NORM: x += residual_scale * rmsnorm(tmp, post_weight) first */
+    const float *pre_weight;  /* STEP_NORM: norm into `nrm`; NULL with copy: nrm = x */
+    bool normalise;           /* STEP_NORM: false: nrm = x as it is (models without a norm before a sub-layer) */
+    bool on_outputs;          /* rows are the batch's outputs, not all its tokens (after the last attention) */
+    bool quantize;            /* STEP_NORM: the reader of nrm wants it quantized */
+} step;
+
+typedef struct worker_scratch {
+    uint8_t *linear;      /* linear_scratch_bytes(largest k) */
+    float *exact;         /* exact mode: [16][k] rows and their [k][16] panel */
+    float *gate, *up;     /* [max_tokens][FFN_CHUNK * PANEL_ROWS] */
+    float *queries;       /* [ATTN_ROWS][head_dim_pad] */
+    float *k_page, *v_page; /* [head_dim][KV_PAGE], [KV_PAGE][head_dim_pad] */
+    float *scores;        /* [ATTN_ROWS][KV_PAGE] */
+    float *chunk, *total; /* [ATTN_ROWS][head_dim_pad] */
+} worker_scratch;
+
+#define FFN_CHUNK 4     /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
+#define ATTN_ROWS 48    /* query rows (tokens x heads of a group) handled together */
+#define ATTN_CHUNK 8    /* KV pages per partial result; the order of sums depends on absolute positions only */
+
+struct compute {
+    const model *m;
+    const hparams *h;
+    const kernels *k;
+    team *workers;
+    compute_options options;
+    arena *memory;
+    uint8_t *region;        /* all large buffers */
+    size_t region_bytes;
+
+    step *steps;
+    size_t n_steps;
+
+    size_t x_stride, q_stride, kv_stride, logit_stride; /* floats */
+    float *x, *tmp;         /* [max_tokens][x_stride]: residual stream; output of a sub-layer before its norm */
+    float *q, *kk, *v;      /* [max_tokens][...] */
+    act_buffer nrm, attn, hidden;
+    float *cs[2];           /* [max_tokens][n_rot]: cosine and sine per rope variant */
+    double *inverse_frequency[2]; /* [n_rot / 2] */
+    double *correction[2];  /* [n_rot / 2]: YaRN share of the extrapolated angle */
+    float *logits;          /* [max_outputs][logit_stride] */
+    worker_scratch *scratch; /* [workers] */
+    int heads_per_item;     /* query heads of one KV head handled together */
+    int tokens_per_item;
+
+    /* the batch */
+    const batch_token *tokens;
+    int32_t n, n_outputs;
+    int32_t *position;      /* [max_tokens] */
+    int32_t *run_of;        /* [max_tokens] */
+    int32_t *output_of;     /* [max_tokens]: output row, or -1 */
+    int32_t *token_of;      /* [max_outputs] */
+    batch_run *runs;        /* [max_tokens] */
+    int32_t n_runs;
+    atomic_bool unreadable; /* a worker met a page of the file that cannot be read */
+    uint64_t times[STEP_KINDS];
+};
+
+/* Rows a step works on. */
+static inline int32_t step_rows(const compute *c, const step *s) { return s->on_outputs ? c->n_outputs : c->n; }
+
+void step_embed(compute *c, const step *s, int worker);
+void step_norm(compute *c, const step *s, int worker);
+void step_qkv(compute *c, const step *s, int worker);
+void step_rope(compute *c, const step *s, int worker);
+void step_attention(compute *c, const step *s, int worker);
+void step_attn_quantize(compute *c, const step *s, int worker);
+void step_attn_out(compute *c, const step *s, int worker);
+void step_gate_up(compute *c, const step *s, int worker);
+void step_down(compute *c, const step *s, int worker);
+void step_head(compute *c, const step *s, int worker);
+
+/* Quantizes columns [from, from + n) of a row; from is a multiple of ACT_BLOCK. */
+void act_quantize(const compute *c, act_buffer *a, int32_t row, int64_t from, int64_t n);
+/* Work items of attention over n tokens. */
+uint32_t attention_items(const compute *c, int32_t n_tokens);
+void rope_prepare(compute *c);
+
+#endif

@@ -1,0 +1,147 @@
+/*
+ * The small steps around the matrices: embedding, norms (with the residual add of post-norm models), rotation of queries
+ * and keys, storing keys and values.
+ */
+#include "compute/exec.h"
+
+#include <math.h>
+#include <string.h>
+
+void act_quantize(const compute *c, act_buffer *a, int32_t row, int64_t from, int64_t n)
+{
+    if (!a->quantized)
+        return;
+    size_t r = (size_t)row, block = (size_t)from / ACT_BLOCK;
+    size_t at = r * a->view.b_stride + block;
+    c->k->quantize(a->f + r * a->view.f_stride + from, n, a->q + r * a->view.q_stride + from, a->d + at, a->s + at, a->isum + at,
+                   a->s16 + 2 * at, a->isum16 + 2 * at);
+}
+
+/* cosine and sine of every pair at every position of the batch; YaRN mixes interpolated and extrapolated angles. */
+static void rope_angles(compute *c, int variant, int32_t t)
+{
+    const rope_params *r = &c->h->rope[variant];
+    float *cs = c->cs[variant] + (size_t)t * c->h->n_rot;
+    for (uint32_t i = 0; i < c->h->n_rot / 2; i++) {
+        double angle = c->position[t] * c->inverse_frequency[variant][i];
+        double mix = c->correction[variant][i] * (double)r->extrapolation;
+        angle = angle * (double)r->scale * (1.0 - mix) + angle * mix;
+        cs[2 * i] = (float)(cos(angle) * (double)r->magnitude);
+        cs[2 * i + 1] = (float)(sin(angle) * (double)r->magnitude);
+    }
+}
+
+void step_embed(compute *c, const step *s, int worker)
+{
+    (void)s, (void)worker;
+    for (uint32_t t; (t = team_claim(c->workers)) < (uint32_t)c->n;) {
+        float *x = c->x + (size_t)t * c->x_stride;
+        if (model_embed(c->m, c->tokens[t].id, x, NULL) != DIL_OK)
+            atomic_store_explicit(&c->unreadable, true, memory_order_relaxed); /* compute_run looks after the last barrier */
+        if (c->h->embd_scale != 1.0f)
+            c->k->scale(x, c->h->embd_scale, c->h->n_embd);
+        rope_angles(c, 0, (int32_t)t);
+        if (c->h->window)
+            rope_angles(c, 1, (int32_t)t);
+    }
+}
+
+void step_norm(compute *c, const step *s, int worker)
+{
+    (void)worker;
+    const hparams *h = c->h;
+    for (uint32_t t; (t = team_claim(c->workers)) < (uint32_t)step_rows(c, s);) {
+        float *x = c->x + (size_t)t * c->x_stride, *tmp = c->tmp + (size_t)t * c->x_stride;
+        float *nrm = c->nrm.f + (size_t)t * c->nrm.view.f_stride;
+        if (s->post_weight) {
+            c->k->rmsnorm(tmp, s->post_weight, h->norm_eps, h->n_embd, tmp);
+            c->k->add_scaled(x, tmp, h->residual_scale, h->n_embd);
+        }
+        if (s->normalise)
+            c->k->rmsnorm(x, s->pre_weight, h->norm_eps, h->n_embd, nrm);
+        else
+            memcpy(nrm, x, h->n_embd * sizeof *nrm);
+        act_quantize(c, &c->nrm, (int32_t)t, 0, h->n_embd);
+    }
+}
+
+static void norm_heads(const compute *c, float *x, const float *w, uint32_t first, uint32_t n)
+{
+    for (uint32_t i = first; i < first + n; i++)
+        c->k->rmsnorm(x + (size_t)i * c->h->head_dim, w, c->h->norm_eps, c->h->head_dim, x + (size_t)i * c->h->head_dim);
+}
+
+/* One KV head of one token, with the query heads that read it. */
+static void rope_and_store(compute *c, const step *s, int32_t t, uint32_t kv_head)
+{
+    const hparams *h = c->h;
+    const layer *l = &c->m->layers[s->layer];
+    uint32_t group = h->n_head / h->n_head_kv, dim = h->head_dim;
+    float *q = c->q + (size_t)t * c->q_stride, *k = c->kk + (size_t)t * c->kv_stride, *v = c->v + (size_t)t * c->kv_stride;
+    if (h->qk == QK_NORM_HEAD) {
+        norm_heads(c, q, l->q_norm, kv_head * group, group);
+        norm_heads(c, k, l->k_norm, kv_head, 1);
+    }
+    const float *cs = c->cs[h->windowed[s->layer]] + (size_t)t * h->n_rot;
+    for (uint32_t i = kv_head * group; i < (kv_head + 1) * group; i++)
+        c->k->rope(q + (size_t)i * dim, cs, (int)h->n_rot, h->pairs);
+    k += (size_t)kv_head * dim;
+    v += (size_t)kv_head * dim;
+    c->k->rope(k, cs, (int)h->n_rot, h->pairs);
+    const kv_seq *seq = c->tokens[t].seq;
+    int32_t page = seq->pages[c->position[t] / KV_PAGE];
+    int slot = c->position[t] % KV_PAGE;
+    c->k->kv_store_k(kv_type_k(seq->pool), kv_k(seq->pool, s->layer, page, kv_head), slot, k, (int)dim);
+    c->k->kv_store_v(kv_type_v(seq->pool), kv_v(seq->pool, s->layer, page, kv_head), slot, v, (int)dim);
+}
+
+#define ROPE_TOKENS 8 /* neighbours in a page share cache lines of K: one worker takes them together */
+
+void step_rope(compute *c, const step *s, int worker)
+{
+    (void)worker;
+    const hparams *h = c->h;
+    const layer *l = &c->m->layers[s->layer];
+    uint32_t n_blocks = (uint32_t)(c->n + ROPE_TOKENS - 1) / ROPE_TOKENS;
+    bool whole_rows = h->qk == QK_NORM_FULL;
+    uint32_t per_block = whole_rows ? 1 : h->n_head_kv;
+    for (uint32_t item; (item = team_claim(c->workers)) < n_blocks * per_block;) {
+        int32_t from = (int32_t)(item / per_block) * ROPE_TOKENS, to = from + ROPE_TOKENS < c->n ? from + ROPE_TOKENS : c->n;
+        for (int32_t t = from; t < to; t++) {
+            if (!whole_rows) {
+                rope_and_store(c, s, t, item % per_block);
+                continue;
+            }
+            float *q = c->q + (size_t)t * c->q_stride, *k = c->kk + (size_t)t * c->kv_stride;
+            c->k->rmsnorm(q, l->q_norm, h->norm_eps, (int64_t)h->n_head * h->head_dim, q);
+            c->k->rmsnorm(k, l->k_norm, h->norm_eps, (int64_t)h->n_head_kv * h->head_dim, k);
+            for (uint32_t head = 0; head < h->n_head_kv; head++)
+                rope_and_store(c, s, t, head);
+        }
+    }
+}
+
+/* Frequencies of each pair and YaRN's ramp, once. */
+void rope_prepare(compute *c)
+{
+    const hparams *h = c->h;
+    uint32_t pairs = h->n_rot / 2;
+    for (int variant = 0; variant < 2; variant++) {
+        const rope_params *r = &h->rope[variant];
+        const float *factors = NULL;
+        if (r->use_factors)
+            factors = c->m->rope_freqs ? c->m->rope_freqs
+                      : (uint32_t)c->options.context > r->original_context ? c->m->rope_long : c->m->rope_short;
+        double span = 2.0 * log((double)r->base);
+        double low = floor(h->n_rot * log(r->original_context / (r->beta_fast * 2.0 * M_PI)) / span);
+        double high = ceil(h->n_rot * log(r->original_context / (r->beta_slow * 2.0 * M_PI)) / span);
+        low = low > 0 ? low : 0;
+        high = high < h->n_rot - 1 ? high : h->n_rot - 1;
+        for (uint32_t i = 0; i < pairs; i++) {
+            double f = pow((double)r->base, -2.0 * i / h->n_rot);
+            c->inverse_frequency[variant][i] = factors ? f / (double)factors[i] : f;
+            double ramp = (i - low) / (high - low > 0.001 ? high - low : 0.001);
+            c->correction[variant][i] = r->extrapolation > 0 ? 1.0 - fmin(1.0, fmax(0.0, ramp)) : 0.0;
+        }
+    }
+}

@@ -1,0 +1,232 @@
+/*
+ * The plan: which steps a pass walks, and every buffer it needs, laid out once in one region. compute_bytes() does the same
+ * arithmetic without taking memory, so that a plan can be shown before a model is loaded.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/mem.h"
+#include "base/status.h"
+#include "compute/exec.h"
+
+/* Hands out pieces of the region; with base NULL only counts. */
+typedef struct carver {
+    uint8_t *base;
+    size_t used;
+} carver;
+
+static void *carve(carver *cv, size_t count, size_t size)
+{
+    void *p = cv->base ? cv->base + cv->used : NULL;
+    cv->used += round_up_size(count * size + 64, 64); /* a guard line: kernels may read whole vectors at a row's end */
+    return p;
+}
+
+static void carve_act(carver *cv, act_buffer *a, size_t n_tokens, int64_t k, bool quantized)
+{
+    size_t width = round_up_size((size_t)k, 64), blocks = width / ACT_BLOCK;
+    a->k = k;
+    a->quantized = quantized;
+    a->f = carve(cv, n_tokens * width, sizeof *a->f);
+    size_t n = quantized ? n_tokens : 0;
+    a->q = carve(cv, n * width, 1);
+    a->d = carve(cv, n * blocks, sizeof *a->d);
+    a->s = carve(cv, n * blocks, sizeof *a->s);
+    a->isum = carve(cv, n * blocks, sizeof *a->isum);
+    a->s16 = carve(cv, n * 2 * blocks, sizeof *a->s16);
+    a->isum16 = carve(cv, n * 2 * blocks, sizeof *a->isum16);
+    a->view = (act){.f = a->f, .q = a->q, .d = a->d, .s = a->s, .isum = a->isum, .s16 = a->s16, .isum16 = a->isum16,
+                    .f_stride = width, .q_stride = width, .b_stride = blocks};
+}
+
+static bool reads_quantized(const weight *w)
+{
+    return w->rows > 0 && w->type != DIL_TYPE_F32 && w->type != DIL_TYPE_F16 && w->type != DIL_TYPE_BF16;
+}
+
+/* Whether any layer's projection from these activations is quantized. */
+static void find_readers(const model *m, bool exact, bool *nrm, bool *attn, bool *hidden)
+{
+    *nrm = !exact && reads_quantized(&m->head);
+    *attn = *hidden = false;
+    for (uint32_t i = 0; i < m->h.n_layer && !exact; i++) {
+        const layer *l = &m->layers[i];
+        *nrm = *nrm || reads_quantized(&l->q) || reads_quantized(&l->k) || reads_quantized(&l->v) || reads_quantized(&l->gate) ||
+               reads_quantized(&l->up);
+        *attn = *attn || reads_quantized(&l->o);
+        *hidden = *hidden || reads_quantized(&l->down);
+    }
+}
+
+static void carve_scratch(carver *cv, compute *c, worker_scratch *ws)
+{
+    const hparams *h = c->h;
+    int64_t widest = h->n_embd;
+    widest = widest > (int64_t)h->n_ff ? widest : (int64_t)h->n_ff;
+    widest = widest > (int64_t)h->n_head * h->head_dim ? widest : (int64_t)h->n_head * h->head_dim;
+    size_t tokens = (size_t)c->options.max_tokens, dim_pad = round_up_size(h->head_dim, 16);
+    ws->linear = carve(cv, linear_scratch_bytes(widest), 1);
+    ws->exact = carve(cv, c->options.exact ? (size_t)widest * (PANEL_ROWS + 1) : 0, sizeof *ws->exact);
+    ws->gate = carve(cv, tokens * FFN_CHUNK * PANEL_ROWS, sizeof *ws->gate);
+    ws->up = carve(cv, tokens * FFN_CHUNK * PANEL_ROWS, sizeof *ws->up);
+    ws->queries = carve(cv, ATTN_ROWS * dim_pad, sizeof *ws->queries);
+    ws->k_page = carve(cv, h->head_dim * KV_PAGE, sizeof *ws->k_page);
+    ws->v_page = carve(cv, KV_PAGE * dim_pad, sizeof *ws->v_page);
+    ws->scores = carve(cv, ATTN_ROWS * KV_PAGE, sizeof *ws->scores);
+    ws->chunk = carve(cv, ATTN_ROWS * dim_pad, sizeof *ws->chunk);
+    ws->total = carve(cv, ATTN_ROWS * dim_pad, sizeof *ws->total);
+}
+
+/* Every buffer, in the order of use. The worker scratch array itself comes from the arena. */
+static void carve_all(carver *cv, compute *c, int n_workers, worker_scratch *scratch)
+{
+    const hparams *h = c->h;
+    size_t n = (size_t)c->options.max_tokens;
+    bool nrm, attn, hidden;
+    find_readers(c->m, c->options.exact, &nrm, &attn, &hidden);
+    c->x_stride = round_up_size(h->n_embd, 16);
+    c->q_stride = round_up_size((size_t)h->n_head * h->head_dim, 16);
+    c->kv_stride = round_up_size((size_t)h->n_head_kv * h->head_dim, 16);
+    c->logit_stride = round_up_size(h->n_vocab, 16);
+    c->x = carve(cv, n * c->x_stride, sizeof *c->x);
+    c->tmp = carve(cv, n * c->x_stride, sizeof *c->tmp);
+    carve_act(cv, &c->nrm, n, h->n_embd, nrm);
+    c->q = carve(cv, n * c->q_stride, sizeof *c->q);
+    c->kk = carve(cv, n * c->kv_stride, sizeof *c->kk);
+    c->v = carve(cv, n * c->kv_stride, sizeof *c->v);
+    carve_act(cv, &c->attn, n, (int64_t)h->n_head * h->head_dim, attn);
+    carve_act(cv, &c->hidden, n, h->n_ff, hidden);
+    for (int variant = 0; variant < 2; variant++) {
+        c->cs[variant] = carve(cv, n * h->n_rot, sizeof *c->cs[variant]);
+        c->inverse_frequency[variant] = carve(cv, h->n_rot / 2, sizeof *c->inverse_frequency[variant]);
+        c->correction[variant] = carve(cv, h->n_rot / 2, sizeof *c->correction[variant]);
+    }
+    c->logits = carve(cv, (size_t)c->options.max_outputs * c->logit_stride, sizeof *c->logits);
+    c->position = carve(cv, n, sizeof *c->position);
+    c->run_of = carve(cv, n, sizeof *c->run_of);
+    c->output_of = carve(cv, n, sizeof *c->output_of);
+    c->token_of = carve(cv, (size_t)c->options.max_outputs, sizeof *c->token_of);
+    c->runs = carve(cv, n + 1, sizeof *c->runs);
+    worker_scratch none;
+    for (int i = 0; i < n_workers; i++)
+        carve_scratch(cv, c, scratch ? &scratch[i] : &none);
+}
+
+size_t compute_bytes(const model *m, const compute_options *options, int n_workers)
+{
+    compute c = {.m = m, .h = &m->h, .options = *options};
+    carver cv = {NULL, 0};
+    carve_all(&cv, &c, n_workers, NULL);
+    return cv.used;
+}
+
+uint64_t compute_weight_bytes(const model *m)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < m->h.n_layer; i++) {
+        const layer *l = &m->layers[i];
+        const weight *w[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+        for (size_t j = 0; j < sizeof w / sizeof w[0]; j++)
+            bytes += w[j]->panel_bytes * (uint64_t)w[j]->n_panels;
+    }
+    return bytes + m->head.panel_bytes * (uint64_t)m->head.n_panels;
+}
+
+static step *add_step(compute *c, step s)
+{
+    c->steps[c->n_steps] = s;
+    return &c->steps[c->n_steps++];
+}
+
+static void plan_layer(compute *c, uint32_t i)
+{
+    const hparams *h = c->h;
+    const layer *l = &c->m->layers[i];
+    bool last = i + 1 == h->n_layer;
+    int64_t item_width = (int64_t)c->heads_per_item * h->head_dim, group_width = (int64_t)(h->n_head / h->n_head_kv) * h->head_dim;
+    bool aligned = item_width % ACT_BLOCK == 0 && group_width % ACT_BLOCK == 0;
+    add_step(c, (step){.kind = STEP_NORM, .layer = i, .pre_weight = l->attn_norm, .normalise = h->pre_norm,
+                       .post_weight = i > 0 ? c->m->layers[i - 1].ffn_post_norm : NULL});
+    add_step(c, (step){.kind = STEP_QKV, .layer = i});
+    add_step(c, (step){.kind = STEP_ROPE, .layer = i});
+    add_step(c, (step){.kind = STEP_ATTENTION, .layer = i});
+    if (!aligned && c->attn.quantized)
+        add_step(c, (step){.kind = STEP_ATTN_QUANTIZE, .layer = i, .on_outputs = last});
+    add_step(c, (step){.kind = STEP_ATTN_OUT, .layer = i, .on_outputs = last});
+    add_step(c, (step){.kind = STEP_NORM, .layer = i, .pre_weight = l->ffn_norm, .normalise = h->pre_norm,
+                       .post_weight = l->attn_post_norm, .on_outputs = last});
+    add_step(c, (step){.kind = STEP_GATE_UP, .layer = i, .on_outputs = last});
+    add_step(c, (step){.kind = STEP_DOWN, .layer = i, .on_outputs = last});
+}
+
+static dil_status make_plan(compute *c, dil_error *err)
+{
+    const model *m = c->m;
+    c->steps = arena_calloc(c->memory, (size_t)c->h->n_layer * 9 + 3, sizeof *c->steps);
+    if (!c->steps)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "plan: no memory for its steps");
+    add_step(c, (step){.kind = STEP_EMBED});
+    for (uint32_t i = 0; i < c->h->n_layer; i++)
+        plan_layer(c, i);
+    add_step(c, (step){.kind = STEP_NORM, .pre_weight = m->output_norm, .normalise = true, .on_outputs = true,
+                       .post_weight = m->layers[c->h->n_layer - 1].ffn_post_norm});
+    add_step(c, (step){.kind = STEP_HEAD, .on_outputs = true});
+    return DIL_OK;
+}
+
+static void choose_items(compute *c)
+{
+    int group = (int)(c->h->n_head / c->h->n_head_kv);
+    c->heads_per_item = group < ATTN_ROWS ? group : ATTN_ROWS / 2;
+    c->tokens_per_item = ATTN_ROWS / c->heads_per_item;
+}
+
+static dil_status build(compute *c, dil_error *err)
+{
+    int n_workers = team_size(c->workers);
+    c->memory = arena_new(MEM_ACTIVATIONS, (size_t)1 << 30);
+    if (!c->memory || !(c->scratch = arena_calloc(c->memory, (size_t)n_workers, sizeof *c->scratch)))
+        return DIL_FAIL(err, DIL_NO_MEMORY, "plan: no memory");
+    choose_items(c);
+    size_t bytes = compute_bytes(c->m, &c->options, n_workers);
+    carver cv = {mem_map(bytes, MEM_ACTIVATIONS), 0};
+    if (!cv.base)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "plan: no memory for %zu bytes of buffers; a smaller batch (-ub) needs less", bytes);
+    c->region = cv.base;
+    c->region_bytes = bytes;
+    carve_all(&cv, c, n_workers, c->scratch);
+    rope_prepare(c);
+    return make_plan(c, err);
+}
+
+dil_status compute_new(compute **out, const model *m, const kernels *k, team *workers, const compute_options *options, dil_error *err)
+{
+    if (options->max_tokens < 1 || options->max_tokens > 1 << 16 || options->max_outputs < 1 || options->context < 1)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "batch: wanted 1..65536 tokens and at least 1 output, found %d and %d",
+                        options->max_tokens, options->max_outputs);
+    compute *c = mem_calloc(1, sizeof *c, MEM_ACTIVATIONS);
+    if (!c)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "plan: no memory");
+    c->m = m;
+    c->h = &m->h;
+    c->k = k;
+    c->workers = workers;
+    c->options = *options;
+    dil_status status = build(c, err);
+    if (status != DIL_OK) {
+        compute_free(c);
+        return status;
+    }
+    *out = c;
+    return DIL_OK;
+}
+
+void compute_free(compute *c)
+{
+    if (!c)
+        return;
+    mem_unmap(c->region, c->region_bytes, MEM_ACTIVATIONS);
+    arena_free(c->memory);
+    mem_free(c);
+}

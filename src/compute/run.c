@@ -1,0 +1,128 @@
+/* The step loop: a batch goes in, the plan is walked by all workers, logits come out. */
+#include <string.h>
+
+#include "base/os.h"
+#include "base/status.h"
+#include "compute/exec.h"
+
+static void (*const step_fn[STEP_KINDS])(compute *, const step *, int) = {
+    [STEP_EMBED] = step_embed,         [STEP_NORM] = step_norm,
+    [STEP_QKV] = step_qkv,             [STEP_ROPE] = step_rope,
+    [STEP_ATTENTION] = step_attention, [STEP_ATTN_QUANTIZE] = step_attn_quantize,
+    [STEP_ATTN_OUT] = step_attn_out,   [STEP_GATE_UP] = step_gate_up,
+    [STEP_DOWN] = step_down,           [STEP_HEAD] = step_head,
+};
+
+const char *step_name(step_kind kind)
+{
+    static const char *const names[STEP_KINDS] = {"embed", "norm", "qkv", "rope + kv", "attention", "attn quantize",
+                                                  "attn out", "gate + up", "down", "head"};
+    return (unsigned)kind < STEP_KINDS ? names[kind] : "?";
+}
+
+static void walk(void *ctx, int worker)
+{
+    compute *c = ctx;
+    bool timing = c->options.timing && worker == 0;
+    uint64_t before = timing ? os_time_ns() : 0;
+    for (size_t i = 0; i < c->n_steps; i++) {
+        const step *s = &c->steps[i];
+        step_fn[s->kind](c, s, worker);
+        team_barrier(c->workers);
+        if (timing) {
+            uint64_t now = os_time_ns();
+            c->times[s->kind] += now - before;
+            before = now;
+        }
+    }
+}
+
+/* Splits the batch into runs of one sequence, numbers positions and outputs. */
+static dil_status describe(compute *c, const batch_token *tokens, int32_t n, dil_error *err)
+{
+    c->n_runs = 0;
+    c->n_outputs = 0;
+    for (int32_t t = 0; t < n; t++) {
+        bool starts = t == 0 || tokens[t].seq != tokens[t - 1].seq;
+        if (tokens[t].id < 0 || (uint32_t)tokens[t].id >= c->h->n_vocab)
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "token %d of the batch: wanted an id in 0..%u, found %d", t, c->h->n_vocab - 1,
+                            tokens[t].id);
+        for (int32_t r = 0; starts && r < c->n_runs; r++)
+            if (c->runs[r].seq == tokens[t].seq)
+                return DIL_FAIL(err, DIL_BAD_ARGUMENT, "token %d of the batch: its sequence appears twice; its tokens must stand together", t);
+        if (starts)
+            c->runs[c->n_runs++] = (batch_run){.seq = tokens[t].seq, .first = t, .position = tokens[t].seq->n_tokens};
+        batch_run *run = &c->runs[c->n_runs - 1];
+        c->position[t] = run->position + run->n++;
+        c->run_of[t] = c->n_runs - 1;
+        c->output_of[t] = -1;
+        if (!tokens[t].wants_logits)
+            continue;
+        if (c->n_outputs == c->options.max_outputs)
+            return DIL_FAIL(err, DIL_LIMIT, "batch: wanted at most %d tokens with logits, found more", c->options.max_outputs);
+        c->token_of[c->n_outputs] = t;
+        c->output_of[t] = c->n_outputs++;
+    }
+    return DIL_OK;
+}
+
+static void number_attention_items(compute *c)
+{
+    uint32_t items = 0, outputs = 0;
+    for (int32_t r = 0; r <= c->n_runs; r++) {
+        batch_run *run = &c->runs[r];
+        run->items_before = items;
+        run->items_before_outputs = outputs;
+        if (r == c->n_runs)
+            break;
+        int32_t n_outputs = 0;
+        for (int32_t t = run->first; t < run->first + run->n; t++)
+            n_outputs += c->output_of[t] >= 0;
+        items += attention_items(c, run->n);
+        outputs += attention_items(c, n_outputs);
+    }
+}
+
+/* Pages beyond what the first n runs' sequences hold. */
+static void give_back(compute *c, int32_t n)
+{
+    for (int32_t r = 0; r < n; r++)
+        kv_seq_truncate(c->runs[r].seq, c->runs[r].seq->n_tokens);
+}
+
+static dil_status reserve(compute *c, dil_error *err)
+{
+    for (int32_t r = 0; r < c->n_runs; r++) {
+        dil_status status = kv_seq_reserve(c->runs[r].seq, c->runs[r].n, err);
+        if (status != DIL_OK) {
+            give_back(c, r);
+            return status;
+        }
+    }
+    return DIL_OK;
+}
+
+dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_error *err)
+{
+    if (n < 1 || n > c->options.max_tokens)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "batch: wanted 1..%d tokens, found %d", c->options.max_tokens, n);
+    DIL_TRY(describe(c, tokens, n, err));
+    DIL_TRY(reserve(c, err));
+    number_attention_items(c);
+    c->tokens = tokens;
+    c->n = n;
+    atomic_store(&c->unreadable, false);
+    team_run(c->workers, walk, c);
+    if (atomic_load(&c->unreadable)) {
+        give_back(c, c->n_runs);
+        return DIL_FAIL(err, DIL_IO, "%s: the token embedding could not be read: the file was truncated or its disk failed",
+                        gguf_path(c->m->file));
+    }
+    for (int32_t r = 0; r < c->n_runs; r++)
+        c->runs[r].seq->n_tokens += c->runs[r].n;
+    return DIL_OK;
+}
+
+const float *compute_logits(const compute *c, int32_t i) { return c->logits + (size_t)i * c->logit_stride; }
+const uint64_t *compute_times(const compute *c) { return c->times; }
+void compute_times_reset(compute *c) { memset(c->times, 0, sizeof c->times); }

@@ -1,0 +1,159 @@
+#include "engine/engine.h"
+
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "engine/engine_internal.h"
+
+engine_options engine_options_default(void)
+{
+    return (engine_options){.type_k = DIL_TYPE_F16, .type_v = DIL_TYPE_F16};
+}
+
+#define MAX_CONTEXT (1 << 26) /* also what a model may declare */
+
+/* Zeros become what suits this machine and model. */
+static dil_status resolve(engine_options *o, const hparams *h, dil_error *err)
+{
+    if (o->n_threads < 0 || o->context < 0 || o->n_sessions < 0 || o->micro_batch < 0 || o->max_outputs < 0)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "engine options: threads, context, sessions and batch sizes must not be negative");
+    if (o->n_threads == 0)
+        o->n_threads = os_cpu_count();
+    if (o->n_threads > TEAM_MAX)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "threads: wanted at most %d, found %d", TEAM_MAX, o->n_threads);
+    if (o->context == 0)
+        o->context = h->n_context < 4096 ? (int32_t)h->n_context : 4096;
+    if (o->n_sessions == 0)
+        o->n_sessions = 1;
+    if (o->micro_batch == 0)
+        o->micro_batch = 512;
+    if (o->context > MAX_CONTEXT)
+        return DIL_FAIL(err, DIL_LIMIT, "context: wanted at most %d tokens, found %d", MAX_CONTEXT, o->context);
+    if (o->micro_batch > (int64_t)o->context * o->n_sessions)
+        o->micro_batch = o->context * o->n_sessions; /* below micro_batch: fits */
+    if (o->micro_batch > 1 << 16)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "batch: wanted at most %d tokens per pass (-ub), found %d", 1 << 16, o->micro_batch);
+    if (o->max_outputs == 0)
+        o->max_outputs = 8;
+    if (o->max_outputs > o->micro_batch)
+        o->max_outputs = o->micro_batch;
+    return DIL_OK;
+}
+
+static int32_t pool_pages(const engine_options *o)
+{
+    int64_t pages = ((int64_t)o->context + KV_PAGE - 1) / KV_PAGE * o->n_sessions;
+    return pages < INT32_MAX ? (int32_t)pages : INT32_MAX;
+}
+
+static compute_options compute_options_of(const engine_options *o)
+{
+    return (compute_options){.max_tokens = o->micro_batch, .max_outputs = o->max_outputs, .context = o->context,
+                             .timing = o->timing, .exact = o->exact};
+}
+
+static void plan_from(engine_plan *p, const model *m, const engine_options *o)
+{
+    compute_options c = compute_options_of(o);
+    size_t page = kv_bytes_per_page(&m->h, o->type_k, o->type_v);
+    *p = (engine_plan){.file_bytes = gguf_size_bytes(m->file), .packed_bytes = m->packed_bytes,
+                       .kv_bytes = (uint64_t)page * (uint64_t)pool_pages(o), .activation_bytes = compute_bytes(m, &c, o->n_threads),
+                       .vocab_bytes = m->words ? vocab_bytes(m->words) : 0, .kv_bytes_per_token = page / KV_PAGE,
+                       .weight_bytes_per_token = compute_weight_bytes(m), .n_threads = o->n_threads, .context = o->context};
+    p->total_bytes = p->packed_bytes + p->kv_bytes + p->activation_bytes + p->vocab_bytes;
+}
+
+dil_status engine_plan_file(engine_plan *out, const char *path, const engine_options *options, dil_error *err)
+{
+    engine_options o = options ? *options : engine_options_default();
+    model_options mo = {.header_only = true, .no_vocab = o.no_vocab};
+    model *m;
+    DIL_TRY(model_open(&m, path, &mo, err));
+    dil_status status = resolve(&o, &m->h, err);
+    if (status == DIL_OK)
+        plan_from(out, m, &o);
+    model_close(m);
+    return status;
+}
+
+static dil_status check_memory(const char *path, const engine_options *o, dil_error *err)
+{
+    engine_plan p;
+    if (o->memory_bytes == 0)
+        return DIL_OK;
+    DIL_TRY(engine_plan_file(&p, path, o, err));
+    if (p.total_bytes <= o->memory_bytes)
+        return DIL_OK;
+    char need[32], have[32];
+    return DIL_FAIL(err, DIL_NO_MEMORY, "%s: needs %s, --memory allows %s; a smaller context (-c) or batch (-ub) needs less", path,
+                    str_bytes(p.total_bytes, need, sizeof need), str_bytes(o->memory_bytes, have, sizeof have));
+}
+
+static dil_status open_chat(engine *e, dil_error *err)
+{
+    const vocab *v = e->m->words;
+    if (!v)
+        return DIL_OK;
+    return chat_template_new(&e->chat, e->m->chat_template, vocab_text(v, vocab_bos(v)), vocab_text(v, vocab_eos(v)), true, err);
+}
+
+static dil_status build(engine *e, const char *path, dil_error *err)
+{
+    engine_options *o = &e->options;
+    DIL_TRY(kernels_select(&e->k, o->cpu ? o->cpu : "auto", err));
+    DIL_TRY(check_memory(path, o, err));
+    if (o->n_threads == 0)
+        o->n_threads = os_cpu_count();
+    DIL_TRY(team_new(&e->workers, o->n_threads, err));
+    model_options mo = {.workers = e->workers, .no_vocab = o->no_vocab, .progress = o->progress, .user = o->user};
+    DIL_TRY(model_open(&e->m, path, &mo, err));
+    DIL_TRY(resolve(o, &e->m->h, err));
+    DIL_TRY(kv_pool_new(&e->pool, &e->m->h, o->type_k, o->type_v, pool_pages(o), err));
+    compute_options co = compute_options_of(o);
+    DIL_TRY(compute_new(&e->c, e->m, &e->k, e->workers, &co, err));
+    e->batch = mem_calloc((size_t)o->micro_batch, sizeof *e->batch, MEM_ACTIVATIONS);
+    if (!e->batch)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for a batch", path);
+    return open_chat(e, err);
+}
+
+dil_status engine_open(engine **out, const char *path, const engine_options *options, dil_error *err)
+{
+    engine *e = mem_calloc(1, sizeof *e, MEM_MISC);
+    if (!e)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to load", path);
+    e->options = options ? *options : engine_options_default();
+    dil_status status = build(e, path, err);
+    if (status != DIL_OK) {
+        engine_close(e);
+        return status;
+    }
+    *out = e;
+    return DIL_OK;
+}
+
+void engine_close(engine *e)
+{
+    if (!e)
+        return;
+    chat_template_free(e->chat);
+    mem_free(e->batch);
+    compute_free(e->c);
+    kv_pool_free(e->pool);
+    model_close(e->m);
+    team_free(e->workers);
+    mem_free(e);
+}
+
+const model *engine_model(const engine *e) { return e->m; }
+const vocab *engine_vocab(const engine *e) { return e->m->words; }
+const chat_template *engine_chat(const engine *e) { return e->chat; }
+const kernels *engine_kernels(const engine *e) { return &e->k; }
+compute *engine_compute(engine *e) { return e->c; }
+int32_t engine_context(const engine *e) { return e->options.context; }
+int32_t engine_n_threads(const engine *e) { return e->options.n_threads; }
+int32_t engine_micro_batch(const engine *e) { return e->options.micro_batch; }
+int32_t engine_max_outputs(const engine *e) { return e->options.max_outputs; }
+int32_t engine_n_vocab(const engine *e) { return (int32_t)e->m->h.n_vocab; }
+size_t engine_kv_bytes(const engine *e) { return kv_pool_bytes(e->pool); }

@@ -1,0 +1,78 @@
+/*
+ * The one path everybody uses: an engine is a loaded model with its threads, kernels and KV pool; a session is one timeline
+ * of tokens on it. Callers give the whole token prefix, session_sync reuses, extends or rebuilds what is stored: its own
+ * tokens first, then the longest common prefix of any other session (whole pages are shared, not copied).
+ *
+ * An engine serves one caller at a time (its sessions included); several engines may live in one process.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "compute/compute.h"
+#include "model/model.h"
+#include "tokens/chat.h"
+
+typedef struct engine engine;
+typedef struct session session;
+
+typedef struct engine_options {
+    int32_t n_threads;     /* 0: one per usable processor */
+    int32_t context;       /* tokens per session; 0: the smaller of the model's and 4096 */
+    int32_t n_sessions;    /* how many full contexts the KV pool has room for; 0: 1 */
+    int32_t micro_batch;   /* tokens per pass; 0: 512 */
+    int32_t max_outputs;   /* tokens with logits per pass; 0: 8 */
+    dil_type type_k, type_v; /* KV cache: DIL_TYPE_F16 (default), F32, BF16, Q8_0 */
+    const char *cpu;       /* kernel level, NULL: auto */
+    uint64_t memory_bytes; /* most memory for weights, KV and buffers; 0: no limit of our own */
+    bool timing, exact, no_vocab;
+    dil_progress_fn progress;
+    void *user;
+} engine_options;
+
+engine_options engine_options_default(void);
+
+/* [owned: free with engine_close, after its sessions] */
+DIL_MUST_CHECK dil_status engine_open(engine **out, const char *path, const engine_options *options, dil_error *err);
+void engine_close(engine *e);
+
+/* What engine_open would take, from the header alone. */
+typedef struct engine_plan {
+    uint64_t file_bytes, packed_bytes, kv_bytes, activation_bytes, vocab_bytes, total_bytes;
+    uint64_t kv_bytes_per_token, weight_bytes_per_token;
+    int32_t n_threads, context;
+} engine_plan;
+DIL_MUST_CHECK dil_status engine_plan_file(engine_plan *out, const char *path, const engine_options *options, dil_error *err);
+
+const model *engine_model(const engine *e);
+const vocab *engine_vocab(const engine *e);         /* NULL with no_vocab */
+const chat_template *engine_chat(const engine *e);
+const kernels *engine_kernels(const engine *e);
+compute *engine_compute(engine *e);
+int32_t engine_context(const engine *e);
+int32_t engine_n_threads(const engine *e);
+int32_t engine_micro_batch(const engine *e);
+int32_t engine_max_outputs(const engine *e);
+int32_t engine_n_vocab(const engine *e);
+size_t engine_kv_bytes(const engine *e);
+
+/* [owned: free with session_free] */
+DIL_MUST_CHECK dil_status session_new(session **out, engine *e, dil_error *err);
+void session_free(session *s);
+engine *session_engine(const session *s);
+int32_t session_n_tokens(const session *s);
+const token_id *session_tokens(const session *s);
+
+/* Makes the session hold exactly these n >= 1 tokens and *logits those after the last of them (borrowed until the engine runs
+ * again). *n_reused (may be NULL): tokens that did not have to be computed. On failure or cancellation the session holds a
+ * shorter prefix. progress may be NULL. */
+DIL_MUST_CHECK dil_status session_sync(session *s, const token_id *tokens, int32_t n, const float **logits, int32_t *n_reused,
+                                       dil_progress_fn progress, void *user, dil_error *err);
+/* Appends tokens[0..n) and calls each(ctx, i, logits) for those with wants[i] (wants NULL: all), in order, while it returns true. */
+DIL_MUST_CHECK dil_status session_eval(session *s, const token_id *tokens, int32_t n, const bool *wants,
+                                       bool (*each)(void *ctx, int32_t i, const float *logits), void *ctx, dil_error *err);
+/* One token appended to each of n different sessions in one pass; logits[i] belongs to sessions[i]. */
+DIL_MUST_CHECK dil_status engine_step(engine *e, session *const *sessions, const token_id *tokens, int32_t n, const float **logits, dil_error *err);
+/* Forgets everything after the first n tokens. */
+void session_truncate(session *s, int32_t n);
+
+#endif

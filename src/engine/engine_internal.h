@@ -1,0 +1,26 @@
+/* Shared by engine.c and session.c. */
+#ifndef ENGINE_ENGINE_INTERNAL_H
+#define ENGINE_ENGINE_INTERNAL_H
+
+#include "engine/engine.h"
+
+struct engine {
+    engine_options options;
+    kernels k;
+    team *workers;
+    model *m;
+    kv_pool *pool;
+    compute *c;
+    chat_template *chat;
+    batch_token *batch;  /* [micro_batch] */
+    session *sessions;   /* list of all, for shared prefixes */
+};
+
+struct session {
+    engine *e;
+    session *next;
+    kv_seq kv;
+    token_id *tokens;    /* [context]; the first kv.n_tokens are stored */
+};
+
+#endif

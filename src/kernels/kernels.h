@@ -1,0 +1,156 @@
+/*
+ * The kernel table: every inner loop of the engine as a function pointer, with the tile sizes that go with it. Scalar fills
+ * every entry, each instruction-set file overlays what it has, ascending; the table is const once selected and lives in the
+ * engine. Kernels never allocate, lock, look at files or fail: sizes are checked by their callers.
+ *
+ * The arithmetic of linear layers is fixed to the last bit (see "Canonical order"), so that scalar, AVX2 and AVX-512, small
+ * and large batches, give identical outputs on the same packed weights and activations. Other kernels may differ between
+ * instruction sets by rounding, never between batch sizes or thread counts.
+ */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dilmodeli.h"
+#include "formats/formats.h"
+
+#define PANEL_ROWS 16   /* rows (output values) per panel of packed weights */
+#define ACT_BLOCK 32    /* activations share a scale per 32 values */
+#define ACT_CANDIDATES 4 /* grids tried per activation block */
+#define KV_PAGE 64      /* tokens per KV page */
+#define GEMV_TOKENS 4   /* most tokens a gemv call takes */
+
+/*
+ * Activations of n tokens, row after row. Floating-point weight types read f; quantized types read the rest.
+ * q is near f / d with d near amax / 127 per 32 values (0 for an all-zero block): see quantize. k is padded with zeros to a
+ * multiple of 32.
+ */
+typedef struct act {
+    const float *f;        /* [n_tokens][f_stride] */
+    const int8_t *q;       /* [n_tokens][q_stride]           q_stride >= round_up(k, 64) */
+    const float *d;        /* [n_tokens][b_stride]           scale of block b */
+    const float *s;        /* [n_tokens][b_stride]           d * (float)isum */
+    const int32_t *isum;   /* [n_tokens][b_stride]           sum of q over block b */
+    const float *s16;      /* [n_tokens][2 * b_stride]       d * (float)isum16 */
+    const int32_t *isum16; /* [n_tokens][2 * b_stride]       sum of q over each half block */
+    size_t f_stride, q_stride, b_stride;
+} act;
+
+/*
+ * Canonical order. A weight is ws * (u - off) + nm with u an unsigned byte, off a constant of the type, ws and nm (f32) per
+ * sub-block of 32 or 16 columns (nm only for formats that have a minimum). For one output, in this order, all float
+ * operations single and fused as written:
+ *     acc = 0
+ *     for each block b of 32 columns:
+ *         sub-blocks of 32:  I  = sum (u - off) * q              (int32, exact)
+ *                            acc = fma((float)I * ws, d, acc);   with minimum: acc = fma(nm, s, acc)
+ *         sub-blocks of 16:  I0, I1 likewise over the halves
+ *                            acc = fma(fma((float)I1, ws1, (float)I0 * ws0), d, acc)
+ *                            with minimum: acc = fma(nm0, s16[2b], acc); acc = fma(nm1, s16[2b+1], acc)
+ * F32, F16 and BF16 weights: acc = fma(w[k], f[k], acc) for k = 0, 1, ..., K-1.
+ * Scales: legacy formats ws = f16 d, nm = f16 m (Q4_1, Q5_1); k-quants ws = (float)d * (float)sc, nm = -((float)dmin * (float)m);
+ * others as their format's decode says, products in the order of formats/.
+ */
+typedef struct linear_args {
+    const uint8_t *panels;  /* n_panels packed panels, each panel_bytes */
+    size_t panel_bytes;
+    int n_panels;
+    int64_t k;              /* columns */
+    const act *x;
+    int token;              /* first token of x to use */
+    int n_tokens;
+    float *y;               /* y[t * y_stride + panel * PANEL_ROWS + row]; t counts from 0 at `token` */
+    size_t y_stride;        /* floats; at least n_panels * PANEL_ROWS: whole panels are written */
+    uint8_t *scratch;       /* gemm: linear_scratch_bytes(k) bytes, 64-byte aligned, private to the caller */
+} linear_args;
+
+typedef void (*linear_fn)(const linear_args *a);
+
+/* Per weight type. NULL entries only where the type cannot hold weights. */
+typedef struct linear_kernels {
+    linear_fn gemv; /* n_tokens 1..GEMV_TOKENS: weights unpacked in registers, each read once */
+    linear_fn gemm; /* any n_tokens >= 1: weights expanded once per panel into scratch, reused over the tokens */
+} linear_kernels;
+
+/* Pairing of the rotated dimensions: (2i, 2i+1) or (i, i + n_rot/2). */
+typedef enum rope_pairs { ROPE_ADJACENT, ROPE_HALVES } rope_pairs;
+
+typedef struct kernels {
+    const char *name;         /* "scalar", "avx2", "avx512" */
+    linear_kernels linear[DIL_TYPE_COUNT];
+    int gemm_from[DIL_TYPE_COUNT]; /* batches of at least this many tokens go to gemm */
+    int panel_chunk;          /* panels a worker claims at a time in gemm */
+
+    /*
+     * Per block of 32: d0 = amax / 127 and y = f / d0 (NaN as 0), then the best of ACT_CANDIDATES grids, exactly so everywhere:
+     *     t = y * ((127 - c) / 127),  q_c = round_to_even(t),  u = t - q_c
+     *     A = sum u q_c,  C = sum u^2 (both: lanes of 16, then halves),  B = sum q_c^2
+     *     c with the least (C - A * (A / B)) * (127 / (127 - c))^2, the lowest on ties
+     *     q = q_c,  d = (d0 * (127 / (127 - c))) * (1 + A / B)
+     * That is the scale of least squared error for the best of four roundings: 13-17 % less error than d0 alone.
+     */
+    /* f: [k] -> q, d, s, isum, s16, isum16 of one token (rows of act); k need not be a multiple of 32: the tail is zero. */
+    void (*quantize)(const float *f, int64_t k, int8_t *q, float *d, float *s, int32_t *isum, float *s16, int32_t *isum16);
+
+    /* y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i] (w NULL: 1). y may be x. The sum runs in one fixed order. */
+    void (*rmsnorm)(const float *x, const float *w, float eps, int64_t n, float *y);
+    void (*add)(float *y, const float *x, int64_t n);                  /* y += x */
+    void (*scale)(float *y, float s, int64_t n);                       /* y *= s */
+    void (*add_scaled)(float *y, const float *x, float s, int64_t n);  /* y = fma(x, s, y) */
+    void (*silu_mul)(const float *gate, const float *up, float *y, int64_t n); /* silu(gate) * up; y may be gate */
+    void (*gelu_mul)(const float *gate, const float *up, float *y, int64_t n); /* gelu_tanh(gate) * up */
+    void (*softcap)(float *x, float cap, int64_t n);                   /* cap * tanh(x / cap) */
+    /* One vector of n_rot dims (the rest is untouched); cs = [n_rot/2][2] cosine and sine of each pair. */
+    void (*rope)(float *x, const float *cs, int n_rot, rope_pairs pairs);
+
+    /*
+     * KV pages hold KV_PAGE tokens of one KV head. K is transposed so that score lanes are tokens: [head_dim][KV_PAGE];
+     * V is [KV_PAGE][head_dim]. Types F32, F16, BF16, and Q8_0: K as int8 [head_dim][KV_PAGE] followed by f16 scales
+     * [ceil(head_dim/32)][KV_PAGE]; V as int8 [KV_PAGE][head_dim] followed by f16 scales [KV_PAGE][ceil(head_dim/32)].
+     * Sizes from kv_page_bytes().
+     */
+    void (*kv_store_k)(dil_type type, void *page, int slot, const float *k, int head_dim);
+    void (*kv_store_v)(dil_type type, void *page, int slot, const float *v, int head_dim);
+    /* First n_slots tokens (rounded up to 16 by the callee) as f32: dst K [head_dim][KV_PAGE]; dst V [KV_PAGE][v_stride]. */
+    void (*kv_load_k)(dil_type type, const void *page, int head_dim, int n_slots, float *dst);
+    void (*kv_load_v)(dil_type type, const void *page, int head_dim, int n_slots, float *dst, size_t v_stride);
+
+    /* s[i][j] = scale * sum_d q[i][d] * k[d][j], d ascending by fma; j < n_slots (rounded up to 16). q row stride q_stride,
+     * s row stride KV_PAGE. Each row's result does not depend on n_q. */
+    void (*attn_qk)(const float *q, size_t q_stride, int n_q, const float *k, int head_dim, int n_slots, float scale, float *s);
+    /* acc[i][d] = fma chain over j = 0..n_slots-1 of s[i][j] * v[j][d], added onto acc. acc row stride acc_stride. */
+    void (*attn_pv)(const float *s, int n_q, const float *v, size_t v_stride, int head_dim, int n_slots, float *acc, size_t acc_stride);
+    /* One row of scores: valid slots are [lo, hi). cap > 0: softcap first. m_new = max(*m, max valid); s = exp(s - m_new), 0
+     * where invalid (all KV_PAGE entries are written up to n_slots rounded to 16); *l = *l * f + sum; *m = m_new; returns
+     * f = exp(m_old - m_new) (0 at first), by which the caller scales its accumulator. hi <= lo: nothing valid, returns 1. */
+    float (*attn_softmax)(float *s, int lo, int hi, int n_slots, float cap, float *m, float *l);
+
+    /* max and index of the lowest maximum (NaN counts as -inf); n >= 1. */
+    float (*argmax)(const float *x, int64_t n, int64_t *index);
+    /* sum of exp(x[i] - max) in a fixed order. */
+    double (*sum_exp)(const float *x, int64_t n, float max);
+} kernels;
+
+/* Which level to use: "auto", "scalar", "avx2", "avx512"; BAD_ARGUMENT lists what this CPU has. */
+DIL_MUST_CHECK dil_status kernels_select(kernels *out, const char *level, dil_error *err);
+
+/* Overlays; each file defines one and sets only what it has. */
+void kernels_add_scalar(kernels *k);
+void kernels_add_avx2(kernels *k);
+void kernels_add_avx512(kernels *k);
+
+/* ---- packed weights (pack.c): layouts in packed.h ---- */
+/* Bytes of a panel of PANEL_ROWS rows of k columns; 0 when the type cannot be packed or k does not fit its blocks. */
+size_t panel_bytes(dil_type type, int64_t k);
+/* rows: n_rows (1..PANEL_ROWS) rows of the type's GGUF layout, row_bytes apart; missing rows become zeros. */
+void panel_pack(dil_type type, const void *rows, size_t row_bytes, int n_rows, int64_t k, uint8_t *panel);
+/* One row of a panel as f32 [k], bit-equal to the format's own decode of that row. */
+void panel_decode_row(dil_type type, const uint8_t *panel, int row, int64_t k, float *dst);
+/* Scratch a gemm call may use. */
+size_t linear_scratch_bytes(int64_t k);
+
+size_t kv_page_bytes(dil_type type, int head_dim); /* of K or of V, for one KV head; 0 for types KV cannot have */
+
+#endif

@@ -1,0 +1,428 @@
+/*
+ * Packing: rows in GGUF layout -> panels (packed.h), and back to f32. Owns the sizes of packed weights, of gemm's scratch and
+ * of KV pages. The codes (indices or unsigned quants) of 32 columns are spread into bit planes, four columns of a row at once.
+ */
+#include "formats/kquants.h"
+#include "kernels/unpack.h"
+
+typedef struct packer {
+    uint32_t block_bytes; /* of the GGUF block that fills one row of a group */
+    void (*codes)(const uint8_t *block, int b,
+                  uint8_t code[ACT_BLOCK]); /* of columns 32 b .. 32 b + 31 */
+    void (*scales)(const uint8_t *block, int row, uint8_t *group);
+} packer;
+
+/* ---- codes of 32 columns ---- */
+
+static void codes_nibbles(const uint8_t *p, uint8_t code[ACT_BLOCK])
+{
+    for (int j = 0; j < 16; j++) {
+        code[j] = p[j] & 15;
+        code[j + 16] = p[j] >> 4;
+    }
+}
+
+static void codes_fifth(const uint8_t *p, uint8_t code[ACT_BLOCK])
+{
+    uint32_t bits = packed_u32(p);
+    for (int j = 0; j < ACT_BLOCK; j++)
+        code[j] = (uint8_t)(code[j] | (bits >> j & 1) << 4);
+}
+
+/* pairs of bits: byte 32 (b / 4) + j, shift 2 (b % 4) */
+static void codes_pairs(const uint8_t *p, int b, uint8_t code[ACT_BLOCK])
+{
+    for (int j = 0; j < ACT_BLOCK; j++)
+        code[j] = p[b / 4 * 32 + j] >> (b % 4 * 2) & 3;
+}
+
+#define CODES(name) static void codes_##name(const uint8_t *p, int b, uint8_t code[ACT_BLOCK])
+
+CODES(q4_0)
+{
+    (void)b;
+    codes_nibbles(p + 2, code);
+} /* IQ4_NL too */
+CODES(q4_1)
+{
+    (void)b;
+    codes_nibbles(p + 4, code);
+}
+CODES(q5_0)
+{
+    (void)b;
+    codes_nibbles(p + 6, code);
+    codes_fifth(p + 2, code);
+}
+CODES(q5_1)
+{
+    (void)b;
+    codes_nibbles(p + 8, code);
+    codes_fifth(p + 4, code);
+}
+CODES(mxfp4)
+{
+    (void)b;
+    codes_nibbles(p + 1, code);
+}
+CODES(iq4_xs) { codes_nibbles(p + 8 + 16 * b, code); }
+CODES(q2_k) { codes_pairs(p + 16, b, code); }
+CODES(tq2_0) { codes_pairs(p, b, code); }
+
+CODES(q8_0)
+{
+    (void)b;
+    for (int j = 0; j < ACT_BLOCK; j++)
+        code[j] = p[2 + j] ^ 0x80;
+}
+
+CODES(q3_k)
+{
+    codes_pairs(p + 32, b, code);
+    for (int j = 0; j < ACT_BLOCK; j++)
+        code[j] = (uint8_t)(code[j] | (p[j] >> b & 1) << 2);
+}
+
+CODES(q4_k)
+{
+    for (int j = 0; j < ACT_BLOCK; j++)
+        code[j] = p[16 + b / 2 * 32 + j] >> (b % 2 * 4) & 15;
+}
+
+CODES(q5_k)
+{
+    for (int j = 0; j < ACT_BLOCK; j++)
+        code[j] =
+            (uint8_t)((p[48 + b / 2 * 32 + j] >> (b % 2 * 4) & 15) | (p[16 + j] >> b & 1) << 4);
+}
+
+CODES(q6_k)
+{
+    codes_pairs(p + 128, b, code);
+    for (int j = 0; j < ACT_BLOCK; j++) {
+        int low = p[b / 4 * 64 + b % 2 * 32 + j] >> (b % 4 / 2 * 4) & 15;
+        code[j] = (uint8_t)(low | code[j] << 4);
+    }
+}
+
+CODES(nvfp4)
+{
+    for (int half = 0; half < 2; half++) {
+        const uint8_t *nibbles = p + 4 + 8 * (2 * b + half);
+        for (int j = 0; j < 8; j++) {
+            code[16 * half + j] = nibbles[j] & 15;
+            code[16 * half + 8 + j] = nibbles[j] >> 4;
+        }
+    }
+}
+
+CODES(tq1_0) /* digit k of byte j: see formats/ternary.c */
+{
+    static const uint8_t power[5] = {1, 3, 9, 27, 81};
+    for (int j = 0; j < ACT_BLOCK; j++) {
+        int i = 32 * b + j, byte, k;
+        if (i < 160) {
+            byte = j;
+            k = b;
+        } else if (i < 240) {
+            byte = 32 + (i - 160) % 16;
+            k = (i - 160) / 16;
+        } else {
+            byte = 48 + (i - 240) % 4;
+            k = (i - 240) / 4;
+        }
+        unsigned fraction = p[byte] * (unsigned)power[k] & 255;
+        code[j] = (uint8_t)(fraction * 3 >> 8);
+    }
+}
+
+CODES(q1_0)
+{
+    for (int j = 0; j < ACT_BLOCK; j++)
+        code[j] = p[2 + 4 * b + j / 8] >> (j % 8) & 1;
+}
+
+CODES(q2_0)
+{
+    for (int j = 0; j < ACT_BLOCK; j++)
+        code[j] = p[2 + 8 * b + j / 4] >> (j % 4 * 2) & 3;
+}
+
+/* ---- scales of one row ---- */
+
+#define SCALES(name) static void scales_##name(const uint8_t *p, int row, uint8_t *group)
+
+SCALES(d) { memcpy(group + 2 * row, p, 2); } /* Q4_0 Q5_0 Q8_0 IQ4_NL Q1_0 Q2_0 */
+SCALES(mxfp4) { group[row] = p[0]; }
+SCALES(tq1_0) { memcpy(group + 2 * row, p + 52, 2); }
+SCALES(tq2_0) { memcpy(group + 2 * row, p + 64, 2); }
+
+SCALES(d_m) /* Q4_1 Q5_1 */
+{
+    memcpy(group + 2 * row, p, 2);
+    memcpy(group + 32 + 2 * row, p + 2, 2);
+}
+
+SCALES(nvfp4)
+{
+    for (int j = 0; j < 4; j++)
+        group[16 * j + row] = p[j];
+}
+
+SCALES(k32) /* Q4_K Q5_K */
+{
+    scales_d_m(p, row, group);
+    for (int j = 0; j < 8; j++) {
+        int scale, min;
+        kquants_scale_min(p + 4, j, &scale, &min);
+        group[64 + 16 * j + row] = (uint8_t)scale;
+        group[192 + 16 * j + row] = (uint8_t)min;
+    }
+}
+
+SCALES(q6_k)
+{
+    memcpy(group + 2 * row, p + 208, 2);
+    for (int j = 0; j < 16; j++)
+        group[32 + 16 * j + row] = p[192 + j];
+}
+
+SCALES(q3_k)
+{
+    const uint8_t *s = p + 96;
+    memcpy(group + 2 * row, p + 108, 2);
+    for (int j = 0; j < 16; j++) {
+        int low = s[j % 8] >> (j / 8 * 4) & 15, high = s[8 + j % 4] >> (j / 4 * 2) & 3;
+        group[32 + 16 * j + row] = (uint8_t)((low | high << 4) - 32);
+    }
+}
+
+SCALES(q2_k)
+{
+    memcpy(group + 2 * row, p + 80, 2);
+    memcpy(group + 32 + 2 * row, p + 82, 2);
+    for (int j = 0; j < 16; j++)
+        group[64 + 16 * j + row] = p[j];
+}
+
+SCALES(iq4_xs)
+{
+    unsigned high = packed_u16(p + 2);
+    memcpy(group + 2 * row, p, 2);
+    for (int j = 0; j < 8; j++) {
+        unsigned low = (unsigned)p[4 + j / 2] >> (j % 2 * 4) & 15u;
+        group[32 + 16 * j + row] = (uint8_t)((int)(low | (high >> (2 * j) & 3) << 4) - 32);
+    }
+}
+
+static const packer packers[DIL_TYPE_COUNT] = {
+    [DIL_TYPE_Q4_0] = {18, codes_q4_0, scales_d},
+    [DIL_TYPE_Q4_1] = {20, codes_q4_1, scales_d_m},
+    [DIL_TYPE_Q5_0] = {22, codes_q5_0, scales_d},
+    [DIL_TYPE_Q5_1] = {24, codes_q5_1, scales_d_m},
+    [DIL_TYPE_Q8_0] = {34, codes_q8_0, scales_d},
+    [DIL_TYPE_Q2_K] = {84, codes_q2_k, scales_q2_k},
+    [DIL_TYPE_Q3_K] = {110, codes_q3_k, scales_q3_k},
+    [DIL_TYPE_Q4_K] = {144, codes_q4_k, scales_k32},
+    [DIL_TYPE_Q5_K] = {176, codes_q5_k, scales_k32},
+    [DIL_TYPE_Q6_K] = {210, codes_q6_k, scales_q6_k},
+    [DIL_TYPE_IQ4_NL] = {18, codes_q4_0, scales_d},
+    [DIL_TYPE_IQ4_XS] = {136, codes_iq4_xs, scales_iq4_xs},
+    [DIL_TYPE_TQ1_0] = {54, codes_tq1_0, scales_tq1_0},
+    [DIL_TYPE_TQ2_0] = {66, codes_tq2_0, scales_tq2_0},
+    [DIL_TYPE_MXFP4] = {17, codes_mxfp4, scales_mxfp4},
+    [DIL_TYPE_NVFP4] = {36, codes_nvfp4, scales_nvfp4},
+    [DIL_TYPE_Q1_0] = {18, codes_q1_0, scales_d},
+    [DIL_TYPE_Q2_0] = {18, codes_q2_0, scales_d},
+};
+
+/* ---- bit planes: word[s] holds the 4 codes of step s, q the quants of the block ---- */
+
+static inline void or_word(uint8_t *q, int row, uint32_t word)
+{
+    uint32_t old = packed_u32(q + 4 * row) | word;
+    memcpy(q + 4 * row, &old, sizeof old);
+}
+
+static void put_plane4(const uint32_t *word, int row, uint8_t *q)
+{
+    for (int v = 0; v < 4; v++)
+        or_word(q + v * STEP_BYTES, row,
+                (word[v] & 0x0f0f0f0fu) | (word[v + 4] & 0x0f0f0f0fu) << 4);
+}
+
+static void put_plane2(const uint32_t *word, int shift, int row, uint8_t *q)
+{
+    for (int step = 0; step < BLOCK_STEPS; step++)
+        or_word(q + step / 4 * STEP_BYTES, row,
+                (word[step] >> shift & 0x03030303u) << step % 4 * 2);
+}
+
+static void put_plane1(const uint32_t *word, int shift, int row, uint8_t *q)
+{
+    for (int step = 0; step < BLOCK_STEPS; step++)
+        or_word(q, row, (word[step] >> shift & 0x01010101u) << step);
+}
+
+static void put_codes(int bits, const uint8_t code[ACT_BLOCK], int row, uint8_t *q)
+{
+    uint32_t word[BLOCK_STEPS];
+    memcpy(word, code, sizeof word);
+    switch (bits) {
+    case 1: put_plane1(word, 0, row, q); break;
+    case 2: put_plane2(word, 0, row, q); break;
+    case 3:
+        put_plane2(word, 0, row, q);
+        put_plane1(word, 2, row, q + 128);
+        break;
+    case 4: put_plane4(word, row, q); break;
+    case 5:
+        put_plane4(word, row, q);
+        put_plane1(word, 4, row, q + 256);
+        break;
+    case 6:
+        put_plane4(word, row, q);
+        put_plane2(word, 4, row, q + 256);
+        break;
+    default:
+        for (int step = 0; step < BLOCK_STEPS; step++)
+            or_word(q + step * STEP_BYTES, row, word[step]);
+        break;
+    }
+}
+
+static void pack_group(const packed_type *t, const packer *p, const uint8_t *block, int row,
+                       uint8_t *group)
+{
+    p->scales(block, row, group);
+    for (int b = 0; b < t->columns / ACT_BLOCK; b++) {
+        uint8_t code[ACT_BLOCK];
+        p->codes(block, b, code);
+        put_codes(t->bits, code, row, group + t->header_bytes + b * t->block_bytes);
+    }
+}
+
+/* F32, F16, BF16: width bytes per value; pair: two columns side by side. */
+static void pack_floats(const uint8_t *rows, size_t row_bytes, int n_rows, int64_t k, size_t width,
+                        int pair, uint8_t *panel)
+{
+    for (int row = 0; row < n_rows; row++) {
+        const uint8_t *src = rows + (size_t)row * row_bytes;
+        for (int64_t c = 0; c < k; c++) {
+            int64_t at = c / pair * pair * PANEL_ROWS + row * pair + c % pair;
+            memcpy(panel + (size_t)at * width, src + (size_t)c * width, width);
+        }
+    }
+}
+
+size_t panel_bytes(dil_type type, int64_t k)
+{
+    if (k <= 0 || k > INT32_MAX)
+        return 0;
+    size_t n = (size_t)k;
+    switch (type) {
+    case DIL_TYPE_F32: return n * PANEL_ROWS * 4;
+    case DIL_TYPE_F16: return n * PANEL_ROWS * 2;
+    case DIL_TYPE_BF16: return (n + 1) / 2 * PANEL_ROWS * 4;
+    default: break;
+    }
+    const packed_type *t = packed_type_get(type);
+    if (!t || n % t->columns != 0)
+        return 0;
+    return n / t->columns * t->group_bytes;
+}
+
+void panel_pack(dil_type type, const void *rows, size_t row_bytes, int n_rows, int64_t k,
+                uint8_t *panel)
+{
+    const uint8_t *src = rows;
+    memset(panel, 0, panel_bytes(type, k));
+    switch (type) {
+    case DIL_TYPE_F32: pack_floats(src, row_bytes, n_rows, k, 4, 1, panel); return;
+    case DIL_TYPE_F16: pack_floats(src, row_bytes, n_rows, k, 2, 1, panel); return;
+    case DIL_TYPE_BF16: pack_floats(src, row_bytes, n_rows, k, 2, 2, panel); return;
+    default: break;
+    }
+    const packed_type *t = packed_type_get(type);
+    if (!t)
+        return;
+    size_t raw_bytes = t->group_bytes / PANEL_ROWS; /* of a block kept as it is */
+    for (int64_t g = 0; g < k / t->columns; g++, panel += t->group_bytes) {
+        for (int row = 0; row < n_rows; row++) {
+            const uint8_t *from = src + (size_t)row * row_bytes;
+            if (packed_is_raw(t))
+                memcpy(panel + (size_t)row * raw_bytes, from + (size_t)g * raw_bytes, raw_bytes);
+            else
+                pack_group(t, &packers[type], from + (size_t)g * packers[type].block_bytes, row,
+                           panel);
+        }
+    }
+}
+
+/* One float of a panel of floats. */
+static float float_at(dil_type type, const uint8_t *panel, int row, int64_t c)
+{
+    if (type == DIL_TYPE_F32) {
+        float f;
+        memcpy(&f, panel + ((size_t)c * PANEL_ROWS + (size_t)row) * 4, sizeof f);
+        return f;
+    }
+    if (type == DIL_TYPE_F16)
+        return f16_to_f32(packed_u16(panel + ((size_t)c * PANEL_ROWS + (size_t)row) * 2));
+    return bf16_to_f32(
+        packed_u16(panel + ((size_t)c / 2 * PANEL_ROWS + (size_t)row) * 4 + (size_t)c % 2 * 2));
+}
+
+/* Row of a group of raw blocks: the format's own decode. */
+static void decode_raw_row(dil_type type, const packed_type *t, const uint8_t *panel, int row,
+                           int64_t k, float *dst)
+{
+    size_t raw_bytes = t->group_bytes / PANEL_ROWS;
+    for (int64_t c = 0; c < k; c += t->columns, panel += t->group_bytes)
+        format_get(type)->decode(panel + (size_t)row * raw_bytes, dst + c, t->columns);
+}
+
+void panel_decode_row(dil_type type, const uint8_t *panel, int row, int64_t k, float *dst)
+{
+    const packed_type *t = packed_type_get(type);
+    if (!t) {
+        for (int64_t c = 0; c < k; c++)
+            dst[c] = float_at(type, panel, row, c);
+        return;
+    }
+    if (packed_is_raw(t)) {
+        decode_raw_row(type, t, panel, row, k, dst);
+        return;
+    }
+    unpacked block;
+    int blocks = t->columns / ACT_BLOCK;
+    for (int64_t b = 0; b < k / ACT_BLOCK; b++) {
+        t->unpack(packed_group(t, panel, b), (int)(b % blocks), &block);
+        for (int c = 0; c < ACT_BLOCK; c++) {
+            int half = t->sub == 16 ? c / 16 : 0;
+            float w = block.ws[half][row] * (float)(block.u[c / 4][4 * row + c % 4] - t->off);
+            dst[b * ACT_BLOCK + c] = t->has_min ? w + block.nm[half][row] : w;
+        }
+    }
+}
+
+size_t linear_scratch_bytes(int64_t k)
+{
+    /* A panel as bytes, and its ws and nm per 16 columns, with room for alignment. */
+    size_t padded = ((size_t)(k > 0 ? k : 0) + 63) / 64 * 64;
+    return padded * PANEL_ROWS + 2 * (padded / 16) * PANEL_ROWS * sizeof(float) * 2 + 4096;
+}
+
+size_t kv_page_bytes(dil_type type, int head_dim)
+{
+    if (head_dim <= 0)
+        return 0;
+    size_t n = (size_t)head_dim * KV_PAGE;
+    switch (type) {
+    case DIL_TYPE_F32: return n * 4;
+    case DIL_TYPE_F16:
+    case DIL_TYPE_BF16: return n * 2;
+    case DIL_TYPE_Q8_0: return n + ((size_t)head_dim + 31) / 32 * KV_PAGE * 2;
+    default: return 0;
+    }
+}

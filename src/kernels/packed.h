@@ -1,0 +1,39 @@
+/*
+ * Layout of packed weights. A panel holds PANEL_ROWS = 16 rows; lane r of a vector is row r. It is a run of groups, one per
+ * block (32 columns) or super-block (256 columns) of the type, each: scales of the 16 rows, then the quants of its 32-column
+ * blocks. Within a 32-column block, "step" s = 0..7 is the 64 bytes [16 rows][4 columns 4s..4s+3]: what one int8 dot-product
+ * instruction takes. Sizes stay within 1.04x of the GGUF's, but for TQ1_0, whose base-3 digits become 2 bits (1.22x).
+ *
+ * Bit fields of a 32-column block:
+ *   8 bit   512 B  step s at 64*s, u = q + 128
+ *   4 bit   256 B  byte v*64+j: low nibble step v, high nibble step v+4            (v = 0..3, j = 0..63)
+ *   2 bit   128 B  byte v*64+j: bits 2i..2i+1 are step 4*v+i                        (v = 0..1, i = 0..3)
+ *   1 bit    64 B  byte j: bit s is step s
+ * 5 bit = 4 bit then 1 bit (the high one); 6 bit = 4 bit then 2 bit (the high two); 3 bit = 2 bit then 1 bit (high).
+ *
+ * Groups (f16 d[16] means 16 little-endian halves, one per row):
+ *   Q4_0 Q5_0 Q8_0 IQ4_NL  32:  f16 d[16]; quants                      off 8, 16, 128; IQ4_NL: table index
+ *   Q4_1 Q5_1              32:  f16 d[16]; f16 m[16]; quants           off 0
+ *   MXFP4                  32:  u8 e[16] (e8m0); quants (table index)
+ *   NVFP4                  64:  u8 ue4m3[4][16] per 16 columns; quants (table index) of 2 blocks
+ *   Q4_K Q5_K             256:  f16 d[16]; f16 dmin[16]; u8 sc[8][16]; u8 m[8][16]; quants      off 0
+ *   Q6_K                  256:  f16 d[16]; i8 sc[16][16] per 16 columns; quants                 off 32
+ *   Q3_K                  256:  f16 d[16]; i8 sc[16][16] (32 already subtracted); quants        off 4
+ *   Q2_K                  256:  f16 d[16]; f16 dmin[16]; u8 sc|m<<4 [16][16]; quants            off 0
+ *   IQ4_XS                256:  f16 d[16]; i8 ls[8][16] (32 already subtracted); quants (table index)
+ *   TQ1_0 TQ2_0           256:  f16 d[16]; 2-bit quants                                         off 1
+ *   Q1_0, Q2_0                  as their blocks: f16 d[16]; 1-bit or 2-bit quants
+ *   IQ1_* IQ2_* IQ3_*     256:  the 16 rows' blocks as they are, one after the other; kernels look the code words up
+ * F32:  float [k][16].  F16: half [k][16].  BF16: u16 [ceil(k/2)][16][2] (two columns side by side, as the bf16 dot product
+ * takes them; an odd last column is padded with zero).
+ * Table-index types: u = table value + 128 (int8 tables of formats/iq_tables.h), off 128. IQ1: u from 8 * grid + delta (+-1), ws / 8.
+ */
+#ifndef KERNELS_PACKED_H
+#define KERNELS_PACKED_H
+
+#include "kernels/kernels.h"
+
+#define STEP_BYTES 64
+#define BLOCK_STEPS 8
+
+#endif

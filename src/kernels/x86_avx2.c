@@ -1,0 +1,11 @@
+/* The AVX2 level (with FMA and F16C): what it has better than scalar. */
+#include "kernels/x86_avx2.h"
+
+void kernels_add_avx2(kernels *k)
+{
+    k->name = "avx2";
+    avx2_add_linear(k);
+    avx2_add_float(k);
+    avx2_add_vector(k);
+    avx2_add_attention(k);
+}

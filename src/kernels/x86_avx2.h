@@ -1,0 +1,39 @@
+/*
+ * What the AVX2 files share: who adds what, and small helpers. A vector of 8 lanes is half a panel's rows; "h" = 0, 1 names
+ * the half.
+ */
+#ifndef KERNELS_X86_AVX2_H
+#define KERNELS_X86_AVX2_H
+
+#include <immintrin.h>
+
+#include "kernels/unpack.h"
+
+#define AVX2_INLINE static inline __attribute__((always_inline))
+
+void avx2_add_linear(kernels *k);
+void avx2_add_float(kernels *k);
+void avx2_add_vector(kernels *k);
+void avx2_add_attention(kernels *k);
+
+/* Reads the rows of one block of an IQ1, IQ2 or IQ3 group as unpack.h does, u - 128 + bias instead of u. */
+void avx2_unpack_grid(dil_type type, const uint8_t *group, int block, int bias, unpacked *out);
+
+AVX2_INLINE __m256i load_256(const void *p) { return _mm256_loadu_si256((const __m256i_u *)p); }
+AVX2_INLINE __m128i load_128(const void *p) { return _mm_loadu_si128((const __m128i_u *)p); }
+AVX2_INLINE __m128i load_64(const void *p) { return _mm_loadl_epi64((const __m128i_u *)p); }
+
+/* Asks for what a stream at p will need some time later; any address is allowed. */
+AVX2_INLINE void avx2_prefetch(const uint8_t *p)
+{
+    _mm_prefetch((const char *)p + 2048, _MM_HINT_T0);
+}
+
+/* The first n (0..8) lanes. */
+AVX2_INLINE __m256i first_lanes(int64_t n)
+{
+    static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return load_256(ones + 8 - n);
+}
+
+#endif

@@ -1,0 +1,335 @@
+/*
+ * One block of 32 columns of a panel in AVX2: quants of every width as bytes, scales as floats, and the dot products with int8
+ * activations of several tokens. Everything is inlined into loops where `form` is a constant.
+ *
+ * vpmaddubsw multiplies unsigned by signed bytes and adds pairs in 16 bits with saturation. Activations are -127..127, so a
+ * pair with weights 0..m is at most 2 * 127 * m = 254 m in magnitude, and `depth` such steps may be added in 16 bits while
+ * 254 m depth <= 32767:
+ *     m = 3, 7 (2, 3 bits), 2 (Q1_0)  depth 8        m = 15 (4 bits)           depth 8: 30480
+ *     m = 31 (5 bits)                 depth 4: 31496 m = 63 (6 bits)           depth 2: 32004
+ *     m = 24 (FP4 + 12)               depth 4: 24384 m = 18 (IQ1 + 9)          depth 4: 18288
+ *     m = 30 (IQ3_S + 15)             depth 4: 30480 m = 86 (IQ2 + 43)         depth 1: 21844
+ *     m = 124 (IQ3_XXS + 62)          depth 1: 31496
+ * Full bytes (Q8_0, IQ4) are signed: |w| <= 128 times the activation with w's sign, 2 * 128 * 127 = 32512, depth 1.
+ */
+#ifndef KERNELS_X86_AVX2_BLOCK_H
+#define KERNELS_X86_AVX2_BLOCK_H
+
+#include "formats/iq_tables.h"
+#include "kernels/x86_avx2.h"
+
+enum { FORM_TOKENS = 4 }; /* most tokens of a dot product */
+
+typedef enum quants {
+    QUANTS_BYTES, /* already expanded, u or w as the kernel takes them */
+    QUANTS_1,
+    QUANTS_2,
+    QUANTS_3,
+    QUANTS_4,
+    QUANTS_5,
+    QUANTS_6,
+    QUANTS_8,
+    QUANTS_IQ4,
+    QUANTS_FP4,
+    QUANTS_GRID /* IQ1, IQ2, IQ3: rows as they are */
+} quants;
+
+typedef enum scales {
+    SCALES_STORED, /* floats: see scale_set */
+    SCALES_D,
+    SCALES_D_M,
+    SCALES_K32,
+    SCALES_K16,
+    SCALES_Q2_K,
+    SCALES_IQ4_XS,
+    SCALES_MXFP4,
+    SCALES_NVFP4
+} scales;
+
+/* What a type's kernels need to know, a constant of each. */
+typedef struct form {
+    dil_type type;
+    quants quants;
+    scales scales;
+    int columns, header_bytes, group_bytes, block_bytes; /* as packed_type */
+    int sub;                                             /* 32 or 16 */
+    int off;   /* of the bytes the kernel takes; 0 where they are signed */
+    int depth; /* steps added in 16 bits */
+    bool is_signed, has_min;
+} form;
+
+/* The scales of one block: [sub-block][half of the rows]. */
+typedef struct scale_set {
+    __m256 ws[2][2], nm[2][2];
+} scale_set;
+
+/* One block's activations of up to FORM_TOKENS tokens. */
+typedef struct act_block {
+    const int8_t *q[FORM_TOKENS];
+    const float *d[FORM_TOKENS], *s[FORM_TOKENS]; /* s: s of the block, or s16 of its halves */
+    const int32_t *isum[FORM_TOKENS];             /* isum, or isum16 */
+} act_block;
+
+/* ---- quants of step s, half h ---- */
+
+AVX2_INLINE __m256i shifted(__m256i v, int right)
+{
+    return right > 0 ? _mm256_srli_epi16(v, right) : right < 0 ? _mm256_slli_epi16(v, -right) : v;
+}
+
+AVX2_INLINE __m256i masked(__m256i v, int mask)
+{
+    return _mm256_and_si256(v, _mm256_set1_epi8((char)mask));
+}
+
+AVX2_INLINE __m256i plane4(const uint8_t *q, int s, int h)
+{
+    return masked(shifted(load_256(q + (s & 3) * 64 + 32 * h), (s >> 2) * 4), 15);
+}
+
+/* Two bits of step s at bit position `at`. */
+AVX2_INLINE __m256i plane2(const uint8_t *q, int s, int h, int at)
+{
+    return masked(shifted(load_256(q + (s >> 2) * 64 + 32 * h), (s & 3) * 2 - at), 3 << at);
+}
+
+AVX2_INLINE __m256i plane1(const uint8_t *q, int s, int h, int at)
+{
+    return masked(shifted(load_256(q + 32 * h), s - at), 1 << at);
+}
+
+AVX2_INLINE __m256i code_book(const int8_t *values)
+{
+    return _mm256_broadcastsi128_si256(load_128(values));
+}
+
+AVX2_INLINE __m256i quants_of_step(quants kind, const uint8_t *q, int s, int h)
+{
+    switch (kind) {
+    case QUANTS_1: return plane1(q, s, h, 1);
+    case QUANTS_2: return plane2(q, s, h, 0);
+    case QUANTS_3: return _mm256_or_si256(plane2(q, s, h, 0), plane1(q + 128, s, h, 2));
+    case QUANTS_4: return plane4(q, s, h);
+    case QUANTS_5: return _mm256_or_si256(plane4(q, s, h), plane1(q + 256, s, h, 4));
+    case QUANTS_6: return _mm256_or_si256(plane4(q, s, h), plane2(q + 256, s, h, 4));
+    case QUANTS_8:
+        return _mm256_xor_si256(load_256(q + 64 * s + 32 * h), _mm256_set1_epi8((char)0x80));
+    case QUANTS_IQ4: return _mm256_shuffle_epi8(code_book(iq4_values), plane4(q, s, h));
+    case QUANTS_FP4:
+        return _mm256_shuffle_epi8(_mm256_add_epi8(code_book(fp4_values), _mm256_set1_epi8(12)),
+                                   plane4(q, s, h));
+    default: return load_256(q + 64 * s + 32 * h);
+    }
+}
+
+/* ---- scales ---- */
+
+AVX2_INLINE __m256 halves_of_rows(const uint8_t *p, int h)
+{
+    return _mm256_cvtph_ps(load_128(p + 16 * h));
+}
+
+AVX2_INLINE __m256 floats_of_u8(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_64(p)));
+}
+
+AVX2_INLINE __m256 floats_of_i8(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_64(p)));
+}
+
+AVX2_INLINE __m256 negated(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
+
+/* 2^(e - 128), subnormal for e < 2 */
+AVX2_INLINE __m256 floats_of_e8m0(const uint8_t *p)
+{
+    __m256i e = _mm256_cvtepu8_epi32(load_64(p));
+    __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+    __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+    return _mm256_castsi256_ps(
+        _mm256_blendv_epi8(small, normal, _mm256_cmpgt_epi32(e, _mm256_set1_epi32(1))));
+}
+
+/* Bits eeeemmm moved to an f32's place and times 2^(127-7-1); exact for subnormal ones too. 0x7f is 0. */
+AVX2_INLINE __m256 floats_of_ue4m3(const uint8_t *p)
+{
+    __m256i e = _mm256_cvtepu8_epi32(load_64(p));
+    __m256i bits = _mm256_slli_epi32(_mm256_and_si256(e, _mm256_set1_epi32(0x7f)), 20);
+    bits = _mm256_andnot_si256(_mm256_cmpeq_epi32(e, _mm256_set1_epi32(0x7f)), bits);
+    return _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(0x1p119f));
+}
+
+/* Floats as expand_panel stores them: ws of each sub-block, then nm, 16 each. */
+AVX2_INLINE void scales_stored(form f, const float *p, scale_set *out)
+{
+    int n = f.sub == 16 ? 2 : 1;
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
+#pragma GCC unroll 8
+        for (int h = 0; h < 2; h++) {
+            out->ws[i][h] = _mm256_loadu_ps(p + 16 * i + 8 * h);
+            if (f.has_min)
+                out->nm[i][h] = _mm256_loadu_ps(p + 16 * (n + i) + 8 * h);
+        }
+    }
+}
+
+/* Block b of a group's header; products as in unpack.c. */
+AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set *out)
+{
+#pragma GCC unroll 8
+    for (int h = 0; h < 2; h++) {
+        __m256 d = f.scales == SCALES_MXFP4 || f.scales == SCALES_NVFP4 ? _mm256_setzero_ps()
+                                                                        : halves_of_rows(group, h);
+        switch (f.scales) {
+        case SCALES_D: out->ws[0][h] = d; break;
+        case SCALES_D_M:
+            out->ws[0][h] = d;
+            out->nm[0][h] = halves_of_rows(group + 32, h);
+            break;
+        case SCALES_K32:
+            out->ws[0][h] = _mm256_mul_ps(d, floats_of_u8(group + 64 + 16 * b + 8 * h));
+            out->nm[0][h] = negated(_mm256_mul_ps(halves_of_rows(group + 32, h),
+                                                  floats_of_u8(group + 192 + 16 * b + 8 * h)));
+            break;
+        case SCALES_K16:
+#pragma GCC unroll 8
+            for (int i = 0; i < 2; i++)
+                out->ws[i][h] =
+                    _mm256_mul_ps(d, floats_of_i8(group + 32 + 32 * b + 16 * i + 8 * h));
+            break;
+        case SCALES_Q2_K:
+#pragma GCC unroll 8
+            for (int i = 0; i < 2; i++) {
+                __m256i both = _mm256_cvtepu8_epi32(load_64(group + 64 + 32 * b + 16 * i + 8 * h));
+                __m256 sc = _mm256_cvtepi32_ps(_mm256_and_si256(both, _mm256_set1_epi32(15)));
+                __m256 m = _mm256_cvtepi32_ps(_mm256_srli_epi32(both, 4));
+                out->ws[i][h] = _mm256_mul_ps(d, sc);
+                out->nm[i][h] = negated(_mm256_mul_ps(halves_of_rows(group + 32, h), m));
+            }
+            break;
+        case SCALES_IQ4_XS:
+            out->ws[0][h] = _mm256_mul_ps(d, floats_of_i8(group + 32 + 16 * b + 8 * h));
+            break;
+        case SCALES_MXFP4: out->ws[0][h] = floats_of_e8m0(group + 8 * h); break;
+        case SCALES_NVFP4:
+#pragma GCC unroll 8
+            for (int i = 0; i < 2; i++)
+                out->ws[i][h] = floats_of_ue4m3(group + 32 * b + 16 * i + 8 * h);
+            break;
+        default: break;
+        }
+    }
+}
+
+/* ---- dot products ---- */
+
+/* Pairs of products in 16 bits. */
+AVX2_INLINE __m256i products(form f, __m256i w, __m256i magnitude, __m256i x)
+{
+    return f.is_signed ? _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w))
+                       : _mm256_maddubs_epi16(w, x);
+}
+
+/* total[t][h] += products of steps from..from+f.depth-1, added in 16 bits first. */
+AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block *x, int tokens,
+                         int from, __m256i total[][2])
+{
+    __m256i sum[FORM_TOKENS][2];
+#pragma GCC unroll 8
+    for (int s = from; s < from + f.depth; s++) {
+        __m256i w[2] = {quants_of_step(kind, q, s, 0), quants_of_step(kind, q, s, 1)};
+        __m256i magnitude[2] = {w[0], w[1]};
+        if (f.is_signed) {
+            magnitude[0] = _mm256_abs_epi8(w[0]);
+            magnitude[1] = _mm256_abs_epi8(w[1]);
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens; t++) {
+            int32_t four;
+            memcpy(&four, x->q[t] + 4 * s, sizeof four);
+            __m256i columns = _mm256_set1_epi32(four);
+#pragma GCC unroll 8
+            for (int h = 0; h < 2; h++) {
+                __m256i p = products(f, w[h], magnitude[h], columns);
+                sum[t][h] = s == from ? p : _mm256_add_epi16(sum[t][h], p);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++)
+#pragma GCC unroll 8
+        for (int h = 0; h < 2; h++)
+            total[t][h] =
+                _mm256_add_epi32(total[t][h], _mm256_madd_epi16(sum[t][h], _mm256_set1_epi16(1)));
+}
+
+/* Sum of (u - off) q over the steps of sub-block i. */
+AVX2_INLINE void dot_sub(form f, quants kind, const uint8_t *q, const act_block *x, int tokens,
+                         int i, __m256i total[][2])
+{
+    int steps = f.sub / 4, from = i * steps;
+    form g = f;
+    g.depth = f.depth < steps ? f.depth : steps;
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++)
+        total[t][0] = total[t][1] =
+            f.off ? _mm256_set1_epi32(-f.off * x->isum[t][i]) : _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int s = from; s < from + steps; s += g.depth)
+        dot_run(g, kind, q, x, tokens, s, total);
+}
+
+/* The canonical order: one block onto acc[t][h]. */
+AVX2_INLINE void add_block(form f, quants kind, const uint8_t *q, const scale_set *sc,
+                           const act_block *x, int tokens, __m256 acc[][2])
+{
+    __m256i first[FORM_TOKENS][2], second[FORM_TOKENS][2];
+    dot_sub(f, kind, q, x, tokens, 0, first);
+    if (f.sub == 16)
+        dot_sub(f, kind, q, x, tokens, 1, second);
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++) {
+        __m256 d = _mm256_broadcast_ss(x->d[t]);
+#pragma GCC unroll 8
+        for (int h = 0; h < 2; h++) {
+            __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(first[t][h]), sc->ws[0][h]);
+            if (f.sub == 16)
+                v = _mm256_fmadd_ps(_mm256_cvtepi32_ps(second[t][h]), sc->ws[1][h], v);
+            acc[t][h] = _mm256_fmadd_ps(v, d, acc[t][h]);
+            if (f.has_min)
+                acc[t][h] = _mm256_fmadd_ps(sc->nm[0][h], _mm256_broadcast_ss(x->s[t]), acc[t][h]);
+            if (f.has_min && f.sub == 16)
+                acc[t][h] =
+                    _mm256_fmadd_ps(sc->nm[1][h], _mm256_broadcast_ss(x->s[t] + 1), acc[t][h]);
+        }
+    }
+}
+
+/* Points at block 0 of the tokens first..; tokens from n on repeat the last one, their results are dropped. */
+AVX2_INLINE void act_start(form f, const act *x, int first, int n, int tokens, act_block *out)
+{
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++) {
+        size_t at = (size_t)(first + (t < n ? t : n - 1));
+        out->q[t] = x->q + at * x->q_stride;
+        out->d[t] = x->d + at * x->b_stride;
+        out->s[t] = f.sub == 16 ? x->s16 + 2 * at * x->b_stride : x->s + at * x->b_stride;
+        out->isum[t] = f.sub == 16 ? x->isum16 + 2 * at * x->b_stride : x->isum + at * x->b_stride;
+    }
+}
+
+AVX2_INLINE void act_next(form f, int tokens, act_block *x)
+{
+    int subs = 32 / f.sub;
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++) {
+        x->q[t] += ACT_BLOCK;
+        x->d[t] += 1;
+        x->s[t] += subs;
+        x->isum[t] += subs;
+    }
+}
+
+#endif

@@ -1,0 +1,113 @@
+/*
+ * Linear layers of F32, F16 and BF16 in AVX2: one fma chain per output, columns ascending. Small batches take two panels at a
+ * time so that the chains hide the latency of fma.
+ */
+#include "kernels/x86_avx2.h"
+
+enum { TILE = 6 }; /* tokens of a gemm tile: 12 accumulators */
+
+/* Rows 8h..8h+7 of column c. */
+AVX2_INLINE __m256 float_column(dil_type type, const uint8_t *panel, int64_t c, int h)
+{
+    size_t at = (size_t)c;
+    if (type == DIL_TYPE_F32)
+        return _mm256_loadu_ps((const float *)(const void *)(panel + at * 64 + 32 * (size_t)h));
+    if (type == DIL_TYPE_F16)
+        return _mm256_cvtph_ps(load_128(panel + at * 32 + 16 * (size_t)h));
+    __m256i pair =
+        load_256(panel + at / 2 * 64 + 32 * (size_t)h); /* BF16: two columns side by side */
+    return _mm256_castsi256_ps(c % 2 ? _mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000u))
+                                     : _mm256_slli_epi32(pair, 16));
+}
+
+/* `panels` and `tokens` are constants; of the tokens n are wanted, the others repeat the last. */
+AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_args *a, int panels,
+                            int tokens, int first, int n, float *y)
+{
+    __m256 acc[2][TILE][2];
+    const float *f[TILE];
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++) {
+        f[t] = a->x->f + (size_t)(a->token + first + (t < n ? t : n - 1)) * a->x->f_stride;
+#pragma GCC unroll 8
+        for (int p = 0; p < panels; p++)
+            acc[p][t][0] = acc[p][t][1] = _mm256_setzero_ps();
+    }
+    for (int64_t c = 0; c < a->k; c++) {
+#pragma GCC unroll 8
+        for (int p = 0; p < panels; p++) {
+            const uint8_t *from = panel + (size_t)p * a->panel_bytes;
+            if (tokens <= 4)
+                avx2_prefetch(from + (size_t)c * (type == DIL_TYPE_F32 ? 64 : 32));
+            __m256 w[2] = {float_column(type, from, c, 0), float_column(type, from, c, 1)};
+#pragma GCC unroll 8
+            for (int t = 0; t < tokens; t++) {
+                __m256 v = _mm256_broadcast_ss(f[t] + c);
+                acc[p][t][0] = _mm256_fmadd_ps(w[0], v, acc[p][t][0]);
+                acc[p][t][1] = _mm256_fmadd_ps(w[1], v, acc[p][t][1]);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < panels; p++) {
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens && t < n; t++) {
+            float *to = y + (size_t)t * a->y_stride + (size_t)p * PANEL_ROWS;
+            _mm256_storeu_ps(to, acc[p][t][0]);
+            _mm256_storeu_ps(to + 8, acc[p][t][1]);
+        }
+    }
+}
+
+/* One or two panels, up to 4 tokens. */
+AVX2_INLINE void float_few(dil_type type, const uint8_t *panel, const linear_args *a, int panels,
+                           float *y)
+{
+    if (a->n_tokens == 1)
+        float_tile(type, panel, a, panels, 1, 0, 1, y);
+    else if (a->n_tokens == 2)
+        float_tile(type, panel, a, panels, 2, 0, 2, y);
+    else
+        float_tile(type, panel, a, panels, 4, 0, a->n_tokens, y);
+}
+
+AVX2_INLINE void float_gemv(dil_type type, const linear_args *a)
+{
+    int p = 0;
+    if (a->n_tokens <= 2)
+        for (; p + 2 <= a->n_panels; p += 2)
+            float_few(type, a->panels + (size_t)p * a->panel_bytes, a, 2,
+                      a->y + (size_t)p * PANEL_ROWS);
+    for (; p < a->n_panels; p++)
+        float_few(type, a->panels + (size_t)p * a->panel_bytes, a, 1,
+                  a->y + (size_t)p * PANEL_ROWS);
+}
+
+AVX2_INLINE void float_gemm(dil_type type, const linear_args *a)
+{
+    for (int p = 0; p < a->n_panels; p++) {
+        const uint8_t *panel = a->panels + (size_t)p * a->panel_bytes;
+        for (int t = 0; t < a->n_tokens; t += TILE) {
+            int n = a->n_tokens - t < TILE ? a->n_tokens - t : TILE;
+            float *y = a->y + (size_t)t * a->y_stride + (size_t)p * PANEL_ROWS;
+            if (n > 2)
+                float_tile(type, panel, a, 1, TILE, t, n, y);
+            else
+                float_tile(type, panel, a, 1, 2, t, n, y);
+        }
+    }
+}
+
+#define DEFINE(type)                                                                  \
+    static void gemv_##type(const linear_args *a) { float_gemv(DIL_TYPE_##type, a); } \
+    static void gemm_##type(const linear_args *a) { float_gemm(DIL_TYPE_##type, a); }
+DEFINE(F32)
+DEFINE(F16)
+DEFINE(BF16)
+
+void avx2_add_float(kernels *k)
+{
+    k->linear[DIL_TYPE_F32] = (linear_kernels){gemv_F32, gemm_F32};
+    k->linear[DIL_TYPE_F16] = (linear_kernels){gemv_F16, gemm_F16};
+    k->linear[DIL_TYPE_BF16] = (linear_kernels){gemv_BF16, gemm_BF16};
+}

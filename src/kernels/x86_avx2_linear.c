@@ -1,0 +1,190 @@
+/*
+ * Linear layers of the quantized types in AVX2. gemv unpacks each block in registers for 1 to 4 tokens; gemm expands a panel
+ * into scratch (bytes [block][step][64], floats [block][ws, nm of each sub-block][16]) and runs tiles of 4 tokens over it.
+ */
+#include "kernels/x86_avx2_block.h"
+
+/* y[t][0..15] of a panel; n of the tokens are wanted */
+AVX2_INLINE void store_outputs(__m256 acc[][2], int tokens, int n, float *y, size_t y_stride)
+{
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens && t < n; t++) {
+        _mm256_storeu_ps(y + (size_t)t * y_stride, acc[t][0]);
+        _mm256_storeu_ps(y + (size_t)t * y_stride + 8, acc[t][1]);
+    }
+}
+
+/* Floats per block in scratch. */
+AVX2_INLINE int scale_floats(form f) { return 32 / f.sub * 16 * (f.has_min ? 2 : 1); }
+
+/* One panel, `tokens` (constant) tokens of which n are wanted. */
+AVX2_INLINE void gemv_panel(form f, const uint8_t *panel, const linear_args *a, int tokens,
+                            float *y)
+{
+    __m256 acc[FORM_TOKENS][2];
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++)
+        acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+    act_block x;
+    act_start(f, a->x, a->token, a->n_tokens, tokens, &x);
+    unpacked grid;
+    scale_set sc;
+    for (int64_t c = 0; c < a->k; c += f.columns, panel += f.group_bytes) {
+        const uint8_t *q = panel + f.header_bytes;
+        for (int b = 0; b < f.columns / ACT_BLOCK; b++, q += f.block_bytes) {
+            for (int i = 0; i < f.block_bytes; i += 64)
+                avx2_prefetch(q + i);
+            if (f.quants == QUANTS_GRID) {
+                avx2_unpack_grid(f.type, panel, b, f.off, &grid);
+                scales_stored(f, grid.ws[0], &sc);
+                add_block(f, QUANTS_BYTES, grid.u[0], &sc, &x, tokens, acc);
+            } else {
+                scales_of_block(f, panel, b, &sc);
+                add_block(f, f.quants, q, &sc, &x, tokens, acc);
+            }
+            act_next(f, tokens, &x);
+        }
+    }
+    store_outputs(acc, tokens, a->n_tokens, y, a->y_stride);
+}
+
+AVX2_INLINE void gemv(form f, const linear_args *a)
+{
+    for (int p = 0; p < a->n_panels; p++) {
+        const uint8_t *panel = a->panels + (size_t)p * a->panel_bytes;
+        float *y = a->y + (size_t)p * PANEL_ROWS;
+        if (a->n_tokens == 1)
+            gemv_panel(f, panel, a, 1, y);
+        else if (a->n_tokens == 2)
+            gemv_panel(f, panel, a, 2, y);
+        else
+            gemv_panel(f, panel, a, 4, y);
+    }
+}
+
+/* A panel as bytes and floats. */
+AVX2_INLINE void expand_panel(form f, const uint8_t *panel, int64_t k, uint8_t *bytes,
+                              float *floats)
+{
+    int subs = 32 / f.sub;
+    for (int64_t c = 0; c < k; c += f.columns, panel += f.group_bytes) {
+        const uint8_t *q = panel + f.header_bytes;
+        for (int b = 0; b < f.columns / ACT_BLOCK; b++, q += f.block_bytes) {
+            if (f.quants == QUANTS_GRID) {
+                unpacked grid;
+                avx2_unpack_grid(f.type, panel, b, f.off, &grid);
+                memcpy(bytes, grid.u, sizeof grid.u);
+                memcpy(floats, grid.ws, (size_t)subs * sizeof grid.ws[0]);
+            } else {
+                scale_set sc;
+                scales_of_block(f, panel, b, &sc);
+#pragma GCC unroll 8
+                for (int s = 0; s < BLOCK_STEPS; s++)
+#pragma GCC unroll 8
+                    for (int h = 0; h < 2; h++)
+                        _mm256_storeu_si256((__m256i_u *)(bytes + 64 * s + 32 * h),
+                                            quants_of_step(f.quants, q, s, h));
+#pragma GCC unroll 8
+                for (int i = 0; i < subs; i++) {
+#pragma GCC unroll 8
+                    for (int h = 0; h < 2; h++) {
+                        _mm256_storeu_ps(floats + 16 * i + 8 * h, sc.ws[i][h]);
+                        if (f.has_min)
+                            _mm256_storeu_ps(floats + 16 * (subs + i) + 8 * h, sc.nm[i][h]);
+                    }
+                }
+            }
+            bytes += BLOCK_STEPS * STEP_BYTES;
+            floats += scale_floats(f);
+        }
+    }
+}
+
+/* n tokens from `first` on of an expanded panel. */
+AVX2_INLINE void gemm_tile(form f, const uint8_t *bytes, const float *floats, const linear_args *a,
+                           int first, int n, int tokens, float *y)
+{
+    __m256 acc[FORM_TOKENS][2];
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++)
+        acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+    act_block x;
+    act_start(f, a->x, first, n, tokens, &x);
+    scale_set sc;
+    for (int64_t c = 0; c < a->k; c += ACT_BLOCK) {
+        scales_stored(f, floats, &sc);
+        add_block(f, QUANTS_BYTES, bytes, &sc, &x, tokens, acc);
+        act_next(f, tokens, &x);
+        bytes += BLOCK_STEPS * STEP_BYTES;
+        floats += scale_floats(f);
+    }
+    store_outputs(acc, tokens, n, y, a->y_stride);
+}
+
+AVX2_INLINE void gemm(form f, const linear_args *a)
+{
+    uint8_t *bytes = a->scratch;
+    float *floats = (float *)(void *)(a->scratch + ((size_t)a->k * PANEL_ROWS + 63) / 64 * 64);
+    for (int p = 0; p < a->n_panels; p++) {
+        expand_panel(f, a->panels + (size_t)p * a->panel_bytes, a->k, bytes, floats);
+        for (int t = 0; t < a->n_tokens; t += FORM_TOKENS) {
+            int n = a->n_tokens - t;
+            float *y = a->y + (size_t)t * a->y_stride + (size_t)p * PANEL_ROWS;
+            if (n >= 3)
+                gemm_tile(f, bytes, floats, a, a->token + t, n < FORM_TOKENS ? n : FORM_TOKENS, 4,
+                          y);
+            else if (n == 2)
+                gemm_tile(f, bytes, floats, a, a->token + t, 2, 2, y);
+            else
+                gemm_tile(f, bytes, floats, a, a->token + t, 1, 1, y);
+        }
+    }
+}
+
+/* type, quants, scales, columns, header, bytes of a block's quants, sub, off, depth, signed, minimum */
+#define FORM(type, quants, scales, columns, header, block, sub, off, depth, is_signed, has_min) \
+    ((form){DIL_TYPE_##type, QUANTS_##quants, SCALES_##scales, columns, header,                 \
+            (header) + (columns) / 32 * (block), block, sub, off, depth, is_signed, has_min})
+#define GRID(type, bytes, sub, off, depth)                                                         \
+    ((form){DIL_TYPE_##type, QUANTS_GRID, SCALES_STORED, 256, 0, 16 * (bytes), 0, sub, off, depth, \
+            false, false})
+
+#define FOR_FORMS(X)                                                           \
+    X(Q4_0, FORM(Q4_0, 4, D, 32, 32, 256, 32, 8, 8, false, false))             \
+    X(Q4_1, FORM(Q4_1, 4, D_M, 32, 64, 256, 32, 0, 8, false, true))            \
+    X(Q5_0, FORM(Q5_0, 5, D, 32, 32, 320, 32, 16, 4, false, false))            \
+    X(Q5_1, FORM(Q5_1, 5, D_M, 32, 64, 320, 32, 0, 4, false, true))            \
+    X(Q8_0, FORM(Q8_0, 8, D, 32, 32, 512, 32, 0, 1, true, false))              \
+    X(Q2_K, FORM(Q2_K, 2, Q2_K, 256, 320, 128, 16, 0, 4, false, true))         \
+    X(Q3_K, FORM(Q3_K, 3, K16, 256, 288, 192, 16, 4, 4, false, false))         \
+    X(Q4_K, FORM(Q4_K, 4, K32, 256, 320, 256, 32, 0, 8, false, true))          \
+    X(Q5_K, FORM(Q5_K, 5, K32, 256, 320, 320, 32, 0, 4, false, true))          \
+    X(Q6_K, FORM(Q6_K, 6, K16, 256, 288, 384, 16, 32, 2, false, false))        \
+    X(IQ4_NL, FORM(IQ4_NL, IQ4, D, 32, 32, 256, 32, 0, 1, true, false))        \
+    X(IQ4_XS, FORM(IQ4_XS, IQ4, IQ4_XS, 256, 160, 256, 32, 0, 1, true, false)) \
+    X(TQ1_0, FORM(TQ1_0, 2, D, 256, 32, 128, 32, 1, 8, false, false))          \
+    X(TQ2_0, FORM(TQ2_0, 2, D, 256, 32, 128, 32, 1, 8, false, false))          \
+    X(MXFP4, FORM(MXFP4, FP4, MXFP4, 32, 16, 256, 32, 12, 4, false, false))    \
+    X(NVFP4, FORM(NVFP4, FP4, NVFP4, 64, 64, 256, 16, 12, 4, false, false))    \
+    X(Q1_0, FORM(Q1_0, 1, D, 128, 32, 64, 32, 1, 8, false, false))             \
+    X(Q2_0, FORM(Q2_0, 2, D, 64, 32, 128, 32, 1, 8, false, false))             \
+    X(IQ1_S, GRID(IQ1_S, 50, 32, 9, 4))                                        \
+    X(IQ1_M, GRID(IQ1_M, 56, 16, 9, 4))                                        \
+    X(IQ2_XXS, GRID(IQ2_XXS, 66, 32, 43, 1))                                   \
+    X(IQ2_XS, GRID(IQ2_XS, 74, 16, 43, 1))                                     \
+    X(IQ2_S, GRID(IQ2_S, 82, 16, 43, 1))                                       \
+    X(IQ3_XXS, GRID(IQ3_XXS, 98, 32, 62, 1))                                   \
+    X(IQ3_S, GRID(IQ3_S, 110, 32, 15, 4))
+
+#define DEFINE(type, form)                                             \
+    static void gemv_##type(const linear_args *a) { gemv((form), a); } \
+    static void gemm_##type(const linear_args *a) { gemm((form), a); }
+FOR_FORMS(DEFINE)
+
+#define SET(type, form) k->linear[DIL_TYPE_##type] = (linear_kernels){gemv_##type, gemm_##type};
+
+void avx2_add_linear(kernels *k)
+{
+    FOR_FORMS(SET)
+    k->panel_chunk = 2;
+}

@@ -1,0 +1,292 @@
+/*
+ * Vector kernels in AVX2. Loops run over 8 lanes, the last ones masked; an element's result does not depend on where in the
+ * vector it stands.
+ */
+#include <math.h>
+
+#include "kernels/x86_avx2_math.h"
+
+/* i = 0, 8, 16, ... with the number of lanes that are left, at most 8. */
+#define FOR_LANES(i, n, lanes) \
+    for (int64_t i = 0, lanes = (n) < 8 ? (n) : 8; i < (n); i += 8, lanes = (n)-i < 8 ? (n)-i : 8)
+
+/* Masked stores are slow on many machines, so only the last vector uses them. */
+AVX2_INLINE __m256 load_lanes(const float *p, int64_t lanes)
+{
+    return lanes == 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, first_lanes(lanes));
+}
+
+AVX2_INLINE void store_lanes(float *p, int64_t lanes, __m256 v)
+{
+    if (lanes == 8)
+        _mm256_storeu_ps(p, v);
+    else
+        _mm256_maskstore_ps(p, first_lanes(lanes), v);
+}
+
+AVX2_INLINE __m256 magnitude_256(__m256 v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
+
+/* Nearest integers of -127..127, NaN as 0. */
+AVX2_INLINE __m256i rounded_256(__m256 v)
+{
+    v = _mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q));
+    v = _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f));
+    return _mm256_cvtps_epi32(v);
+}
+
+AVX2_INLINE int32_t sum_of_lanes(__m256i v)
+{
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+/* Sum of x * y over a block: lanes j and j + 16 by fma, then folded in halves. */
+AVX2_INLINE float block_dot(const __m256 x[4], const __m256 y[4])
+{
+    __m256 low = _mm256_fmadd_ps(x[2], y[2], _mm256_mul_ps(x[0], y[0]));
+    __m256 high = _mm256_fmadd_ps(x[3], y[3], _mm256_mul_ps(x[1], y[1]));
+    __m256 eight = _mm256_add_ps(low, high);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+/* The best grid for y = f / d0 (kernels.h): q and its scale. */
+AVX2_INLINE float choose_grid(const __m256 y[4], float d0, __m256i q[4])
+{
+    float best = 0.0f, scale = d0;
+    for (int c = 0; c < ACT_CANDIDATES; c++) {
+        const float grow = 127.0f / (float)(127 - c);
+        const __m256 shrink = _mm256_set1_ps((float)(127 - c) / 127.0f);
+        __m256i tried[4];
+        __m256 rounded[4], u[4];
+        for (int i = 0; i < 4; i++) {
+            __m256 t = _mm256_mul_ps(y[i], shrink);
+            tried[i] = rounded_256(t);
+            rounded[i] = _mm256_cvtepi32_ps(tried[i]);
+            u[i] = _mm256_sub_ps(t, rounded[i]);
+        }
+        float a = block_dot(u, rounded), b = block_dot(rounded, rounded);
+        float error = (block_dot(u, u) - a * (a / b)) * (grow * grow);
+        if (c > 0 && !(error < best))
+            continue;
+        for (int i = 0; i < 4; i++)
+            q[i] = tried[i];
+        best = error;
+        scale = b > 0.0f ? d0 * grow * (1.0f + a / b) : d0;
+    }
+    return scale;
+}
+
+/* 32 values of a block: q, the scale, sums of the halves. */
+AVX2_INLINE float quantize_block(const __m256 v[4], int8_t *q, int32_t sum[2])
+{
+    __m256 top = magnitude_256(v[0]); /* maxps keeps the second operand beside NaN */
+    for (int i = 1; i < 4; i++)
+        top = _mm256_max_ps(magnitude_256(v[i]), top);
+    float amax = max_256(top), inverse = 127.0f / amax;
+    bool usable = inverse <= 3.0e38f;
+    __m256 factor = _mm256_set1_ps(usable ? inverse : 0.0f);
+    __m256 y[4];
+    __m256i r[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (int i = 0; i < 4; i++) {
+        y[i] = _mm256_mul_ps(v[i], factor);
+        y[i] = _mm256_and_ps(y[i], _mm256_cmp_ps(y[i], y[i], _CMP_ORD_Q));
+    }
+    const float scale = choose_grid(y, usable ? amax / 127.0f : 0.0f, r);
+    sum[0] = sum_of_lanes(_mm256_add_epi32(r[0], r[1]));
+    sum[1] = sum_of_lanes(_mm256_add_epi32(r[2], r[3]));
+    /* Packing works within 128 bits: put the groups of 4 back in order. */
+    __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(r[0], r[1]), _mm256_packs_epi32(r[2], r[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i_u *)q, bytes);
+    return scale;
+}
+
+static void vec_quantize(const float *f, int64_t k, int8_t *q, float *d, float *s, int32_t *isum,
+                         float *s16, int32_t *isum16)
+{
+    for (int64_t b = 0; b * ACT_BLOCK < k; b++) {
+        __m256 v[4];
+        for (int i = 0; i < 4; i++) {
+            int64_t left = k - b * ACT_BLOCK - 8 * i;
+            v[i] = load_lanes(left > 0 ? f + b * ACT_BLOCK + 8 * i : f, left > 8   ? 8
+                                                                        : left > 0 ? left
+                                                                                   : 0);
+        }
+        int32_t sum[2];
+        float scale = quantize_block(v, q + b * ACT_BLOCK, sum);
+        d[b] = scale;
+        isum[b] = sum[0] + sum[1];
+        s[b] = scale * (float)isum[b];
+        for (int half = 0; half < 2; half++) {
+            isum16[2 * b + half] = sum[half];
+            s16[2 * b + half] = scale * (float)sum[half];
+        }
+    }
+}
+
+static void vec_rmsnorm(const float *x, const float *w, float eps, int64_t n, float *y)
+{
+    __m256d low = _mm256_setzero_pd(), high = _mm256_setzero_pd();
+    FOR_LANES(i, n, lanes)
+    {
+        __m256 v = load_lanes(x + i, lanes);
+        __m256d a = _mm256_cvtps_pd(_mm256_castps256_ps128(v)),
+                b = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+        low = _mm256_fmadd_pd(a, a, low);
+        high = _mm256_fmadd_pd(b, b, high);
+    }
+    double lane[4];
+    _mm256_storeu_pd(lane, _mm256_add_pd(low, high));
+    double sum = (lane[0] + lane[1]) + (lane[2] + lane[3]);
+    __m256 factor = _mm256_set1_ps(1.0f / sqrtf((float)(sum / (double)n) + eps));
+    FOR_LANES(i, n, lanes)
+    {
+        __m256 v = _mm256_mul_ps(load_lanes(x + i, lanes), factor);
+        store_lanes(y + i, lanes, w ? _mm256_mul_ps(v, load_lanes(w + i, lanes)) : v);
+    }
+}
+
+static void vec_add(float *y, const float *x, int64_t n)
+{
+    FOR_LANES(i, n, lanes)
+    store_lanes(y + i, lanes, _mm256_add_ps(load_lanes(y + i, lanes), load_lanes(x + i, lanes)));
+}
+
+static void vec_scale(float *y, float s, int64_t n)
+{
+    FOR_LANES(i, n, lanes)
+    store_lanes(y + i, lanes, _mm256_mul_ps(load_lanes(y + i, lanes), _mm256_set1_ps(s)));
+}
+
+static void vec_add_scaled(float *y, const float *x, float s, int64_t n)
+{
+    FOR_LANES(i, n, lanes)
+    store_lanes(y + i, lanes,
+                _mm256_fmadd_ps(load_lanes(x + i, lanes), _mm256_set1_ps(s),
+                                load_lanes(y + i, lanes)));
+}
+
+static void vec_silu_mul(const float *gate, const float *up, float *y, int64_t n)
+{
+    __m256 one = _mm256_set1_ps(1.0f), minus = _mm256_set1_ps(-0.0f);
+    FOR_LANES(i, n, lanes)
+    {
+        __m256 x = load_lanes(gate + i, lanes);
+        __m256 v = _mm256_div_ps(x, _mm256_add_ps(one, exp_256(_mm256_xor_ps(x, minus))));
+        store_lanes(y + i, lanes, _mm256_mul_ps(v, load_lanes(up + i, lanes)));
+    }
+}
+
+/* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+static void vec_gelu_mul(const float *gate, const float *up, float *y, int64_t n)
+{
+    __m256 one = _mm256_set1_ps(1.0f), cubic = _mm256_set1_ps(0.044715f),
+           c = _mm256_set1_ps(0.79788456080286535588f);
+    FOR_LANES(i, n, lanes)
+    {
+        __m256 x = load_lanes(gate + i, lanes);
+        __m256 inner =
+            _mm256_mul_ps(c, _mm256_mul_ps(x, _mm256_fmadd_ps(cubic, _mm256_mul_ps(x, x), one)));
+        __m256 half = _mm256_mul_ps(_mm256_set1_ps(0.5f), x);
+        __m256 v = _mm256_mul_ps(half, _mm256_add_ps(one, tanh_256(inner)));
+        store_lanes(y + i, lanes, _mm256_mul_ps(v, load_lanes(up + i, lanes)));
+    }
+}
+
+static void vec_softcap(float *x, float cap, int64_t n)
+{
+    __m256 c = _mm256_set1_ps(cap);
+    FOR_LANES(i, n, lanes)
+    store_lanes(x + i, lanes,
+                _mm256_mul_ps(c, tanh_256(_mm256_div_ps(load_lanes(x + i, lanes), c))));
+}
+
+/* 4 pairs (a, b) side by side: (a c - b s, b c + a s); cs holds c, s of each. */
+AVX2_INLINE __m256 rotated(__m256 x, __m256 cs)
+{
+    __m256 swapped = _mm256_permute_ps(x, 0xb1);
+    return _mm256_addsub_ps(_mm256_mul_ps(x, _mm256_moveldup_ps(cs)),
+                            _mm256_mul_ps(swapped, _mm256_movehdup_ps(cs)));
+}
+
+static void vec_rope(float *x, const float *cs, int n_rot, rope_pairs pairs)
+{
+    int half = n_rot / 2;
+    if (pairs == ROPE_ADJACENT) {
+        FOR_LANES(i, 2 * half, lanes)
+        store_lanes(x + i, lanes, rotated(load_lanes(x + i, lanes), load_lanes(cs + i, lanes)));
+        return;
+    }
+    for (int i = 0; i < half; i += 4) {
+        int lanes = half - i < 4 ? half - i : 4;
+        __m128i mask = _mm256_castsi256_si128(first_lanes(lanes));
+        __m128 a = _mm_maskload_ps(x + i, mask), b = _mm_maskload_ps(x + half + i, mask);
+        /* a and b side by side, rotated, and apart again */
+        __m256 both = _mm256_set_m128(_mm_unpackhi_ps(a, b), _mm_unpacklo_ps(a, b));
+        __m256 r = rotated(both, load_lanes(cs + 2 * i, 2 * lanes));
+        __m128 low = _mm256_castps256_ps128(r), high = _mm256_extractf128_ps(r, 1);
+        _mm_maskstore_ps(x + i, mask, _mm_shuffle_ps(low, high, 0x88));
+        _mm_maskstore_ps(x + half + i, mask, _mm_shuffle_ps(low, high, 0xdd));
+    }
+}
+
+static float vec_argmax(const float *x, int64_t n, int64_t *index)
+{
+    __m256 best = _mm256_set1_ps(-INFINITY);
+    FOR_LANES(i, n, lanes)
+    {
+        __m256 v = _mm256_blendv_ps(best, load_lanes(x + i, lanes),
+                                    _mm256_castsi256_ps(first_lanes(lanes)));
+        best = _mm256_max_ps(v, best); /* the second operand where v is NaN */
+    }
+    float max = max_256(best);
+    *index = 0;
+    if (max == -INFINITY)
+        return max;
+    __m256 wanted = _mm256_set1_ps(max);
+    FOR_LANES(i, n, lanes)
+    {
+        __m256 equal = _mm256_cmp_ps(load_lanes(x + i, lanes), wanted, _CMP_EQ_OQ);
+        int bits =
+            _mm256_movemask_ps(_mm256_and_ps(equal, _mm256_castsi256_ps(first_lanes(lanes))));
+        if (bits) {
+            *index = i + __builtin_ctz((unsigned)bits);
+            return max;
+        }
+    }
+    return max;
+}
+
+static double vec_sum_exp(const float *x, int64_t n, float max)
+{
+    __m256d low = _mm256_setzero_pd(), high = _mm256_setzero_pd();
+    FOR_LANES(i, n, lanes)
+    {
+        __m256 e = exp_256(_mm256_sub_ps(load_lanes(x + i, lanes), _mm256_set1_ps(max)));
+        e = _mm256_and_ps(e, _mm256_castsi256_ps(first_lanes(lanes)));
+        low = _mm256_add_pd(low, _mm256_cvtps_pd(_mm256_castps256_ps128(e)));
+        high = _mm256_add_pd(high, _mm256_cvtps_pd(_mm256_extractf128_ps(e, 1)));
+    }
+    double lane[4];
+    _mm256_storeu_pd(lane, _mm256_add_pd(low, high));
+    return (lane[0] + lane[1]) + (lane[2] + lane[3]);
+}
+
+void avx2_add_vector(kernels *k)
+{
+    k->quantize = vec_quantize;
+    k->rmsnorm = vec_rmsnorm;
+    k->add = vec_add;
+    k->scale = vec_scale;
+    k->add_scaled = vec_add_scaled;
+    k->silu_mul = vec_silu_mul;
+    k->gelu_mul = vec_gelu_mul;
+    k->softcap = vec_softcap;
+    k->rope = vec_rope;
+    k->argmax = vec_argmax;
+    k->sum_exp = vec_sum_exp;
+}

@@ -1,0 +1,15 @@
+/* The AVX-512 level of the kernel table; the kernels are in the x86_avx512_*.c files, by family. */
+#include "kernels/x86_avx512.h"
+
+void kernels_add_avx512(kernels *k)
+{
+    k->name = "avx512";
+    k->panel_chunk = 4;
+    avx512_add_legacy(k);
+    avx512_add_kquants(k);
+    avx512_add_small(k);
+    avx512_add_grid(k);
+    avx512_add_float(k);
+    avx512_add_vector(k);
+    avx512_add_attention(k);
+}

@@ -1,0 +1,299 @@
+/*
+ * The two loops of quantized linear layers, gemv and gemm, over any type that can unpack a 32-column block of a panel. A type
+ * gives an unpack function and its constants; AVX512_LINEAR makes the two kernels. The arithmetic is the canonical order of
+ * kernels.h; integer sums are exact, so only the order of the float operations matters here.
+ */
+#ifndef KERNELS_X86_AVX512_BLOCK_H
+#define KERNELS_X86_AVX512_BLOCK_H
+
+#include "kernels/x86_avx512.h"
+
+/* A 32-column block of 16 rows: steps of u (16 rows x 4 columns), and per sub-block the scales and minima of the rows. */
+typedef struct weight_block {
+    __m512i u[BLOCK_STEPS];
+    __m512 ws[2], nm[2]; /* [1] only with sub-blocks of 16, nm only with minima */
+} weight_block;
+
+/* Unpacks a block of a panel; codes: the compressed code book of the types that have one (x86_avx512_grid.c). */
+typedef void (*unpack_fn)(const uint8_t *panel, int64_t block, weight_block *w,
+                          const uint16_t *codes);
+#define AVX512_UNPACK(NAME)                                                                \
+    AVX512_INLINE void unpack_##NAME(const uint8_t *panel, int64_t block, weight_block *w, \
+                                     __attribute__((unused)) const uint16_t *codes)
+
+/* What the arithmetic of a type needs; all are compile-time constants where they are used. */
+typedef enum block_kind { KIND_32 = 0, KIND_16 = 1, KIND_32_MIN = 2, KIND_16_MIN = 3 } block_kind;
+
+#define KIND_HALVES(kind) ((int)((kind)&1u) + 1) /* sub-blocks per block */
+#define KIND_HAS_MIN(kind) (((kind)&2u) != 0)
+
+AVX512_INLINE __m512i block_broadcast(const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+/* Adds one block to the outputs of one token: i[h] the integer sums of the sub-blocks. */
+AVX512_INLINE __m512 block_add(__m512 acc, const __m512i i[2], const __m512 ws[2],
+                               const __m512 nm[2], float d, const float s[2], const block_kind kind)
+{
+    __m512 term = _mm512_mul_ps(_mm512_cvtepi32_ps(i[0]), ws[0]);
+    if (KIND_HALVES(kind) == 2)
+        term = _mm512_fmadd_ps(_mm512_cvtepi32_ps(i[1]), ws[1], term);
+    acc = _mm512_fmadd_ps(term, _mm512_set1_ps(d), acc);
+    if (KIND_HAS_MIN(kind)) {
+        acc = _mm512_fmadd_ps(nm[0], _mm512_set1_ps(s[0]), acc);
+        if (KIND_HALVES(kind) == 2)
+            acc = _mm512_fmadd_ps(nm[1], _mm512_set1_ps(s[1]), acc);
+    }
+    return acc;
+}
+
+/* off * isum of the h-th sub-block, in every lane; off = 1 << shift, shift < 0: no offset. */
+AVX512_INLINE __m512i block_offset(const act *x, size_t row, int64_t b, int h, const int shift,
+                                   const block_kind kind)
+{
+    int32_t sum = KIND_HALVES(kind) == 2 ? x->isum16[row * 2 + 2 * (size_t)b + (size_t)h]
+                                         : x->isum[row + (size_t)b];
+    return avx512_shift_left32(_mm512_set1_epi32(sum), shift);
+}
+
+/* One panel, nt tokens. Panels are read one after the other, as one stream: the hardware prefetches that best. */
+AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn unpack,
+                              const uint16_t *codes, const int shift, const block_kind kind,
+                              const int nt)
+{
+    const act *x = a->x;
+    const uint8_t *weights = a->panels + (size_t)panel * a->panel_bytes;
+    const int64_t n_blocks = a->k / ACT_BLOCK;
+    const int halves = KIND_HALVES(kind), steps = BLOCK_STEPS / halves;
+    __m512 acc[GEMV_TOKENS];
+
+#pragma GCC unroll 4
+    for (int t = 0; t < nt; t++)
+        acc[t] = _mm512_setzero_ps();
+    for (int64_t b = 0; b < n_blocks; b++) {
+        weight_block w;
+        unpack(weights, b, &w, codes);
+#pragma GCC unroll 4
+        for (int t = 0; t < nt; t++) {
+            const size_t token = (size_t)(a->token + t), row = token * x->b_stride;
+            const int8_t *q = x->q + token * x->q_stride + 32 * b;
+            __m512i i[2];
+#pragma GCC unroll 2
+            for (int h = 0; h < halves; h++) {
+                i[h] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+                for (int s = h * steps; s < (h + 1) * steps; s++)
+                    i[h] = _mm512_dpbusd_epi32(i[h], w.u[s], block_broadcast(q + 4 * s));
+                if (shift >= 0)
+                    i[h] = _mm512_sub_epi32(i[h], block_offset(x, row, b, h, shift, kind));
+            }
+            acc[t] =
+                block_add(acc[t], i, w.ws, w.nm, x->d[row + (size_t)b],
+                          halves == 2 ? x->s16 + 2 * (row + (size_t)b) : x->s + row + (size_t)b,
+                          kind);
+        }
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < nt; t++)
+        _mm512_storeu_ps(a->y + (size_t)t * a->y_stride + (size_t)panel * PANEL_ROWS, acc[t]);
+}
+
+/* n_tokens 1..GEMV_TOKENS of one panel. */
+AVX512_INLINE void gemv_one(const linear_args *a, int panel, const unpack_fn unpack,
+                            const uint16_t *codes, const int shift, const block_kind kind)
+{
+    switch (a->n_tokens) {
+    case 1: gemv_panel(a, panel, unpack, codes, shift, kind, 1); break;
+    case 2: gemv_panel(a, panel, unpack, codes, shift, kind, 2); break;
+    case 3: gemv_panel(a, panel, unpack, codes, shift, kind, 3); break;
+    default: gemv_panel(a, panel, unpack, codes, shift, kind, 4); break;
+    }
+}
+
+/*
+ * gemm: GEMM_K columns of GEMM_PANELS panels are expanded into scratch, as a run of records (one per panel and block)
+ *     u8 [8 steps][64]; f32 ws [halves][16]; f32 nm [halves][16] (with minima)
+ * and multiplied with all tokens, GEMM_TOKENS at a time, before the next columns. Sums rest in y between column blocks.
+ */
+#define GEMM_K 1024
+#define GEMM_BLOCKS (GEMM_K / ACT_BLOCK)
+#define GEMM_PANELS 2
+#define GEMM_TOKENS 6
+#define RECORD_MAX (512 + 4 * 64)
+#define RECORD_BYTES(kind) ((size_t)(512 + 64 * KIND_HALVES(kind) * (KIND_HAS_MIN(kind) ? 2 : 1)))
+
+AVX512_INLINE void block_expand(const uint8_t *panel, int64_t block, uint8_t *record,
+                                const unpack_fn unpack, const uint16_t *codes,
+                                const block_kind kind)
+{
+    weight_block w;
+    unpack(panel, block, &w, codes);
+#pragma GCC unroll 8
+    for (int s = 0; s < BLOCK_STEPS; s++)
+        _mm512_store_si512(record + 64 * s, w.u[s]);
+    float *f = (float *)(void *)(record + 512);
+#pragma GCC unroll 2
+    for (int h = 0; h < KIND_HALVES(kind); h++) {
+        _mm512_store_ps(f + 16 * h, w.ws[h]);
+        if (KIND_HAS_MIN(kind))
+            _mm512_store_ps(f + 16 * (KIND_HALVES(kind) + h), w.nm[h]);
+    }
+}
+
+/* Expands blocks b0 .. b0 + n - 1 of np panels from `panels` on: record of block b, panel p at (b * np + p). */
+AVX512_INLINE void gemm_expand(const linear_args *a, const uint8_t *panels, int np, int64_t b0,
+                               int64_t n, const unpack_fn unpack, const uint16_t *codes,
+                               const block_kind kind)
+{
+    for (int p = 0; p < np; p++)
+        for (int64_t b = 0; b < n; b++)
+            block_expand(panels + (size_t)p * a->panel_bytes, b0 + b,
+                         a->scratch + (size_t)(b * np + p) * RECORD_BYTES(kind), unpack, codes,
+                         kind);
+}
+
+/* Multiplies the expanded blocks b0 .. b0 + n - 1 of panels first .. first + np - 1 with all tokens; see x86_avx512_gemm.c. */
+typedef struct gemm_part {
+    const linear_args *a;
+    int first, np;
+    int64_t b0, n;
+    int shift;
+} gemm_part;
+void avx512_gemm_part(const gemm_part *part, block_kind kind);
+
+AVX512_INLINE void gemm_any(const linear_args *a, const unpack_fn unpack, const uint16_t *codes,
+                            const int shift, const block_kind kind)
+{
+    const int64_t n_blocks = a->k / ACT_BLOCK;
+    const int64_t fit = (int64_t)(linear_scratch_bytes(a->k) / (GEMM_PANELS * RECORD_BYTES(kind)));
+    const int64_t limit = fit < GEMM_BLOCKS ? fit : GEMM_BLOCKS,
+                  n_parts = (n_blocks + limit - 1) / limit;
+    const int64_t most = (n_blocks + n_parts - 1) / n_parts; /* parts of even size */
+    for (int first = 0; first < a->n_panels; first += GEMM_PANELS) {
+        const int np = a->n_panels - first < GEMM_PANELS ? a->n_panels - first : GEMM_PANELS;
+        for (int64_t b0 = 0; b0 < n_blocks; b0 += most) {
+            const int64_t n = n_blocks - b0 < most ? n_blocks - b0 : most;
+            gemm_expand(a, a->panels + (size_t)first * a->panel_bytes, np, b0, n, unpack, codes,
+                        kind);
+            gemm_part part = {a, first, np, b0, n, shift};
+            avx512_gemm_part(&part, kind);
+        }
+    }
+}
+
+/* A few tokens: every panel meets them GEMV_TOKENS at a time while it lies in the cache. */
+AVX512_INLINE void gemm_few(const linear_args *a, const linear_fn gemv)
+{
+    for (int p = 0; p < a->n_panels; p++) {
+        linear_args part = *a;
+        part.panels += (size_t)p * a->panel_bytes;
+        part.n_panels = 1;
+        part.y += (size_t)p * PANEL_ROWS;
+        for (int t = 0; t < a->n_tokens; t += GEMV_TOKENS) {
+            part.n_tokens = a->n_tokens - t < GEMV_TOKENS ? a->n_tokens - t : GEMV_TOKENS;
+            gemv(&part);
+            part.token += GEMV_TOKENS;
+            part.y += GEMV_TOKENS * a->y_stride;
+        }
+    }
+}
+
+/*
+ * gemv_NAME and gemm_NAME; SHIFT: off = 1 << SHIFT, -1: no offset; FEW: up to so many tokens gemm works without expanding,
+ * as far as that was measured to be faster. CODES: an expression, evaluated once per call.
+ */
+#define AVX512_LINEAR_CODES(NAME, SHIFT, KIND, FEW, DECLARE, CODES) \
+    static void gemv_##NAME(const linear_args *a)                   \
+    {                                                               \
+        DECLARE                                                     \
+        const uint16_t *codes = CODES;                              \
+        for (int p = 0; p < a->n_panels; p++)                       \
+            gemv_one(a, p, unpack_##NAME, codes, SHIFT, KIND);      \
+    }                                                               \
+    static void gemm_##NAME(const linear_args *a)                   \
+    {                                                               \
+        if (a->n_tokens <= (FEW)) {                                 \
+            gemm_few(a, gemv_##NAME);                               \
+            return;                                                 \
+        }                                                           \
+        DECLARE                                                     \
+        gemm_any(a, unpack_##NAME, CODES, SHIFT, KIND);             \
+    }
+#define AVX512_LINEAR(NAME, SHIFT, KIND, FEW) AVX512_LINEAR_CODES(NAME, SHIFT, KIND, FEW, , NULL)
+
+#define AVX512_SET(TYPE, NAME)                                                   \
+    do {                                                                         \
+        k->linear[DIL_TYPE_##TYPE] = (linear_kernels){gemv_##NAME, gemm_##NAME}; \
+        k->gemm_from[DIL_TYPE_##TYPE] = GEMV_TOKENS + 1;                         \
+    } while (0)
+
+/* ---- bit fields of a block (packed.h) ---- */
+
+AVX512_INLINE __m512i block_load(const uint8_t *p) { return _mm512_loadu_si512((const void *)p); }
+
+/* u = the 4-bit fields. */
+AVX512_INLINE void block_bits4(const uint8_t *p, __m512i u[BLOCK_STEPS])
+{
+    const __m512i low = _mm512_set1_epi8(15);
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) {
+        __m512i both = block_load(p + 64 * v);
+        u[v] = _mm512_and_si512(both, low);
+        u[v + 4] = _mm512_and_si512(avx512_shift_right16(both, 4), low);
+    }
+}
+
+/* u = the 2-bit fields. */
+AVX512_INLINE void block_bits2(const uint8_t *p, __m512i u[BLOCK_STEPS])
+{
+    const __m512i low = _mm512_set1_epi8(3);
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; v++) {
+        __m512i four = block_load(p + 64 * v);
+        u[4 * v] = _mm512_and_si512(four, low);
+#pragma GCC unroll 4
+        for (int i = 1; i < 4; i++)
+            u[4 * v + i] = _mm512_and_si512(avx512_shift_right16(four, 2 * i), low);
+    }
+}
+
+/* u |= bit s of every byte of p as bit `to` of step s (u may hold garbage nowhere: other bits stay). */
+AVX512_INLINE void block_or_bits1(const uint8_t *p, const int to, __m512i u[BLOCK_STEPS])
+{
+    const __m512i bits = block_load(p), mask = _mm512_set1_epi8((char)(1 << to));
+#pragma GCC unroll 8
+    for (int s = 0; s < BLOCK_STEPS; s++) {
+        __m512i moved =
+            s < to ? avx512_shift_left16(bits, to - s) : avx512_shift_right16(bits, s - to);
+        u[s] = _mm512_ternarylogic_epi32(u[s], moved, mask, 0xf8); /* u | (moved & mask) */
+    }
+}
+
+/* u |= the 2-bit fields << 4. */
+AVX512_INLINE void block_or_bits2_at4(const uint8_t *p, __m512i u[BLOCK_STEPS])
+{
+    const __m512i mask = _mm512_set1_epi8(0x30);
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; v++) {
+        __m512i four = block_load(p + 64 * v);
+        u[4 * v] = _mm512_ternarylogic_epi32(u[4 * v], avx512_shift_left16(four, 4), mask, 0xf8);
+        u[4 * v + 1] =
+            _mm512_ternarylogic_epi32(u[4 * v + 1], avx512_shift_left16(four, 2), mask, 0xf8);
+        u[4 * v + 2] = _mm512_ternarylogic_epi32(u[4 * v + 2], four, mask, 0xf8);
+        u[4 * v + 3] =
+            _mm512_ternarylogic_epi32(u[4 * v + 3], avx512_shift_right16(four, 2), mask, 0xf8);
+    }
+}
+
+/* u = table[u] for indices below 16; the table repeats in all four lanes of 16 bytes. */
+AVX512_INLINE void block_look_up(__m512i table, __m512i u[BLOCK_STEPS])
+{
+#pragma GCC unroll 8
+    for (int s = 0; s < BLOCK_STEPS; s++)
+        u[s] = _mm512_shuffle_epi8(table, u[s]);
+}
+
+#endif

@@ -1,0 +1,154 @@
+/* AVX-512 linear kernels of the formats with blocks of 32 columns and of the k-quants: how each unpacks a block. */
+#include "kernels/x86_avx512_block.h"
+
+enum { HALVES = 32 }; /* bytes of f16 [16] */
+
+/* ---- blocks of 32: Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 ---- */
+
+AVX512_UNPACK(q4_0)
+{
+    const uint8_t *p = panel + (size_t)block * (HALVES + 256);
+    w->ws[0] = avx512_load_f16(p);
+    block_bits4(p + HALVES, w->u);
+}
+
+AVX512_UNPACK(q4_1)
+{
+    const uint8_t *p = panel + (size_t)block * (2 * HALVES + 256);
+    w->ws[0] = avx512_load_f16(p);
+    w->nm[0] = avx512_load_f16(p + HALVES);
+    block_bits4(p + 2 * HALVES, w->u);
+}
+
+AVX512_UNPACK(q5_0)
+{
+    const uint8_t *p = panel + (size_t)block * (HALVES + 320);
+    w->ws[0] = avx512_load_f16(p);
+    block_bits4(p + HALVES, w->u);
+    block_or_bits1(p + HALVES + 256, 4, w->u);
+}
+
+AVX512_UNPACK(q5_1)
+{
+    const uint8_t *p = panel + (size_t)block * (2 * HALVES + 320);
+    w->ws[0] = avx512_load_f16(p);
+    w->nm[0] = avx512_load_f16(p + HALVES);
+    block_bits4(p + 2 * HALVES, w->u);
+    block_or_bits1(p + 2 * HALVES + 256, 4, w->u);
+}
+
+AVX512_UNPACK(q8_0)
+{
+    const uint8_t *p = panel + (size_t)block * (HALVES + 512);
+    w->ws[0] = avx512_load_f16(p);
+#pragma GCC unroll 8
+    for (int s = 0; s < BLOCK_STEPS; s++)
+        w->u[s] = block_load(p + HALVES + 64 * s);
+}
+
+AVX512_LINEAR(q4_0, 3, KIND_32, 24)
+AVX512_LINEAR(q4_1, -1, KIND_32_MIN, 24)
+AVX512_LINEAR(q5_0, 4, KIND_32, 4)
+AVX512_LINEAR(q5_1, -1, KIND_32_MIN, 4)
+AVX512_LINEAR(q8_0, 7, KIND_32, 24)
+
+void avx512_add_legacy(kernels *k)
+{
+    AVX512_SET(Q4_0, q4_0);
+    AVX512_SET(Q4_1, q4_1);
+    AVX512_SET(Q5_0, q5_0);
+    AVX512_SET(Q5_1, q5_1);
+    AVX512_SET(Q8_0, q8_0);
+}
+
+/* ---- super-blocks of 256: Q2_K .. Q6_K ---- */
+
+/* (float)d * (float)n for 16 unsigned bytes n. */
+AVX512_INLINE __m512 times_u8(__m512 d, const uint8_t *n)
+{
+    return _mm512_mul_ps(d, _mm512_cvtepi32_ps(avx512_load_u8(n)));
+}
+
+AVX512_INLINE __m512 times_i8(__m512 d, const uint8_t *n)
+{
+    return _mm512_mul_ps(d, _mm512_cvtepi32_ps(avx512_load_i8(n)));
+}
+
+AVX512_INLINE __m512 negative(__m512 v) { return _mm512_xor_ps(v, _mm512_set1_ps(-0.0f)); }
+
+/* Scales and minima of Q4_K and Q5_K; returns the quants. */
+AVX512_INLINE const uint8_t *scale_min_k(const uint8_t *group, int64_t j, weight_block *w)
+{
+    w->ws[0] = times_u8(avx512_load_f16(group), group + 2 * HALVES + 16 * j);
+    w->nm[0] =
+        negative(times_u8(avx512_load_f16(group + HALVES), group + 2 * HALVES + 128 + 16 * j));
+    return group + 2 * HALVES + 256;
+}
+
+AVX512_UNPACK(q4_k)
+{
+    const uint8_t *quants = scale_min_k(panel + (size_t)(block >> 3) * 2368, block & 7, w);
+    block_bits4(quants + 256 * (block & 7), w->u);
+}
+
+AVX512_UNPACK(q5_k)
+{
+    const uint8_t *quants =
+        scale_min_k(panel + (size_t)(block >> 3) * 2880, block & 7, w) + 320 * (block & 7);
+    block_bits4(quants, w->u);
+    block_or_bits1(quants + 256, 4, w->u);
+}
+
+/* Scales of Q3_K and Q6_K; returns the quants. */
+AVX512_INLINE const uint8_t *scales_of_16(const uint8_t *group, int64_t j, weight_block *w)
+{
+    const __m512 d = avx512_load_f16(group);
+    w->ws[0] = times_i8(d, group + HALVES + 32 * j);
+    w->ws[1] = times_i8(d, group + HALVES + 32 * j + 16);
+    return group + HALVES + 256;
+}
+
+AVX512_UNPACK(q6_k)
+{
+    const uint8_t *quants =
+        scales_of_16(panel + (size_t)(block >> 3) * 3360, block & 7, w) + 384 * (block & 7);
+    block_bits4(quants, w->u);
+    block_or_bits2_at4(quants + 256, w->u);
+}
+
+AVX512_UNPACK(q3_k)
+{
+    const uint8_t *quants =
+        scales_of_16(panel + (size_t)(block >> 3) * 1824, block & 7, w) + 192 * (block & 7);
+    block_bits2(quants, w->u);
+    block_or_bits1(quants + 128, 2, w->u);
+}
+
+AVX512_UNPACK(q2_k)
+{
+    const uint8_t *group = panel + (size_t)(block >> 3) * (2 * HALVES + 256 + 1024);
+    const __m512 d = avx512_load_f16(group), dmin = avx512_load_f16(group + HALVES);
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++) {
+        __m512i both = avx512_load_u8(group + 2 * HALVES + 16 * (2 * (block & 7) + h));
+        w->ws[h] =
+            _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15))));
+        w->nm[h] = negative(_mm512_mul_ps(dmin, _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4))));
+    }
+    block_bits2(group + 2 * HALVES + 256 + 128 * (block & 7), w->u);
+}
+
+AVX512_LINEAR(q2_k, -1, KIND_16_MIN, 12)
+AVX512_LINEAR(q3_k, 2, KIND_16, 4)
+AVX512_LINEAR(q4_k, -1, KIND_32_MIN, 12)
+AVX512_LINEAR(q5_k, -1, KIND_32_MIN, 4)
+AVX512_LINEAR(q6_k, 5, KIND_16, 4)
+
+void avx512_add_kquants(kernels *k)
+{
+    AVX512_SET(Q2_K, q2_k);
+    AVX512_SET(Q3_K, q3_k);
+    AVX512_SET(Q4_K, q4_k);
+    AVX512_SET(Q5_K, q5_k);
+    AVX512_SET(Q6_K, q6_k);
+}

@@ -1,0 +1,28 @@
+/* The common network as it is (llama, Mistral), and the Qwen generations: biases come with the file, Qwen 3 norms its heads. */
+#include "model/arch.h"
+
+#include "base/status.h"
+
+dil_status arch_read_llama(hparams *h, const gguf *g, dil_error *err)
+{
+    uint32_t n_expert = 0;
+    DIL_TRY(arch_u32(h, g, "expert_count", &n_expert, err));
+    if (n_expert > 0)
+        return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: a mixture of %u experts; this version runs dense llama models only",
+                        gguf_path(g), n_expert);
+    h->pairs = ROPE_ADJACENT;
+    return DIL_OK;
+}
+
+dil_status arch_read_qwen2(hparams *h, const gguf *g, dil_error *err)
+{
+    (void)g, (void)err;
+    h->pairs = ROPE_HALVES;
+    return DIL_OK;
+}
+
+dil_status arch_read_qwen3(hparams *h, const gguf *g, dil_error *err)
+{
+    h->qk = QK_NORM_HEAD;
+    return arch_read_qwen2(h, g, err);
+}

@@ -1,0 +1,130 @@
+#include "model/model.h"
+
+#include "base/os.h"
+#include "base/status.h"
+#include "model/vocab_load.h"
+#include "model/weights.h"
+
+#define MODEL_ARENA_BYTES ((size_t)1 << 32)
+
+/* A text of the file that is used long after loading: copied, so that later reads cannot meet a truncated file. */
+static dil_status keep_text(model *m, str *text, dil_error *err)
+{
+    char *copy = text->n ? arena_strdup(m->memory, text->p, text->n) : NULL;
+    if (text->n && !copy)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for %zu bytes of text", gguf_path(m->file), text->n);
+    text->p = copy;
+    return DIL_OK;
+}
+
+/* Everything the mapped metadata and the small tensors say. */
+static dil_status read_file(model *m, const model_options *options, dil_error *err)
+{
+    const char *path = gguf_path(m->file);
+    DIL_TRY(hparams_read(&m->h, m->file, err));
+    DIL_TRY(gguf_get_str(m->file, "tokenizer.chat_template", &m->chat_template, err));
+    DIL_TRY(keep_text(m, &m->h.architecture, err));
+    DIL_TRY(keep_text(m, &m->chat_template, err));
+    if (!options->no_vocab) {
+        DIL_TRY(vocab_from_gguf(&m->words, m->file, err));
+        if ((uint32_t)vocab_size(m->words) > m->h.n_vocab)
+            return DIL_FAIL(err, DIL_FORMAT, "%s: tokenizer.ggml.tokens: wanted at most %u (rows of token_embd.weight), found %d",
+                            path, m->h.n_vocab, vocab_size(m->words));
+    }
+    DIL_TRY(weights_bind(m, err));
+    return weights_size(m, err);
+}
+
+typedef struct guarded_read {
+    model *m;
+    const model_options *options;
+    dil_error *err;
+    dil_status status;
+} guarded_read;
+
+static void run_read_file(void *ctx)
+{
+    guarded_read *job = ctx;
+    job->status = read_file(job->m, job->options, job->err);
+}
+
+/* The guard covers every address, because the parts of a split file are mappings of their own. A file truncated while its
+ * vocabulary is being built costs that vocabulary's memory, nothing more. */
+dil_status model_read(model *m, const model_options *options, dil_error *err)
+{
+    guarded_read job = {m, options, err, DIL_OK};
+    DIL_TRY(os_guard(run_read_file, &job, NULL, SIZE_MAX, err));
+    return job.status;
+}
+
+static dil_status load(model *m, const char *path, const model_options *options, dil_error *err)
+{
+    gguf_options file_options = {.header_only = options->header_only};
+    m->memory = arena_new(MEM_WEIGHTS, MODEL_ARENA_BYTES);
+    if (!m->memory)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to load", path);
+    DIL_TRY(gguf_open(&m->file, path, &file_options, err));
+    DIL_TRY(model_read(m, options, err));
+    return options->header_only ? DIL_OK : weights_pack(m, options, err);
+}
+
+dil_status model_open(model **out, const char *path, const model_options *options, dil_error *err)
+{
+    model *m = mem_calloc(1, sizeof *m, MEM_WEIGHTS);
+    if (!m)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to load", path);
+    dil_status status = load(m, path, options, err);
+    if (status != DIL_OK) {
+        model_close(m);
+        return status;
+    }
+    *out = m;
+    return DIL_OK;
+}
+
+void model_close(model *m)
+{
+    if (!m)
+        return;
+    mem_unmap(m->packed, m->packed_bytes, MEM_PACKED);
+    vocab_free(m->words);
+    gguf_close(m->file);
+    arena_free(m->memory);
+    mem_free(m);
+}
+
+typedef struct row_read {
+    const gguf_tensor *tensor;
+    const uint8_t *bytes;
+    float *dst;
+} row_read;
+
+static void read_row(void *ctx)
+{
+    const row_read *r = ctx;
+    format_get(r->tensor->type)->decode(r->bytes, r->dst, (size_t)r->tensor->ne[0]);
+}
+
+dil_status model_embed(const model *m, token_id id, float *dst, dil_error *err)
+{
+    uint32_t row = (uint32_t)id;
+    if (m->tied) {
+        const weight *w = &m->head;
+        panel_decode_row(w->type, w->panels + (size_t)(row / PANEL_ROWS) * w->panel_bytes, (int)(row % PANEL_ROWS), w->cols, dst);
+        return DIL_OK;
+    }
+    const gguf_tensor *t = m->embd.tensor;
+    size_t row_bytes = (size_t)(t->size_bytes / t->ne[1]);
+    row_read r = {t, (const uint8_t *)t->data + row * row_bytes, dst};
+    return os_guard(read_row, &r, r.bytes, row_bytes, err);
+}
+
+uint64_t model_n_params(const model *m)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < gguf_n_tensors(m->file); i++) {
+        const gguf_tensor *t = gguf_tensor_at(m->file, i);
+        n += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
+    }
+    return n;
+}

@@ -1,0 +1,63 @@
+/*
+ * A model: hyper-parameters, vocabulary, and the file's tensors bound to the roles they play, packed for the kernels.
+ * Read-only after model_open; may be shared by threads.
+ */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include "base/mem.h"
+#include "base/threads.h"
+#include "model/hparams.h"
+#include "tokens/vocab.h"
+
+/* A matrix [rows][cols], or a run of rows of a fused one; rows == 0: absent. */
+typedef struct weight {
+    const gguf_tensor *tensor;
+    uint64_t first_row;      /* in the tensor */
+    uint32_t rows, cols;
+    dil_type type;
+    uint8_t *panels;         /* packed; NULL until packed */
+    size_t panel_bytes;
+    int n_panels;
+} weight;
+
+typedef struct layer {
+    weight q, k, v, o, gate, up, down;
+    const float *attn_norm, *attn_post_norm, *ffn_norm, *ffn_post_norm; /* [n_embd] or NULL */
+    const float *q_norm, *k_norm;               /* [head_dim] or [n_head(_kv) * head_dim] or NULL */
+    const float *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias; /* or NULL */
+} layer;
+
+typedef struct model {
+    hparams h;
+    gguf *file;              /* stays open: metadata strings and the embedding rows of untied models are read from it */
+    vocab *words;
+    str chat_template;       /* empty when the file has none */
+    arena *memory;           /* small tensors as f32, the layer array */
+    layer *layers;           /* [n_layer] */
+    weight embd, head;       /* head == embd's panels when tied */
+    bool tied;
+    const float *output_norm, *head_bias;
+    const float *rope_freqs, *rope_long, *rope_short; /* [n_rot / 2] or NULL */
+    uint8_t *packed;         /* one region for all panels */
+    size_t packed_bytes;
+} model;
+
+typedef struct model_options {
+    team *workers;           /* [borrowed] packs in parallel */
+    bool header_only;        /* bind and size everything, pack nothing (plan) */
+    bool no_vocab;           /* skip the vocabulary (plan, bench on files without one) */
+    dil_progress_fn progress;
+    void *user;
+} model_options;
+
+/* [owned: free with model_close] */
+DIL_MUST_CHECK dil_status model_open(model **out, const char *path, const model_options *options, dil_error *err);
+void model_close(model *m);
+
+/* Row `id` of the token embedding as f32 [n_embd], before embd_scale. IO: the file was truncated since it was opened. */
+DIL_MUST_CHECK dil_status model_embed(const model *m, token_id id, float *dst, dil_error *err);
+/* Parameters and bytes of all tensors, for people. */
+uint64_t model_n_params(const model *m);
+
+#endif

@@ -1,0 +1,88 @@
+/* Speed of the linear kernels on one core, at the call site the checks use: gemv in GB/s of packed weights, gemm in Gmac/s. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "check.h"
+
+enum { COLUMNS = 2048, PANELS = 8, PANELS_GEMV = 256, TOKENS = 128 };
+static const double seconds_wanted = 0.1;
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Seconds of the fastest of several calls. */
+static double fastest(linear_fn fn, const linear_args *a)
+{
+    double best = 1e30, end = seconds() + seconds_wanted;
+    do {
+        double start = seconds();
+        fn(a);
+        double took = seconds() - start;
+        best = took < best ? took : best;
+    } while (seconds() < end);
+    return best;
+}
+
+static void bench_type(const kernels *k, dil_type type)
+{
+    uint64_t row_bytes;
+    if (!format_row_bytes(type, COLUMNS, &row_bytes))
+        return;
+    size_t panel = panel_bytes(type, COLUMNS), blocks = COLUMNS / ACT_BLOCK;
+    uint8_t *rows = malloc(row_bytes * PANEL_ROWS),
+            *panels = aligned_alloc(64, (panel * PANELS_GEMV + 63) / 64 * 64);
+    uint8_t *scratch = aligned_alloc(64, (linear_scratch_bytes(COLUMNS) + 63) / 64 * 64);
+    float *f = malloc(TOKENS * COLUMNS * 4), *sums = malloc(TOKENS * blocks * 16);
+    float *y = malloc((size_t)TOKENS * PANELS_GEMV * PANEL_ROWS * 4);
+    int32_t *isums = malloc(TOKENS * blocks * 12);
+    int8_t *q = aligned_alloc(64, TOKENS * COLUMNS);
+    random_floats(f, TOKENS * COLUMNS, DATA_NORMAL);
+    float *d = sums, *s = sums + TOKENS * blocks, *s16 = sums + 2 * TOKENS * blocks;
+    int32_t *isum = isums, *isum16 = isums + TOKENS * blocks;
+    for (size_t t = 0; t < TOKENS; t++)
+        k->quantize(f + t * COLUMNS, COLUMNS, q + t * COLUMNS, d + t * blocks, s + t * blocks,
+                    isum + t * blocks, s16 + 2 * t * blocks, isum16 + 2 * t * blocks);
+    for (size_t r = 0; r < PANEL_ROWS; r++)
+        random_row(type, rows + r * row_bytes, COLUMNS, DATA_NORMAL);
+    for (size_t p = 0; p < PANELS_GEMV; p++)
+        panel_pack(type, rows, row_bytes, PANEL_ROWS, COLUMNS, panels + p * panel);
+    act x = {f, q, d, s, isum, s16, isum16, COLUMNS, COLUMNS, blocks};
+    linear_args a = {panels, panel, PANELS_GEMV, COLUMNS, &x, 0, 1, y, PANELS_GEMV * PANEL_ROWS,
+                     scratch};
+    double gemv1 = fastest(k->linear[type].gemv, &a);
+    a.n_tokens = GEMV_TOKENS;
+    double gemv4 = fastest(k->linear[type].gemv, &a);
+    a.n_panels = PANELS;
+    a.n_tokens = TOKENS;
+    double gemm = fastest(k->linear[type].gemm, &a);
+    double macs = (double)PANELS_GEMV * PANEL_ROWS * COLUMNS, bytes = (double)panel * PANELS_GEMV;
+    printf(
+        "%-8s %-8s gemv 1: %6.2f GB/s %6.1f Gmac/s   gemv 4: %6.1f Gmac/s   gemm %d: %6.1f Gmac/s\n",
+        k->name, type_name(type), bytes / gemv1 * 1e-9, macs / gemv1 * 1e-9,
+        GEMV_TOKENS * macs / gemv4 * 1e-9, TOKENS,
+        macs / PANELS_GEMV * PANELS * TOKENS / gemm * 1e-9);
+    fflush(stdout);
+    free(rows);
+    free(panels);
+    free(scratch);
+    free(f);
+    free(sums);
+    free(y);
+    free(isums);
+    free(q);
+}
+
+void bench_all(const kernels *level, const char *filter)
+{
+    for (int type = 0; type < DIL_TYPE_COUNT; type++) {
+        const format *f = format_get((dil_type)type);
+        if (f && f->decode && (!filter || strstr(f->name, filter)))
+            bench_type(level, (dil_type)type);
+    }
+}

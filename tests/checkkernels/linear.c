@@ -1,0 +1,246 @@
+/*
+ * Linear layers: gemv and gemm of every type, to the last bit like scalar's gemv; scalar against the format's decode in
+ * double. Activations and packed weights end at guard pages, unused places hold NaN and garbage.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+typedef struct shape {
+    int64_t k;
+    int n_panels, n_tokens, token; /* token: rows of x before the first used */
+    size_t extra_stride;           /* floats and bytes added to every stride */
+    data_kind weights, activations;
+} shape;
+
+typedef struct setup {
+    shape s;
+    dil_type type;
+    act x;
+    guarded f, q, d, sum, isum, s16, isum16, panels, scratch, y;
+    float *want; /* [n_tokens][n_panels * 16] by scalar */
+    uint8_t *rows;
+    size_t row_bytes;
+    linear_args args;
+} setup;
+
+/* Activations of `rows` tokens; the first `token` ones stay garbage. */
+static void make_act(setup *t)
+{
+    const shape *s = &t->s;
+    size_t rows = (size_t)(s->token + s->n_tokens), k = (size_t)s->k, blocks = (k + 31) / 32;
+    size_t f_stride = k + s->extra_stride, q_stride = (k + 63) / 64 * 64 + 64 * s->extra_stride;
+    size_t b_stride = blocks + s->extra_stride;
+    t->f = guarded_new(((rows - 1) * f_stride + k) * 4, 4);
+    t->q = guarded_new((rows - 1) * q_stride + (k + 63) / 64 * 64, 1);
+    t->d = guarded_new(((rows - 1) * b_stride + blocks) * 4, 4);
+    t->sum = guarded_new(((rows - 1) * b_stride + blocks) * 4, 4);
+    t->isum = guarded_new(((rows - 1) * b_stride + blocks) * 4, 4);
+    t->s16 = guarded_new(2 * ((rows - 1) * b_stride + blocks) * 4, 4);
+    t->isum16 = guarded_new(2 * ((rows - 1) * b_stride + blocks) * 4, 4);
+    memset(t->q.p, 0x81, t->q.bytes);
+    for (size_t r = (size_t)s->token; r < rows; r++) {
+        float *f = (float *)t->f.p + r * f_stride;
+        float *padded = calloc(blocks * 32, sizeof *padded);
+        int8_t *q = malloc(blocks * 32);
+        random_floats(f, k, s->activations);
+        memcpy(padded, f, k * 4);
+        kernels scalar;
+        dil_error err;
+        if (kernels_select(&scalar, "scalar", &err) == DIL_OK)
+            scalar.quantize(padded, (int64_t)k, q, (float *)t->d.p + r * b_stride,
+                            (float *)t->sum.p + r * b_stride, (int32_t *)t->isum.p + r * b_stride,
+                            (float *)t->s16.p + 2 * r * b_stride,
+                            (int32_t *)t->isum16.p + 2 * r * b_stride);
+        memcpy((int8_t *)t->q.p + r * q_stride, q, blocks * 32);
+        free(padded);
+        free(q);
+    }
+    t->x = (act){t->f.p,   t->q.p,      t->d.p,   t->sum.p, t->isum.p,
+                 t->s16.p, t->isum16.p, f_stride, q_stride, b_stride};
+}
+
+static void make_panels(setup *t)
+{
+    const shape *s = &t->s;
+    uint64_t row_bytes;
+    if (!format_row_bytes(t->type, (uint64_t)s->k, &row_bytes))
+        exit(1);
+    size_t panel = panel_bytes(t->type, s->k), n_rows = (size_t)s->n_panels * PANEL_ROWS;
+    t->row_bytes = row_bytes;
+    t->rows = malloc(row_bytes * n_rows);
+    for (size_t r = 0; r < n_rows; r++)
+        random_row(t->type, t->rows + r * row_bytes, (size_t)s->k, s->weights);
+    t->panels = guarded_new(panel * (size_t)s->n_panels, 1);
+    for (int p = 0; p < s->n_panels; p++)
+        panel_pack(t->type, t->rows + (size_t)p * PANEL_ROWS * row_bytes, row_bytes, PANEL_ROWS,
+                   s->k, (uint8_t *)t->panels.p + (size_t)p * panel);
+    size_t y_stride = n_rows + s->extra_stride;
+    t->scratch = guarded_new(linear_scratch_bytes(s->k), 64);
+    t->y = guarded_new(((size_t)(s->n_tokens - 1) * y_stride + n_rows) * 4, 4);
+    t->want = malloc((size_t)s->n_tokens * n_rows * 4);
+    t->args = (linear_args){t->panels.p, panel,       s->n_panels, s->k,     &t->x,
+                            s->token,    s->n_tokens, t->y.p,      y_stride, t->scratch.p};
+}
+
+static void make(setup *t, dil_type type, shape s)
+{
+    *t = (setup){.s = s, .type = type};
+    make_act(t);
+    make_panels(t);
+}
+
+static void release(check *c, setup *t)
+{
+    guarded *all[] = {&t->f,   &t->q,      &t->d,      &t->sum,     &t->isum,
+                      &t->s16, &t->isum16, &t->panels, &t->scratch, &t->y};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (!guarded_free(all[i]))
+            check_fail(c, "wrote before an array (%zu)", i);
+    free(t->want);
+    free(t->rows);
+}
+
+/* Scalar's outputs, token by token, into want. */
+static void run_scalar(check *c, setup *t)
+{
+    size_t n_rows = (size_t)t->s.n_panels * PANEL_ROWS;
+    linear_args a = t->args;
+    a.y = t->want;
+    a.y_stride = n_rows;
+    c->scalar->linear[t->type].gemm(&a);
+}
+
+static const char *describe(const shape *s)
+{
+    static char text[120];
+    snprintf(text, sizeof text, "k %d, panels %d, tokens %d from %d, kinds %d %d", (int)s->k,
+             s->n_panels, s->n_tokens, s->token, (int)s->weights, (int)s->activations);
+    return text;
+}
+
+static void compare(check *c, const setup *t)
+{
+    size_t n_rows = (size_t)t->s.n_panels * PANEL_ROWS;
+    const float *y = t->y.p;
+    for (size_t i = 0; i < (size_t)t->s.n_tokens; i++) {
+        for (size_t r = 0; r < n_rows; r++) {
+            float got = y[i * t->args.y_stride + r], want = t->want[i * n_rows + r];
+            if (!same_bits(got, want)) {
+                check_fail(c, "%s: token %zu row %zu is %.9g, scalar has %.9g", describe(&t->s), i,
+                           r, (double)got, (double)want);
+                return;
+            }
+        }
+        for (size_t r = n_rows; r < t->args.y_stride && i + 1 < (size_t)t->s.n_tokens; r++)
+            if (!isnan(y[i * t->args.y_stride + r]))
+                check_fail(c, "%s: wrote behind row %zu of y", describe(&t->s), i);
+    }
+}
+
+/* Scalar against sums in double of decoded weights times q * d (floats: times f). */
+static void compare_with_decode(check *c, const setup *t)
+{
+    size_t k = (size_t)t->s.k, n_rows = (size_t)t->s.n_panels * PANEL_ROWS;
+    float *w = malloc(k * sizeof *w);
+    const format *f = format_get(t->type);
+    for (size_t r = 0; r < n_rows; r++) {
+        f->decode(t->rows + r * t->row_bytes, w, k);
+        for (size_t i = 0; i < (size_t)t->s.n_tokens; i++) {
+            size_t at = i + (size_t)t->s.token;
+            double sum = 0.0, magnitude = 1e-37;
+            for (size_t j = 0; j < k; j++) {
+                double a = f->is_quantized ? (double)t->x.q[at * t->x.q_stride + j] *
+                                                 (double)t->x.d[at * t->x.b_stride + j / 32]
+                                           : (double)t->x.f[at * t->x.f_stride + j];
+                sum += (double)w[j] * a;
+                magnitude += fabs((double)w[j] * a);
+            }
+            /* Formats with a minimum cancel: u * ws and nm are larger than their sum. */
+            double slack = (f->is_quantized ? 4e-5 : 4e-6) * magnitude;
+            double got = (double)((const float *)t->y.p)[i * t->args.y_stride + r];
+            if (!(fabs(got - sum) <= slack)) {
+                check_fail(c, "%s: token %zu row %zu is %.9g, decoded weights give %.9g",
+                           describe(&t->s), i, r, got, sum);
+                free(w);
+                return;
+            }
+        }
+    }
+    free(w);
+}
+
+static void check_shape(check *c, dil_type type, linear_fn fn, shape s)
+{
+    setup t;
+    make(&t, type, s);
+    run_scalar(c, &t);
+    fn(&t.args);
+    compare(c, &t);
+    bool tame = s.weights == DATA_NORMAL && s.activations == DATA_NORMAL;
+    if (c->is_scalar && tame)
+        compare_with_decode(c, &t);
+    release(c, &t);
+}
+
+static void check_tokens(check *c, dil_type type, linear_fn fn, int most, shape s)
+{
+    static const int counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 17, 33, 64};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts && counts[i] <= most; i++) {
+        s.n_tokens = counts[i];
+        s.token = (int)(i % 3);
+        s.extra_stride = i % 2;
+        check_shape(c, type, fn, s);
+    }
+}
+
+/* arg: type * 2 + (1: gemm) */
+static void check_type(check *c, int arg)
+{
+    dil_type type = (dil_type)(arg / 2);
+    bool gemm = arg % 2;
+    const format *f = format_get(type);
+    linear_fn fn = gemm ? c->level->linear[type].gemm : c->level->linear[type].gemv;
+    if (!fn) {
+        check_fail(c, "is missing");
+        return;
+    }
+    static const int64_t float_ks[] = {1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 576, 577};
+    static const int panels[] = {1, 2, 3, 5};
+    int64_t block = f->block_values;
+    int64_t quant_ks[] = {block, 2 * block, 3 * block, 5 * block, block == 32 ? 576 : 4 * block};
+    size_t n_ks = f->is_quantized ? 5 : sizeof float_ks / sizeof *float_ks;
+    for (size_t i = 0; i < n_ks; i++) {
+        shape s = {.k = f->is_quantized ? quant_ks[i] : float_ks[i], .n_panels = panels[i % 4]};
+        check_tokens(c, type, fn, gemm ? 33 : GEMV_TOKENS, s);
+    }
+    for (int p = 0; p < 4; p++)
+        check_tokens(c, type, fn, gemm ? 9 : GEMV_TOKENS,
+                     (shape){.k = 2 * block, .n_panels = panels[p]});
+    for (int w = 0; w < DATA_KINDS; w++)
+        for (int x = 0; x < DATA_KINDS; x++)
+            check_tokens(c, type, fn, gemm ? 9 : GEMV_TOKENS,
+                         (shape){.k = f->is_quantized ? 2 * block : 67,
+                                 .n_panels = 2,
+                                 .weights = (data_kind)w,
+                                 .activations = (data_kind)x});
+    check_tokens(c, type, fn, gemm ? 64 : GEMV_TOKENS,
+                 (shape){.k = f->is_quantized ? 2048 : 300, .n_panels = 1});
+}
+
+void check_linear_all(check *c)
+{
+    for (int type = 0; type < DIL_TYPE_COUNT; type++) {
+        const format *f = format_get((dil_type)type);
+        if (!f || !f->decode)
+            continue;
+        for (int gemm = 0; gemm < 2; gemm++) {
+            char name[64];
+            snprintf(name, sizeof name, "linear.%s.%s", f->name, gemm ? "gemm" : "gemv");
+            check_run(c, name, check_type, 2 * type + gemm);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+#!/usr/bin/env python3
+"""Independent NumPy forward pass of the golden models: written from the architectures' definitions, step by step.
+
+    reference.py MODEL.gguf --tokens 1,2,3 [-o OUT.npy] [--steps] [--dtype float64] [--kv f32|f16] [-c CTX] [--activations f32|q8]
+
+Slow and plain on purpose: one prompt, no cache, the whole sequence at once. Every step's result has a name, so that a test can
+say which one differs first. Shapes use T tokens, E embedding, H heads, G key/value heads, D head size, V vocabulary.
+Owns the mathematics. Does not own how files are made (make_models.py) or read (PyPI gguf).
+"""
+import argparse
+import sys
+
+import gguf
+import numpy as np
+
+import blocks
+
+NORM_PAIRS = ("llama", "granite")  # RoPE turns (2i, 2i+1); all others turn (i, i + n_rot / 2)
+
+
+class Model:
+    """Keys and decoded weights of one GGUF file."""
+
+    def __init__(self, path, dtype=np.float64):
+        reader = gguf.GGUFReader(path)
+        self.dtype = dtype
+        self.keys = {name: field.contents() for name, field in reader.fields.items()}
+        self.arch = self.keys["general.architecture"]
+        self.tensors, self.types = {}, {}
+        for t in reader.tensors:
+            self.types[t.name] = t.tensor_type.name
+            self.tensors[t.name] = blocks.decode(t.data, t.tensor_type).astype(dtype)
+        self.read_shape()
+        self.read_rope()
+
+    def key(self, name, default=None):
+        """Value of '<arch>.<name>'."""
+        return self.keys.get(f"{self.arch}.{name}", default)
+
+    def get(self, name, default=None):
+        return self.tensors.get(name, default)
+
+    def read_shape(self):
+        self.n_layer = self.key("block_count")
+        self.n_embd = self.key("embedding_length")
+        self.n_ff = self.key("feed_forward_length")
+        self.n_head = self.key("attention.head_count")
+        self.n_head_kv = self.key("attention.head_count_kv", self.n_head)
+        self.head_dim = self.key("attention.key_length", self.n_embd // self.n_head)
+        self.n_vocab = self.tensors["token_embd.weight"].shape[0]
+        self.eps = self.key("attention.layer_norm_rms_epsilon")
+
+    def read_rope(self):
+        self.n_rot = self.key("rope.dimension_count", self.head_dim)
+        self.rope_base = self.key("rope.freq_base", 10000.0)
+        self.rope_kind = self.key("rope.scaling.type", "linear")
+        self.rope_factor = self.key("rope.scaling.factor", 0.0) or 1.0
+        if self.rope_kind == "none":
+            self.rope_factor = 1.0
+        self.n_ctx_orig = self.key("rope.scaling.original_context_length", self.key("context_length"))
+
+
+# ---- building blocks ----------------------------------------------------------------------------------------------------
+
+def rms_norm(x, weight, eps):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis."""
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + x.dtype.type(eps)) * weight
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def gelu_tanh(x):
+    """The tanh form of GELU that Gemma is trained with."""
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
+
+
+def gelu_f16_table(x):
+    """GELU as an engine with a table of 65,536 f16 inputs computes it: input and result rounded to f16, tails exact."""
+    inner = gelu_tanh(np.clip(x, -10, 10).astype(np.float16).astype(np.float32)).astype(np.float16)
+    return np.where(x <= -10, 0, np.where(x >= 10, x, inner)).astype(x.dtype)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def soft_cap(x, cap):
+    """cap * tanh(x / cap); no cap when it is 0 or absent."""
+    return cap * np.tanh(x / cap) if cap else x
+
+
+def round_q8(x, block=32):
+    """Activations as int8 with one f32 scale per `block` values: the engine's meeting point with quantized weights. Of four
+    grids (the largest value on 127, 126, 125 or 124) the one of least squared error, its scale fitted."""
+    parts = x.reshape(*x.shape[:-1], -1, block).astype(np.float32)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        largest = np.abs(parts).max(axis=-1, keepdims=True)
+        y = np.where(largest > 0, parts * (np.float32(127) / largest), np.float32(0))
+        best, kept, factor = np.full(largest.shape, np.inf), np.zeros_like(y), np.ones_like(largest)
+        for steps in (127, 126, 125, 124):
+            q = np.rint(y * (np.float32(steps) / np.float32(127))).astype(np.float64)
+            dot, square = (y * q).sum(axis=-1, keepdims=True), (q * q).sum(axis=-1, keepdims=True)
+            error = ((y - q * (dot / square)) ** 2).sum(axis=-1, keepdims=True)
+            better = error < best
+            best, kept = np.where(better, error, best), np.where(better, q, kept)
+            factor = np.where(better, dot / square, factor)
+    return (kept * factor * (largest / np.float32(127))).reshape(x.shape).astype(x.dtype)
+
+
+# ---- rotary positions ---------------------------------------------------------------------------------------------------
+
+def yarn_keep(m, base):
+    """[n_rot/2] share of each pair that keeps its original frequency (1: fast pairs, 0: slow pairs), YaRN with 32 and 1 turns."""
+    def pair_with_turns(turns):
+        return m.n_rot * np.log(m.n_ctx_orig / (turns * 2 * np.pi)) / (2 * np.log(base))
+    low = max(0.0, np.floor(pair_with_turns(32.0)))
+    high = min(m.n_rot - 1.0, np.ceil(pair_with_turns(1.0)))
+    pair = np.arange(m.n_rot // 2)
+    return 1 - np.clip((pair - low) / max(0.001, high - low), 0, 1)
+
+
+def rope_factors(m, n_ctx):
+    """[n_rot/2] divisors of the frequencies: Llama 3's tensor, or long/short factors chosen by the context size."""
+    if "rope_freqs.weight" in m.tensors:
+        return m.get("rope_freqs.weight")
+    which = "long" if n_ctx > m.n_ctx_orig else "short"
+    return m.get(f"rope_factors_{which}.weight", np.ones(m.n_rot // 2))
+
+
+def rope_table(m, layer, n_tokens, n_ctx):
+    """cos and sin [T, n_rot/2] for one layer, with the magnitude scale multiplied in."""
+    local = is_local(m, layer)
+    base, factor, kind = m.rope_base, m.rope_factor, m.rope_kind
+    if local and m.arch in ("gemma2", "gemma3"):
+        base = m.key("rope.freq_base_swa", 10000.0 if m.arch == "gemma3" else m.rope_base)
+        factor = 1.0 if m.arch == "gemma3" else factor
+    if local and m.arch == "olmo2":
+        factor, kind = 1.0, "none"
+    freq = np.float64(base) ** (-2.0 * np.arange(m.n_rot // 2) / m.n_rot)
+    if m.arch in ("llama", "granite", "phi3"):
+        freq = freq / rope_factors(m, n_ctx)
+    magnitude = 1.0 if kind == "none" else m.key("rope.scaling.attn_factor", 1.0)
+    if kind == "yarn":
+        keep = yarn_keep(m, base)
+        freq = freq * keep + freq / factor * (1 - keep)
+        magnitude *= 1 + 0.1 * np.log(factor)
+    else:
+        freq = freq / factor
+    angle = np.arange(n_tokens)[:, None] * freq[None, :]
+    return (np.cos(angle) * magnitude).astype(m.dtype), (np.sin(angle) * magnitude).astype(m.dtype)
+
+
+def rotate(m, x, cos, sin):
+    """Turns the first n_rot values of every head of x [T, heads, D]; the rest pass through."""
+    out = x.copy()
+    half = m.n_rot // 2
+    if m.arch in NORM_PAIRS:
+        first, second = slice(0, m.n_rot, 2), slice(1, m.n_rot, 2)
+    else:
+        first, second = slice(0, half), slice(half, m.n_rot)
+    a, b = x[..., first], x[..., second]
+    c, s = cos[:, None, :], sin[:, None, :]
+    out[..., first] = a * c - b * s
+    out[..., second] = a * s + b * c
+    return out
+
+
+# ---- attention ----------------------------------------------------------------------------------------------------------
+
+def window_period(m):
+    """Of how many layers the last one sees everything; 0 when no layer has a window."""
+    window = m.key("attention.sliding_window", 0)
+    if m.arch == "gemma2":
+        return 2
+    if m.arch == "gemma3" and window:
+        return 6
+    if m.arch == "olmo2" and window:
+        return 4
+    return 0  # llama, qwen, phi3: a window in the file is not applied, as in llama.cpp
+
+
+def is_local(m, layer):
+    """Whether this layer sees only the last `sliding_window` tokens."""
+    period = window_period(m)
+    if not period:
+        return False
+    pattern = m.key("attention.sliding_window_pattern", period)
+    if isinstance(pattern, (list, tuple)):
+        return bool(pattern[layer])
+    return layer % pattern < pattern - 1
+
+
+def visible(m, layer, n_tokens):
+    """[T, T] mask: row i may look at column j."""
+    i, j = np.arange(n_tokens)[:, None], np.arange(n_tokens)[None, :]
+    mask = j <= i
+    if is_local(m, layer):
+        mask &= i - j < m.key("attention.sliding_window", 4096)
+    return mask
+
+
+def score_scale(m):
+    if m.arch in ("llama", "granite") and m.key("attention.scale", 0.0):
+        return m.key("attention.scale")
+    if (m.arch, m.n_layer) in (("gemma2", 46), ("gemma3", 62)):  # the 27B models divide by sqrt(n_embd / n_head)
+        return 1 / np.sqrt(m.n_embd // m.n_head)
+    return 1 / np.sqrt(m.head_dim)
+
+
+def split_heads(x, n):
+    return x.reshape(x.shape[0], n, -1)
+
+
+class Pass:
+    """One forward pass; `steps` collects every named result in order."""
+
+    def __init__(self, model, tokens, n_ctx=0, kv="f32", activations="f32", gelu="exact"):
+        self.m, self.tokens = model, np.asarray(tokens)
+        self.n_ctx = n_ctx or max(len(tokens), model.key("context_length"))
+        self.kv, self.activations = kv, activations
+        self.gelu = gelu_tanh if gelu == "exact" else gelu_f16_table
+        self.steps = {}
+
+    def save(self, name, value):
+        self.steps[name] = value
+        return value
+
+    def linear(self, x, name):
+        """x [T, n_in] -> [T, n_out]: x @ W^T + b."""
+        weight = self.m.tensors[name + ".weight"]
+        if self.activations == "q8" and self.m.types[name + ".weight"] not in ("F32", "F16", "BF16"):
+            x = round_q8(x)
+        y = x @ weight.T
+        bias = self.m.get(name + ".bias")
+        return y if bias is None else y + bias
+
+    def norm(self, x, name):
+        return rms_norm(x, self.m.tensors[name + ".weight"], self.m.eps)
+
+    def embed(self):
+        m = self.m
+        x = self.save("embed", m.tensors["token_embd.weight"][self.tokens])
+        scale = np.sqrt(m.n_embd) if m.arch in ("gemma2", "gemma3") else m.key("embedding_scale", 0.0)
+        if scale:
+            x = self.save("embed_scaled", x * m.dtype(scale))
+        return x
+
+    def project_qkv(self, x, p):
+        """q [T, H, D], k [T, G, D], v [T, G, D]: before norms and rotation."""
+        m = self.m
+        n_q, n_kv = m.n_head * m.head_dim, m.n_head_kv * m.head_dim
+        if p + "attn_qkv.weight" in m.tensors:
+            q, k, v = np.split(self.linear(x, p + "attn_qkv"), [n_q, n_q + n_kv], axis=-1)
+        else:
+            q, k, v = (self.linear(x, p + f"attn_{which}") for which in "qkv")
+        if m.arch == "olmo2":  # its norms run over all heads at once
+            q, k = self.norm(q, p + "attn_q_norm"), self.norm(k, p + "attn_k_norm")
+        q, k, v = split_heads(q, m.n_head), split_heads(k, m.n_head_kv), split_heads(v, m.n_head_kv)
+        if m.arch in ("qwen3", "gemma3"):
+            q, k = self.norm(q, p + "attn_q_norm"), self.norm(k, p + "attn_k_norm")
+        return q, k, v
+
+    def attention(self, x, layer):
+        """Self-attention of one layer without its residual: [T, E]."""
+        m, p, n_tokens = self.m, f"blk.{layer}.", len(self.tokens)
+        q, k, v = self.project_qkv(x, p)
+        self.save(p + "q", q), self.save(p + "k", k), self.save(p + "v", v)
+        if m.key("rope.scaling.finetuned", True) or m.arch != "granite":
+            cos, sin = rope_table(m, layer, n_tokens, self.n_ctx)
+            q = self.save(p + "q_rope", rotate(m, q, cos, sin))
+            k = self.save(p + "k_rope", rotate(m, k, cos, sin))
+        if self.kv == "f16":
+            k, v = k.astype(np.float16).astype(m.dtype), v.astype(np.float16).astype(m.dtype)
+        group = m.n_head // m.n_head_kv
+        k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)  # head h reads key/value head h // group
+        scores = np.einsum("ihd,jhd->hij", q, k) * m.dtype(score_scale(m))
+        if m.arch == "gemma2":
+            scores = soft_cap(scores, m.key("attn_logit_softcapping", 50.0))
+        scores = np.where(visible(m, layer, n_tokens)[None], scores, -np.inf)
+        weights = self.save(p + "attn_weights", softmax(scores))
+        mixed = self.save(p + "attn_mixed", np.einsum("hij,jhd->ihd", weights, v).reshape(n_tokens, -1))
+        return self.save(p + "attn_out", self.linear(mixed, p + "attn_output"))
+
+    def feed_forward(self, x, layer):
+        """Gated feed-forward of one layer without its residual: [T, E]."""
+        m, p = self.m, f"blk.{layer}."
+        up = self.linear(x, p + "ffn_up")
+        if m.arch == "phi3":
+            gate, up = np.split(up, 2, axis=-1)
+        else:
+            gate = self.linear(x, p + "ffn_gate")
+        self.save(p + "ffn_gate", gate), self.save(p + "ffn_up", up)
+        activation = self.gelu if m.arch in ("gemma2", "gemma3") else silu
+        hidden = self.save(p + "ffn_hidden", activation(gate) * up)
+        return self.save(p + "ffn_out", self.linear(hidden, p + "ffn_down"))
+
+    def block(self, x, layer):
+        m, p = self.m, f"blk.{layer}."
+        pre, post = m.arch != "olmo2", m.arch in ("gemma2", "gemma3", "olmo2")
+        residual_scale = m.dtype(m.key("residual_scale", 0.0) or 1.0)
+        h = self.save(p + "attn_norm", self.norm(x, p + "attn_norm")) if pre else x
+        h = self.attention(h, layer)
+        if post:
+            h = self.save(p + "attn_post_norm", self.norm(h, p + "post_attention_norm"))
+        x = self.save(p + "attn_residual", x + h * residual_scale)
+        h = self.save(p + "ffn_norm", self.norm(x, p + "ffn_norm")) if pre else x
+        h = self.feed_forward(h, layer)
+        if post:
+            h = self.save(p + "ffn_post_norm", self.norm(h, p + "post_ffw_norm"))
+        return self.save(p + "out", x + h * residual_scale)
+
+    def head(self, x):
+        m = self.m
+        x = self.save("output_norm", self.norm(x, "output_norm"))
+        logits = self.linear(x, "output" if "output.weight" in m.tensors else "token_embd")
+        if m.arch == "granite":
+            logits = logits / m.dtype(m.key("logit_scale"))
+        if m.arch == "gemma2":
+            logits = soft_cap(logits, m.key("final_logit_softcapping", 30.0))
+        elif m.arch == "gemma3":
+            logits = soft_cap(logits, m.key("final_logit_softcapping", 0.0))
+        return self.save("logits", logits)
+
+    def run(self):
+        x = self.embed()
+        for layer in range(self.m.n_layer):
+            x = self.block(x, layer)
+        self.head(x)
+        return self.steps
+
+
+def forward(path, tokens, dtype=np.float64, **options):
+    """Every named step of the model at `path` on `tokens`; 'logits' [T, V] is the last."""
+    return Pass(Model(path, dtype), tokens, **options).run()
+
+
+def first_difference(expected, actual, tolerance):
+    """Name and size of the first step, in order, that both dicts have and whose max |difference| exceeds tolerance * its size."""
+    for name, want in expected.items():
+        if name in actual:
+            got = np.asarray(actual[name]).reshape(want.shape)
+            diff = np.abs(got - want).max()
+            if not diff <= tolerance * max(1.0, np.abs(want).max()):
+                return name, float(diff)
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("--tokens", required=True)
+    parser.add_argument("-o", "--output", help=".npy for the logits, float32 [n_tokens, n_vocab]")
+    parser.add_argument("--steps", action="store_true", help="print every step's shape, mean size and first values")
+    parser.add_argument("--dtype", default="float64", choices=["float32", "float64"])
+    parser.add_argument("--kv", default="f32", choices=["f32", "f16"])
+    parser.add_argument("--activations", default="f32", choices=["f32", "q8"])
+    parser.add_argument("--gelu", default="exact", choices=["exact", "f16"])
+    parser.add_argument("-c", "--ctx", type=int, default=0)
+    args = parser.parse_args()
+    steps = forward(args.model, [int(t) for t in args.tokens.split(",")], np.dtype(args.dtype).type, n_ctx=args.ctx, kv=args.kv,
+                    activations=args.activations, gelu=args.gelu)
+    if args.steps:
+        for name, value in steps.items():
+            first = " ".join(f"{v:.6f}" for v in value.reshape(-1)[:6])
+            print(f"{name:24} {str(value.shape):18} rms {np.sqrt(np.mean(value ** 2)):.5f}  {first}")
+    if args.output:
+        np.save(args.output, steps["logits"].astype(np.float32))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,392 @@
+#!/usr/bin/env python3
+"""The command as a user meets it: every subcommand's help, show, check, plan, quantize, import and chat on tiny models.
+
+    test_cli.py [-k NAME]
+
+Uses models of tests/golden/make_models.py, and the fetched smollm2 when it is there. Environment: DIL_BINARY, DIL_SOURCE_DIR,
+DIL_SHARED, DIL_LLAMA_CPP_BIN (outputs of quantize must load there too). Ends with 77 when numpy, gguf or the command is missing.
+"""
+import argparse
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+SOURCE = os.environ.get("DIL_SOURCE_DIR") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+SHARED = os.environ.get("DIL_SHARED") or os.path.join(SOURCE, "..", "shared")
+BINARY = os.environ.get("DIL_BINARY", "")
+PEER = os.path.join(os.environ.get("DIL_LLAMA_CPP_BIN", ""), "llama-bench")
+REAL = os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "dilmodeli", "smollm2.gguf")
+sys.path.insert(0, os.path.join(SOURCE, "tests", "golden"))
+try:
+    import gguf
+    import numpy as np
+    import make_models
+except ImportError as missing:
+    print(f"skipped: {missing} (pip install numpy gguf)")
+    sys.exit(77)
+
+COMMANDS = ["run", "chat", "show", "check", "plan", "tokenize", "detokenize", "eval perplexity", "eval kld", "eval hellaswag",
+            "eval logits", "bench", "quantize", "import", "pull", "list", "rm"]
+# Types that quantize writes: general.file_type as llama.cpp numbers it.
+TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q6_K": 18, "Q5_1": 9, "Q5_0": 8, "Q5_K": 16, "Q4_1": 3, "Q4_0": 2, "Q4_K": 14,
+         "IQ4_NL": 25, "IQ4_XS": 30, "Q3_K": 11, "Q2_K": 10}
+# Root mean square error of a converted matrix over the matrix's own, for random weights.
+MOST_ERROR = {"F32": 0, "F16": 1e-3, "BF16": 5e-3, "Q8_0": 0.01, "Q6_K": 0.03, "Q5_1": 0.05, "Q5_0": 0.06, "Q5_K": 0.05, "Q4_1": 0.09,
+              "Q4_0": 0.12, "Q4_K": 0.09, "IQ4_NL": 0.1, "IQ4_XS": 0.1, "Q3_K": 0.2, "Q2_K": 0.35}
+
+
+class Failed(Exception):
+    """A check that did not hold."""
+
+
+def want(condition, text):
+    if not condition:
+        raise Failed(text)
+
+
+def dil(*args, stdin="", code=0, env=None):
+    """Standard output and standard error of the command; its exit code must be `code`."""
+    done = subprocess.run([BINARY, *args], input=stdin, capture_output=True, text=True, timeout=300, env=dict(os.environ, **(env or {})))
+    want(done.returncode == code, f"dil {' '.join(args)}: wanted exit code {code}, found {done.returncode}: {done.stdout[-300:]}{done.stderr[-600:]}")
+    return done.stdout, done.stderr
+
+
+def patched(path, out, change):
+    with open(path, "rb") as f:
+        data = bytearray(f.read())
+    with open(out, "wb") as f:
+        f.write(change(data) or data)
+    return out
+
+
+# ---- tests: each gets the folder with llama.gguf (32-multiples), wide.gguf (256-multiples), odd.gguf ----------------------
+
+def test_help(room):
+    overview, _ = dil("--help")
+    for name in COMMANDS:
+        want(f"  {name} " in overview, f"--help does not name {name}")
+        out, _ = dil(*name.split(), "--help")
+        want(out.startswith(f"dil {name}") and "Example:" in out, f"{name} --help: {out[:100]}")
+    dil(code=2)
+    want("not a command" in dil("nothing", code=2)[1], "unknown command")
+    want("argument is missing" in dil("show", code=2)[1], "missing argument")
+    want("unknown" in dil("plan", "--nonsense", "x", code=2)[1], "unknown option")
+
+
+def test_words(room):
+    """Help in every place people look for it; contradictions and lost output are said."""
+    out, _ = dil("help", "eval", "kld")
+    want("--base" in out, out)
+    out, _ = dil("eval", "--help")
+    want("perplexity" in out and "kld" in out, out)
+    _, err = dil("run", "-m", room("llama.gguf"), "-p", "a", "-f", room("llama.gguf"), code=1)
+    want("found both" in err, err)
+    _, err = dil("show", code=2)
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run([BINARY, "show", room("llama.gguf")], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    want(done.returncode == 1 and "standard output" in done.stderr, f"{done.returncode}: {done.stderr}")
+
+
+def test_pull_address(room):
+    """What an address gives must be a GGUF file; it keeps its name in the data directory."""
+    home = {"XDG_DATA_HOME": room("pulled")}
+    _, err = dil("pull", "file://" + os.path.abspath(__file__), code=1, env=home)
+    want("wanted a GGUF file" in err, err)
+    dil("pull", "file://" + room("llama.gguf"), env=home)
+    out, _ = dil("list", "--json", env=home)
+    want([m["name"] for m in json.loads(out)] == ["llama"], out)
+    _, err = dil("pull", "file://" + room("llama.gguf"), "--sha256", "0" * 64, code=1, env=home)
+    want("sha256" in err, err)
+    dil("rm", "llama", env=home)
+    want(json.loads(dil("list", "--json", env=home)[0]) == [], "rm")
+
+
+def test_show(room):
+    path = room("llama.gguf")
+    out, _ = dil("show", path, "--tensors")
+    for text in ("llama", "context", "256 tokens in training", "4 heads of 16, 2 for keys and values", "301 tokens", "blk.0.attn_q.weight", "64 x 64"):
+        want(text in out, f"show: no '{text}' in {out}")
+    want("blk.0.attn_q.weight" not in dil("show", path)[0], "tensors without --tensors")
+    found = json.loads(dil("show", path, "--json")[0])
+    reader = gguf.GGUFReader(path)
+    want({t["name"]: t["shape"] for t in found["tensors"]} == {t.name: [int(n) for n in t.shape] for t in reader.tensors}, "show --json: tensors")
+    want([t["offset"] for t in found["tensors"]] == [int(t.data_offset) for t in reader.tensors], "show --json: offsets")
+    want(set(found["keys"]) == {k for k in reader.fields if not k.startswith("GGUF.")}, "show --json: keys")
+    want(len(found["keys"]["tokenizer.ggml.tokens"]) == 301, "show --json: arrays are whole")
+    want(found["parameters"] == sum(int(t.n_elements) for t in reader.tensors) and found["supported"], "show --json: parameters")
+
+
+def test_show_strange(room):
+    """Another architecture is shown, with the reason; control characters of a file do not reach the terminal."""
+    strange = patched(room("llama.gguf"), room("strange.gguf"), lambda d: d.replace(b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama",
+                                                                                      b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0ll\x1bm\x07", 1))
+    out, _ = dil("show", strange)
+    want("can run it" in out and "\x1b" not in out and "\x07" not in out, f"show: {out[:300]!r}")
+    want("\x1b" not in dil("check", strange, code=1)[0], "check lets control characters through")
+    found = json.loads(dil("show", strange, "--json")[0])
+    want(found["supported"] is False and found["reason"] and found["model"] is None, "show --json of an unknown architecture")
+
+
+def test_check(room):
+    path = room("llama.gguf")
+    out, _ = dil("check", path)
+    want(re.match(r"ok: .*: \d+ keys, \d+ tensors", out), out)
+    found = json.loads(dil("check", path, "--json")[0])
+    want(found["ok"] and found["defects"] == [], str(found))
+    cut = patched(path, room("cut.gguf"), lambda d: d[:-4000])
+    lines = dil("check", cut, code=1)[0].splitlines()
+    want(len(lines) >= 2 and all(re.match(re.escape(cut) + r": byte \d+: .*wanted", line) for line in lines[:-1]), str(lines[:3]))
+    want(lines[-1] == f"{len(lines) - 1} defect{'s' if len(lines) > 2 else ''}", lines[-1])
+    found = json.loads(dil("check", cut, "--json", code=1)[0])
+    want(not found["ok"] and found["count"] == len(found["defects"]) == len(lines) - 1, str(found)[:300])
+    garbage = patched(path, room("garbage.gguf"), lambda d: b"no model at all" * 10)
+    dil("check", garbage, code=1)
+    json.loads(dil("check", garbage, "--json", code=1)[0])
+    # Well-formed, but a loader refuses it: a renamed tensor.
+    renamed = patched(path, room("renamed.gguf"), lambda d: d.replace(b"blk.1.attn_q.weight", b"blk.1.attn_Q.weight", 1))
+    out, _ = dil("check", renamed, code=1)
+    want("loading: tensor 'blk.1.attn_q.weight' is missing" in out, out)
+    want("wanted a file or a fetched name" in dil("check", room("absent.gguf"), code=1)[1], "absent file")
+
+
+def test_plan(room):
+    path = room("llama.gguf")
+    small, large = (json.loads(dil("plan", path, "-c", c, "-t", "1", "--json")[0]) for c in ("64", "128"))
+    want(large["kv_bytes"] == 2 * small["kv_bytes"] and small["context"] == 64 and small["threads"] == 1, str(small))
+    want(small["kv_bytes_per_token"] == 2 * 2 * 2 * 16 * 2, f"K and V of 2 layers, 2 heads of 16, f16: {small['kv_bytes_per_token']}")
+    parts = sum(small[k] for k in ("weight_bytes", "kv_bytes", "activation_bytes", "vocab_bytes"))
+    want(small["total_bytes"] == parts and small["fits"] and small["estimate"]["tokens_per_second"] > 0, str(small))
+    out, _ = dil("plan", path, "--memory", "100k", code=1)
+    want("DOES NOT FIT" in out and "estimate" in out, out)
+
+
+def read_matrix(tensor):
+    return gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float64).reshape(-1)
+
+
+def test_quantize(room):
+    source = gguf.GGUFReader(room("wide.gguf"))
+    for name, file_type in TYPES.items():
+        out_path = room(f"wide-{name}.gguf")
+        out, _ = dil("quantize", room("wide.gguf"), out_path, "--type", name.lower(), "-t", "2", "--json")
+        found, reader = json.loads(out), gguf.GGUFReader(out_path)
+        want(found["fallback"] == 0 and found["written"] and found["requantized"] == 0, out)
+        want(reader.get_field("general.file_type").contents() == file_type, f"{name}: file_type")
+        want(reader.get_field("general.quantization_version").contents() == 2, f"{name}: quantization_version")
+        want(set(source.fields) <= set(reader.fields), f"{name}: keys were lost")
+        want([t.name for t in source.tensors] == [t.name for t in reader.tensors], f"{name}: tensors")
+        for a, b in zip(source.tensors, reader.tensors):
+            matrix = len(a.shape) > 1
+            want(b.tensor_type.name == (name if matrix else "F32"), f"{name}: {b.name} is {b.tensor_type.name}")
+            x, y = read_matrix(a), read_matrix(b)
+            error = np.sqrt(np.mean((x - y) ** 2)) / np.sqrt(np.mean(x ** 2))
+            want(error <= (MOST_ERROR[name] if matrix else 0), f"{name}: {b.name}: error {error:.4f}")
+        dil("check", out_path)
+        dil("run", "-m", out_path, "-p", "the day", "-n", "2", "--no-pack-cache", "-q")
+        if os.access(PEER, os.X_OK):
+            done = subprocess.run([PEER, "-m", out_path, "-p", "8", "-n", "1", "-r", "1"], capture_output=True, text=True)
+            want(done.returncode == 0, f"{name}: llama-bench: {done.stderr[-300:]}")
+
+
+def test_quantize_fallback(room):
+    """Rows of 40, 77 and 80 values: no type with blocks holds them."""
+    _, err = dil("quantize", room("odd.gguf"), room("odd-q.gguf"), "--type", "Q4_K")
+    want(err.count("note:") == 4 and "it becomes F16" in err, err)
+    kinds = {t.tensor_type.name for t in gguf.GGUFReader(room("odd-q.gguf")).tensors}
+    want(kinds == {"F16", "F32"}, str(kinds))
+    _, err = dil("quantize", room("llama.gguf"), room("llama-q.gguf"), "--type", "Q6_K")
+    want("it becomes Q8_0" in err, err)
+    _, err = dil("quantize", room("llama-q.gguf"), room("llama-qq.gguf"), "--type", "Q4_0")
+    want("had been quantized before" in err, err)
+
+
+def test_quantize_refuses(room):
+    out = room("refused.gguf")
+    _, err = dil("quantize", room("llama.gguf"), out, "--type", "Q7", code=2)
+    want("wanted one of F32" in err and "found 'Q7'" in err, err)
+    dil("quantize", room("llama.gguf"), out, code=2)
+    dil("quantize", room("llama.gguf"), code=2)
+    want("other than the input" in dil("quantize", room("llama.gguf"), room("llama.gguf"), "--type", "F16", code=1)[1], "same file")
+    dil("quantize", room("llama.gguf"), room("no/folder.gguf"), "--type", "F16", code=1)
+    text, _ = dil("quantize", room("llama.gguf"), out, "--type", "Q8_0", "--dry-run")
+    want("nothing was written" in text and not os.path.exists(out), text)
+
+
+def test_quantize_interrupt(room):
+    """Ctrl-C: exit code 1, no output, no temporary file."""
+    if not os.path.exists(REAL):
+        return "no fetched smollm2"
+    before = set(os.listdir(room("")))
+    child = subprocess.Popen([BINARY, "quantize", REAL, room("stopped.gguf"), "--type", "IQ4_NL"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(0.7)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    want(child.returncode == 1 and "cancelled" in err, f"{child.returncode}: {err}")
+    want(set(os.listdir(room(""))) == before, f"left behind: {set(os.listdir(room(''))) - before}")
+    return None
+
+
+def test_f32_is_the_same(room):
+    """An F32 copy of a quantized model computes what the original does with f32 activations."""
+    text = os.path.join(SHARED, "data", "wiki.test.raw")
+    if not os.path.exists(REAL) or not os.path.exists(text):
+        return "no fetched smollm2 or no ../shared"
+    dil("quantize", REAL, room("real-f32.gguf"), "--type", "F32")
+    found = [json.loads(dil("eval", "perplexity", "-m", path, "-f", text, "-c", "128", "--chunks", "1", "--json", "--no-pack-cache", *more)[0])["perplexity"]
+             for path, more in ((REAL, ["--exact"]), (room("real-f32.gguf"), []))]
+    os.remove(room("real-f32.gguf"))
+    want(abs(found[0] / found[1] - 1) < 1e-3, f"perplexity {found}")
+    return None
+
+
+def test_import(room):
+    models = os.path.join(SHARED, "data", "tiny_models")
+    if not os.path.isdir(models):
+        return "no ../shared"
+    out_path = room("stories.gguf")
+    dil("import", os.path.join(models, "stories260K.bin"), os.path.join(models, "tok512.bin"), out_path)
+    dil("check", out_path)
+    text, _ = dil("run", "-m", out_path, "--no-template", "-p", "Once upon a time", "-n", "8", "--temp", "0", "-q", "--no-pack-cache")
+    want("there was" in text, text)
+    dil("import", os.path.join(models, "tok512.bin"), os.path.join(models, "tok512.bin"), room("bad-import.gguf"), code=1)
+    want(not os.path.exists(room("bad-import.gguf")), "a failed import leaves a file")
+    return None
+
+
+def chat(room, script, *args, model="llama.gguf"):
+    return dil("chat", "-m", room(model), "-n", "4", "--temp", "0", "--no-pack-cache", *args, stdin=script, env={"XDG_DATA_HOME": room("data")})
+
+
+def test_chat(room):
+    saved = room("talk.json")
+    out, err = chat(room, f"the day\n/set top_k 0\n/set seed 3\none \\\ntime\n\"\"\"\na\n\nb\n\"\"\"\n/show\n/stats\n/save {saved}\n/bye\nnot read\n")
+    want("user: one \ntime\n" in out, out)
+    want("3 turns" in err and "top_k 0" in err and "seed 3" in err and f"6 messages written to {saved}" in err, err)
+    kept = [int(n) for n in re.findall(r"(\d+) kept", err)]
+    want(len(kept) >= 3 and kept[0] == 0 and kept[1] > 0 and kept[2] > kept[1], f"the prefix is kept: {kept}")
+    with open(saved, encoding="utf-8") as f:
+        talk = json.load(f)
+    want([m["role"] for m in talk["messages"]] == ["user", "assistant"] * 3, str(talk))
+    want(talk["messages"][4]["content"] == "\na\n\nb\n" or talk["messages"][4]["content"] == "a\n\nb\n", repr(talk["messages"][4]))
+    out, err = chat(room, f"/load {saved}\n/show\n/clear\n/show\n")
+    want("6 messages read" in err and out.count("user: ") == 3, out + err)
+
+
+def test_chat_wrong(room):
+    cases = [b"{", b"[]", b"{}", b'{"dilmodeli_chat": 2, "messages": []}', b'{"dilmodeli_chat": 1}',
+             b'{"dilmodeli_chat": 1, "messages": [{"role": "assistant", "content": "a"}]}',
+             b'{"dilmodeli_chat": 1, "messages": [{"role": "user", "content": "a"}]}',
+             b'{"dilmodeli_chat": 1, "messages": [{"role": "user", "content": 5}]}',
+             b'{"dilmodeli_chat": 1, "messages": [{"role": "tool", "content": "a"}]}',
+             b'{"dilmodeli_chat": 1, "messages": [7]}', b'{"dilmodeli_chat": 1, "messages": [{"role": "user", "content": "\\u0000"}]}', b"\xff\xfe"]
+    script = ""
+    for i, data in enumerate(cases):
+        with open(room(f"bad{i}.json"), "wb") as f:
+            f.write(data)
+        script += f"/load {room(f'bad{i}.json')}\n"
+    out, err = chat(room, script + "/show\n/load\n/load /no/such/file\n/save /no/such/folder/x\n/set\n/set temperature x\n/set nothing 1\n/nothing\n")
+    want(out == "" and err.count("wanted") >= len(cases) + 3, f"{out}\n{err}")
+    want(err.count("read from") == 0, err)
+    done = subprocess.run([BINARY, "chat", "-m", room("llama.gguf"), "--no-pack-cache"], input=b"\xff\xfe\n", capture_output=True, timeout=60)
+    want(done.returncode == 0 and b"UTF-8" in done.stderr, str(done.stderr))
+
+
+def test_chat_full(room):
+    """The oldest turns go when the context is full, the system message stays; what never fits is said and forgotten."""
+    _, err = chat(room, "the day was\n" * 12 + "/show\n", "-c", "96", "-sys", "he said")
+    want("oldest turn" in err and "context is" not in err, err)
+    out, err = chat(room, "the day " * 100 + "\n/show\n", "-c", "64", "-sys", "he said")
+    want("wanted at most 63 tokens" in err and "user:" not in out and "system: he said" in out, out + err)
+
+
+def read_terminal(fd, until, seconds=20):
+    out, end = b"", time.time() + seconds
+    while time.time() < end and until not in out:
+        if select.select([fd], [], [], 0.1)[0]:
+            try:
+                out += os.read(fd, 65536)
+            except OSError:
+                break
+    return out
+
+
+def test_chat_terminal(room):
+    """Line editing, history and Ctrl-C on a terminal."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm", XDG_DATA_HOME=room("data"), LC_ALL="C")
+        os.execv(BINARY, [BINARY, "chat", "-m", room("llama.gguf"), "--ignore-eos", "-c", "200000", "--no-pack-cache"])
+    try:
+        first = read_terminal(fd, b"> ")
+        want(b"/help" in first, repr(first))
+        os.write(fd, "çok gün\r".encode())
+        read_terminal(fd, b"\n", 2)
+        time.sleep(0.5)
+        os.write(fd, b"\x03")
+        stopped = read_terminal(fd, b"stopped")
+        want(b"stopped" in stopped, f"Ctrl-C stops the answer: {stopped[-300:]!r}")
+        if b"> " not in stopped.split(b"stopped")[-1]:
+            read_terminal(fd, b"> ")
+        hint = b""
+        for _ in range(5):  # a key pressed just before the editor listens is lost, as for people
+            os.write(fd, b"\x03")
+            hint += read_terminal(fd, b"/bye", 4)
+            if b"/bye" in hint:
+                break
+        want(b"/bye" in hint, f"Ctrl-C at the prompt: {hint!r}")
+        os.write(fd, b"\x1b[A")
+        want("çok gün".encode() in read_terminal(fd, "gün".encode(), 3), "the history holds the last line")
+        os.write(fd, b"\x15/bye\r")
+        end = time.time() + 10
+        done = (0, 0)
+        while done[0] == 0 and time.time() < end:
+            read_terminal(fd, b"never", 0.2)
+            done = os.waitpid(pid, os.WNOHANG)
+        want(done[0] == pid and done[1] == 0, f"/bye leaves: {done}")
+        want(os.path.exists(room("data/dilmodeli/chat_history")), "the history is kept")
+        pid = 0
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        os.close(fd)
+
+
+def make_room(folder):
+    specs = {"llama": make_models.MODELS["llama"], "odd": make_models.MODELS["llama-mqa-odd"],
+             "wide": make_models.dataclasses.replace(make_models.MODELS["llama"], name="wide", n_embd=256, n_ff=512, head_dim=64)}
+    for name, spec in specs.items():
+        make_models.write_model(spec, os.path.join(folder, name + ".gguf"))
+    return lambda name: os.path.join(folder, name)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("-k", default="", help="only tests whose name holds this")
+    args = parser.parse_args()
+    if not BINARY or not os.access(BINARY, os.X_OK):
+        print("skipped: no command to test (DIL_BINARY)")
+        return 77
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        room = make_room(folder)
+        for name, test in [(n, f) for n, f in globals().items() if n.startswith("test_") and args.k in n]:
+            started = time.time()
+            try:
+                skipped = test(room)
+                print(f"{'skip' if skipped else 'ok  '} {name[5:]:20} {time.time() - started:5.1f} s {skipped or ''}", flush=True)
+            except (Failed, subprocess.TimeoutExpired, ValueError, KeyError) as problem:
+                failures += 1
+                print(f"FAIL {name[5:]:20} {problem}", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

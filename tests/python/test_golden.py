@@ -1,0 +1,296 @@
+#!/usr/bin/env python3
+"""Golden models: the engine against the NumPy reference, the reference against llama.cpp where this machine has it.
+
+    test_golden.py [--only NAME[,NAME...]] [--keep DIR] [--self-check]
+
+Parts, each printed with its numbers:
+  self    the reference agrees with itself (f32 / f64, prefix / whole) and every weight and key of a model moves its logits
+  peer    reference against llama.cpp (peer_logits.py says how it is found)
+  engine  `dil eval logits` on every kernel level against the reference: F32 models to 1e-4, every tensor type with f32
+          activations and with their int8 rounding
+  same    bit-identical logits for 1, 2, 3 threads and for every way of cutting the prompt into batches, on every level
+When an F32 model fails, shortened models tell which part of which layer differs first.
+Environment: DIL_SOURCE_DIR, DIL_BINARY, DIL_PEER_LOGITS. Ends with 77 when numpy or gguf is missing, or no command to test.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+SOURCE = os.environ.get("DIL_SOURCE_DIR") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+sys.path.insert(0, os.path.join(SOURCE, "tests", "golden"))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # tiny matrices: threads only cost
+try:
+    import numpy as np
+    import make_models
+    import peer_logits
+    import reference
+except ImportError as missing:
+    print(f"skipped: {missing} (pip install numpy gguf)")
+    sys.exit(77)
+
+BINARY = os.environ.get("DIL_BINARY", "")
+F32_TOLERANCE = 1e-4   # max |difference| of logits of order 1, f32 weights and f32 KV
+F16_KV_TOLERANCE = 1e-2  # the same with f16 KV on both sides: one K or V may round the other way
+PEER_TOLERANCE = 1e-3
+PEER_GELU_TOLERANCE = 1e-2  # llama.cpp's CPU GELU goes through a table of f16, whose rounding Gemma's logits carry; built
+                            # without GGML_GELU_FP16 it agrees with the reference to 2e-5
+# Deviation of (engine - reference) over the logits' deviation, for the other types. Activations round to int8 on both sides, and
+# a value on the edge between two integers may fall the other way, which moves all later layers and tokens: the prompt's best row
+# shows that the arithmetic is the same, the whole that nothing is grossly wrong. With f32 activations (--exact) nothing can fall.
+ROW_TOLERANCE, WHOLE_TOLERANCE, EXACT_TOLERANCE = 1e-4, 3e-2, 1e-5
+BF16_TOLERANCE = 2e-2  # F16 and BF16 weights may meet bf16 activations
+KEYS_WITHOUT_EFFECT = {"attention.sliding_window": ("llama", "phi3")}  # as in llama.cpp: the window in the file is not applied
+
+
+class Report:
+    """Prints lines and counts failures."""
+
+    def __init__(self):
+        self.n_checks, self.failures = 0, []
+
+    def check(self, ok, part, name, text):
+        self.n_checks += 1
+        print(f"{'ok  ' if ok else 'FAIL'} {part:7}{name:26} {text}", flush=True)
+        if not ok:
+            self.failures.append(f"{part} {name}")
+        return ok
+
+
+# ---- the command --------------------------------------------------------------------------------------------------------
+
+def engine_exists():
+    if not BINARY or not os.access(BINARY, os.X_OK):
+        return False
+    done = subprocess.run([BINARY, "eval", "logits", "--help"], capture_output=True, text=True)
+    return done.returncode == 0 and "--tokens" in done.stdout + done.stderr
+
+
+def engine_logits(spec, path, tokens, *options):
+    """float32 [n_tokens, n_vocab] as `dil eval logits` writes it, with the context the model was made for."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "out.npy")
+        command = [BINARY, "eval", "logits", "-m", path, "--tokens", ",".join(map(str, tokens)), "-o", out,
+                   "-c", str(spec.n_ctx_train), "--no-pack-cache", *options]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command[1:3])} {os.path.basename(path)} {' '.join(options)}: "
+                               f"exit {done.returncode}: {done.stderr.strip()[-400:]}")
+        return np.load(out)
+
+
+F32_KV = ("-ctk", "f32", "-ctv", "f32")
+LEVELS = []
+
+
+def cpu_levels(spec, path):
+    """The kernel levels this machine can run; asked once."""
+    if not LEVELS:
+        LEVELS.append("scalar")  # must work everywhere
+        for level in ("avx2", "avx512"):
+            try:
+                engine_logits(spec, path, [1], "--cpu", level)
+                LEVELS.append(level)
+            except RuntimeError as error:
+                print(f"       {level} is not tested: {error}")
+    return LEVELS
+
+
+# ---- parts --------------------------------------------------------------------------------------------------------------
+
+def max_diff(a, b):
+    return float(np.abs(a.astype(np.float64) - b).max()) if a.shape == b.shape else float("inf")
+
+
+def relative_rms(a, b):
+    return float(np.sqrt(np.mean((a.astype(np.float64) - b) ** 2)) / b.std()) if a.shape == b.shape else float("inf")
+
+
+def best_row(a, b):
+    """The smallest relative rms difference that a token's logits have."""
+    return min(relative_rms(a[i], b[i]) for i in range(len(b))) if a.shape == b.shape else float("inf")
+
+
+def part_self(report, spec, path):
+    tokens = make_models.prompt(spec)
+    model = reference.Model(path)
+    whole = reference.Pass(model, tokens).run()["logits"]
+    prefix = reference.Pass(model, tokens[:7]).run()["logits"]
+    single = reference.forward(path, tokens, np.float32)["logits"]
+    causal, rounding = max_diff(prefix, whole[:7]), max_diff(single, whole)
+    report.check(causal < 1e-9 and rounding < 5e-5 and 0.1 < whole.std() < 5, "self", spec.name,
+                 f"prefix {causal:.1e}, f32 against f64 {rounding:.1e}, deviation of logits {whole.std():.2f}")
+
+
+def another(value):
+    """A valid value that is not this one."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, list):
+        return value[::-1]
+    return 300 - value if isinstance(value, int) else value * 0.8  # windows and contexts: from small to large and back
+
+
+def part_sensitivity(report, spec, path):
+    """Every tensor and every architecture key changes the logits: the models can show an error in any of them."""
+    tokens = make_models.prompt(spec)
+    model = reference.Model(path)
+    whole = reference.Pass(model, tokens).run()["logits"]
+    blind = []
+    for name in [n for n in model.tensors if not n.startswith("rope_factors")]:
+        saved = model.tensors[name]
+        model.tensors[name] = saved * np.where(np.arange(saved.shape[-1]) % 3 == 0, 1.3, 1.0)
+        if max_diff(reference.Pass(model, tokens).run()["logits"], whole) < 3e-3:
+            blind.append(name)
+        model.tensors[name] = saved
+    for name, value in spec.kv.items():
+        if isinstance(value, str):
+            continue  # the kind of RoPE scaling: each kind has its own models
+        make_models.write_model(spec, path + ".changed", {**spec.kv, name: another(value)})
+        other = reference.forward(path + ".changed", tokens)["logits"]
+        silent = spec.arch in KEYS_WITHOUT_EFFECT.get(name, ())
+        if (max_diff(other, whole) < 1e-3) != silent:
+            blind.append(name)
+    report.check(not blind, "self", spec.name, "every tensor and key matters" if not blind else "no effect: " + ", ".join(blind))
+
+
+def part_peer(report, spec, path, peer):
+    tokens = make_models.prompt(spec)
+    got = peer(path, tokens, spec.n_ctx_train, "f32")
+    diff, tolerance = max_diff(got, reference.forward(path, tokens)["logits"]), PEER_TOLERANCE
+    if diff > tolerance and spec.arch.startswith("gemma"):
+        diff, tolerance = max_diff(got, reference.forward(path, tokens, gelu="f16")["logits"]), PEER_GELU_TOLERANCE
+    report.check(diff <= tolerance, "peer", spec.name, f"max |diff| {diff:.1e}")
+
+
+def part_engine_f32(report, spec, path, folder):
+    tokens = make_models.prompt(spec)
+    want = reference.forward(path, tokens)["logits"]
+    for level in cpu_levels(spec, path):
+        diff = max_diff(engine_logits(spec, path, tokens, *F32_KV, "--cpu", level), want)
+        if not report.check(diff <= F32_TOLERANCE, "engine", spec.name, f"{level}: max |diff| {diff:.1e}"):
+            locate(spec, folder, tokens, level)
+            return
+    want = reference.forward(path, tokens, kv="f16")["logits"]
+    diff = max_diff(engine_logits(spec, path, tokens, "-ctk", "f16", "-ctv", "f16"), want)
+    report.check(diff <= F16_KV_TOLERANCE, "engine", spec.name, f"f16 KV: max |diff| {diff:.1e}")
+
+
+def part_engine_quantized(report, spec, path):
+    tokens = make_models.prompt(spec)
+    exact = reference.forward(path, tokens)["logits"]
+    rounded = reference.forward(path, tokens, activations="q8")["logits"]
+    error = relative_rms(engine_logits(spec, path, tokens, *F32_KV, "--exact"), exact)
+    report.check(error <= EXACT_TOLERANCE, "engine", spec.name, f"f32 activations: relative rms difference {error:.1e}")
+    for level in cpu_levels(spec, path):
+        got = engine_logits(spec, path, tokens, *F32_KV, "--cpu", level)
+        whole, row = relative_rms(got, rounded), best_row(got, rounded)
+        floats = spec.weight_type.name in ("F16", "BF16")
+        ok = whole <= BF16_TOLERANCE if floats else row <= ROW_TOLERANCE and whole <= WHOLE_TOLERANCE
+        report.check(ok, "engine", spec.name, f"{level}: relative rms difference {whole:.1e}, of the best row {row:.1e}")
+
+
+def part_same(report, spec, path):
+    """Every thread count and every cut of the prompt gives the same bits."""
+    tokens = make_models.prompt(spec)
+    settings = [("-t", "2"), ("-t", "3", "-ub", "16"), ("-t", "2", "-ub", "1")]
+    if spec.weight_type.name == "F32":
+        settings += [("-t", "3"), ("-t", "1", "-b", "7", "-ub", "3"), ("-t", "2", "-b", "512", "-ub", "5")]
+    different = []
+    for level in cpu_levels(spec, path):
+        base = engine_logits(spec, path, tokens, "-t", "1", "--cpu", level)
+        for options in settings:
+            got = engine_logits(spec, path, tokens, *options, "--cpu", level)
+            if got.tobytes() != base.tobytes():
+                different.append(f"{level} {' '.join(options)} (max |diff| {max_diff(got, base):.1e})")
+    report.check(not different, "same", spec.name, "; ".join(different) or f"{len(settings)} settings on {', '.join(LEVELS)}")
+
+
+# ---- where is it wrong? -------------------------------------------------------------------------------------------------
+
+def stages(spec):
+    """(what is in the model, shortened model) from the smallest to the whole; the first that differs holds the error."""
+    first = [f"blk.0.{n}" for n in ("attn_output.weight", "attn_output.bias", "ffn_down.weight", "ffn_down.bias")]
+    yield "embedding, output norm, head", make_models.shortened(spec, 1, first)
+    for i in range(spec.n_layer):
+        feed = [f"blk.{i}.ffn_down.weight", f"blk.{i}.ffn_down.bias"]
+        if spec.arch != "phi3":  # there q is one piece with k and v
+            flat = feed + [f"blk.{i}.attn_q.weight", f"blk.{i}.attn_q.bias"]  # every visible token counts the same
+            yield f"layer {i}: values, mask, attention output", make_models.shortened(spec, i + 1, flat)
+        yield f"layer {i}: queries, keys, rotation, scores", make_models.shortened(spec, i + 1, feed)
+        yield f"layer {i}: feed-forward", make_models.shortened(spec, i + 1)
+
+
+def locate(spec, folder, tokens, level):
+    """Prints the first stage and token that differ."""
+    path = os.path.join(folder, "stage.gguf")
+    for what, stage in stages(spec):
+        make_models.write_model(stage, path)
+        want = reference.forward(path, tokens)["logits"]
+        try:
+            got = engine_logits(stage, path, tokens, *F32_KV, "--cpu", level)
+        except RuntimeError as error:
+            print(f"       {what}: {error}")
+            return
+        if max_diff(got, want) > F32_TOLERANCE:
+            rows = np.flatnonzero(np.abs(got - want).max(axis=1) > F32_TOLERANCE) if got.shape == want.shape else ["shape"]
+            print(f"       first difference: {what}; first token position {rows[0]} of {len(tokens)}")
+            return
+    print("       no shortened model differs: the error needs the whole model")
+
+
+# ---- main ---------------------------------------------------------------------------------------------------------------
+
+SAME_MODELS = ["llama", "llama-mqa-odd", "llama-gqa4-head96", "llama-long-prompt", "qwen2-tied-odd", "qwen3", "gemma2", "gemma3",
+               "phi3-long", "granite-biases", "olmo3-window"]
+
+
+def run_model(report, spec, folder, peer, with_engine):
+    path = make_models.write_model(spec, os.path.join(folder, spec.name + ".gguf"))
+    f32 = spec.weight_type.name == "F32"
+    if f32:
+        part_self(report, spec, path)
+        if spec.n_layer < 10:
+            part_sensitivity(report, spec, path)
+        if peer:
+            part_peer(report, spec, path, peer)
+    if not with_engine:
+        return
+    try:
+        if f32:
+            part_engine_f32(report, spec, path, folder)
+        else:
+            part_engine_quantized(report, spec, path)
+        if not f32 or spec.name in SAME_MODELS:
+            part_same(report, spec, path)
+    except (RuntimeError, OSError) as error:
+        report.check(False, "engine", spec.name, str(error))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", help="comma separated model names")
+    parser.add_argument("--keep", help="write the models here and leave them")
+    parser.add_argument("--self-check", action="store_true", help="do not run the command")
+    args = parser.parse_args()
+    names = args.only.split(",") if args.only else list(make_models.MODELS)
+    peer = peer_logits.find()
+    with_engine = not args.self_check and engine_exists()
+    report = Report()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.keep or temporary
+        os.makedirs(folder, exist_ok=True)
+        for name in names:
+            run_model(report, make_models.MODELS[name], folder, peer, with_engine)
+    print(f"{report.n_checks} checks, {len(report.failures)} failed" + (": " + ", ".join(report.failures) if report.failures else ""))
+    if report.failures:
+        return 1
+    if not with_engine and not args.self_check:
+        print("skipped: the engine part (no command with `eval logits` at $DIL_BINARY)")
+        return 77
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
