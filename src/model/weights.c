@@ -263,6 +263,15 @@ static void pack_panels(void *ctx)
     }
 }
 
+/* Tells how many weights are packed, 0 before the first is read; CANCELLED when the caller wants no more. */
+static dil_status pack_progress(const pack_job *job, size_t done, dil_error *err)
+{
+    const model_options *o = job->options;
+    if (!o->progress || o->progress(o->user, "packing weights", done, n_weights(job->m)))
+        return DIL_OK;
+    return DIL_FAIL(err, DIL_CANCELLED, "%s: loading was cancelled", gguf_path(job->m->file));
+}
+
 static void pack_worker(void *ctx, int worker)
 {
     pack_job *job = ctx;
@@ -285,11 +294,8 @@ static void pack_worker(void *ctx, int worker)
             os_advise_drop(source, n);
         }
         at += n_chunks;
-        if (worker == 0 && job->options->progress &&
-            !job->options->progress(job->options->user, "packing weights", i + 1, n_weights(job->m))) {
-            job->status[0] = DIL_FAIL(&job->errors[0], DIL_CANCELLED, "%s: loading was cancelled", gguf_path(job->m->file));
+        if (worker == 0 && (job->status[0] = pack_progress(job, i + 1, &job->errors[0])) != DIL_OK)
             return;
-        }
     }
 }
 
@@ -311,8 +317,9 @@ dil_status weights_pack(model *m, const model_options *options, dil_error *err)
     job->m = m;
     job->workers = options->workers;
     job->options = options;
-    team_run(options->workers, pack_worker, job);
-    dil_status status = DIL_OK;
+    dil_status status = pack_progress(job, 0, err);
+    if (status == DIL_OK)
+        team_run(options->workers, pack_worker, job);
     for (int i = 0; i < team_size(options->workers) && status == DIL_OK; i++) {
         status = job->status[i];
         if (status != DIL_OK && err)
