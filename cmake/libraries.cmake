@@ -19,6 +19,16 @@ dil_library(curl libcurl)
 dil_library(gnutls gnutls)
 dil_library(libedit libedit)
 
+# The machine's topology. Without hwloc src/machine asks the system for less.
+pkg_check_modules(hwloc QUIET IMPORTED_TARGET hwloc>=2.4)
+if(hwloc_FOUND)
+  add_library(dil_hwloc INTERFACE)
+  target_link_libraries(dil_hwloc INTERFACE PkgConfig::hwloc)
+  target_compile_definitions(dil_hwloc INTERFACE DIL_HAVE_HWLOC=1)
+else()
+  message(STATUS "hwloc not found: every core counts as one of the same kind")
+endif()
+
 # The Rust bridge: one static library.
 if(DIL_BRIDGE)
   find_program(DIL_CARGO cargo HINTS $ENV{HOME}/.cargo/bin)

@@ -76,6 +76,7 @@ HEADERS = [
         ("src/kernels/x86_", "src/kernels/arm_"),
         "intrinsics live in the file of their instruction set, behind kernels.h",
     ),
+    (r"hwloc.*", ("src/machine/",), "go through machine"),
     (r"pcre2.*|utf8proc\.h", ("src/tokens/",), "go through tokens"),
     (
         r"jansson\.h|curl/.*|gnutls/.*|histedit\.h|editline/.*",

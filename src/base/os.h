@@ -58,6 +58,16 @@ uint64_t os_time_ns(void);   /* monotonic */
 int64_t os_wall_seconds(void);
 int os_cpu_count(void);      /* usable by this process: affinity and cgroup quota */
 uint64_t os_memory_bytes(void); /* physical, or the cgroup limit when lower */
+/* The tightest limits of the control groups this process lies in; 0: none. root stands before every path (NULL: none, tests). */
+typedef struct os_limits { double cpus; uint64_t memory_bytes; } os_limits;
+void os_limits_read(const char *root, os_limits *out);
+/* Numbers of the logical processors this process may run on, ascending: how many there are; at most `most` are stored. */
+int os_allowed_cpus(int *out, int most);
+int os_cpu_first_sibling(int cpu);        /* the lowest-numbered processor of the same core; cpu itself when unknown */
+uint64_t os_cache_bytes(int level);       /* data cache of one core, level 1..3; 0: unknown */
+/* Size of a huge page, and whether the system gives them: for every large region, on os_advise_huge only, or never. */
+typedef enum os_huge_mode { OS_HUGE_NEVER, OS_HUGE_ADVISED, OS_HUGE_ALWAYS } os_huge_mode;
+uint64_t os_huge_page_bytes(os_huge_mode *mode);
 uint64_t os_peak_rss_bytes(void);
 uint64_t os_rss_bytes(void);
 enum { OS_STDIN = 0, OS_STDOUT = 1, OS_STDERR = 2 };

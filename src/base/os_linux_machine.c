@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <locale.h>
+#include <math.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -40,34 +41,77 @@ static bool read_line(const char *path, char *out, size_t n)
     return good;
 }
 
-int os_cpu_count(void)
+int os_allowed_cpus(int *out, int most)
 {
     cpu_set_t set;
-    int n = 1;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        n = CPU_COUNT(&set);
-    char line[128], quota[64];
-    long long period;
-    if (read_line("/sys/fs/cgroup/cpu.max", line, sizeof line) && sscanf(line, "%63s %lld", quota, &period) == 2 &&
-        strcmp(quota, "max") != 0 && period > 0) {
-        int64_t used = 0;
-        int64_t whole = str_to_i64(quota, &used) ? (used + period - 1) / period : 0;
-        if (whole >= 1 && whole < n)
-            n = (int)whole;
-    }
+    int n = 0;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 0;
+    for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &set)) {
+            if (n < most)
+                out[n] = (int)cpu;
+            n++;
+        }
+    return n;
+}
+
+int os_cpu_count(void)
+{
+    os_limits limits;
+    int n = os_allowed_cpus(NULL, 0);
+    os_limits_read(NULL, &limits);
+    if (limits.cpus > 0 && limits.cpus < n)
+        n = (int)ceil(limits.cpus);
     return n > 0 ? n : 1;
+}
+
+int os_cpu_first_sibling(int cpu)
+{
+    char path[128], line[256];
+    int first;
+    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    return read_line(path, line, sizeof line) && sscanf(line, "%d", &first) == 1 ? first : cpu;
+}
+
+uint64_t os_cache_bytes(int level)
+{
+    for (int i = 0; i < 8; i++) {
+        char path[128], number[64], kind[64], size[64];
+        uint64_t bytes;
+        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/level", i);
+        if (!read_line(path, number, sizeof number))
+            return 0;
+        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/type", i);
+        if (number[0] - '0' != level || !read_line(path, kind, sizeof kind) || kind[0] == 'I')
+            continue;
+        (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", i);
+        if (!read_line(path, size, sizeof size))
+            return 0;
+        size[strcspn(size, "\n")] = '\0';
+        return str_to_bytes(size, &bytes) ? bytes : 0;
+    }
+    return 0;
+}
+
+uint64_t os_huge_page_bytes(os_huge_mode *mode)
+{
+    char line[128];
+    long long bytes = 0;
+    *mode = OS_HUGE_NEVER;
+    if (read_line("/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof line))
+        *mode = strstr(line, "[always]") ? OS_HUGE_ALWAYS : strstr(line, "[madvise]") ? OS_HUGE_ADVISED : OS_HUGE_NEVER;
+    if (read_line("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", line, sizeof line) && sscanf(line, "%lld", &bytes) == 1 && bytes > 0)
+        return (uint64_t)bytes;
+    return 0;
 }
 
 uint64_t os_memory_bytes(void)
 {
+    os_limits limits;
     uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    char line[128];
-    if (read_line("/sys/fs/cgroup/memory.max", line, sizeof line) && line[0] >= '0' && line[0] <= '9') {
-        uint64_t limit = strtoull(line, NULL, 10);
-        if (limit < bytes)
-            bytes = limit;
-    }
-    return bytes;
+    os_limits_read(NULL, &limits);
+    return limits.memory_bytes && limits.memory_bytes < bytes ? limits.memory_bytes : bytes;
 }
 
 uint64_t os_peak_rss_bytes(void)

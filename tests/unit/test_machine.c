@@ -1,0 +1,275 @@
+/* Topologies of other machines (hwloc's synthetic ones), control groups in files of our own, threads and where they go. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/status.h"
+#include "machine/machine.h"
+
+static char directory[256];
+
+static int make_room(void **state)
+{
+    (void)state;
+    const char *base = getenv("TMPDIR");
+    (void)snprintf(directory, sizeof directory, "%s/dil-test-XXXXXX", base && strlen(base) < 200 ? base : "/tmp");
+    return mkdtemp(directory) ? 0 : -1;
+}
+
+static int clear_room(void **state)
+{
+    (void)state;
+    dil_error err;
+    return os_remove_tree(directory, &err) == DIL_OK ? 0 : -1;
+}
+
+/* directory/root/path holds text; directories are made. Returns directory/root. */
+static const char *put(const char *root, const char *path, const char *text)
+{
+    static char base[512];
+    char full[1024];
+    dil_error err;
+    (void)snprintf(full, sizeof full, "%s/%s/%s", directory, root, path);
+    *strrchr(full, '/') = '\0';
+    assert_int_equal(os_make_dirs(full, &err), DIL_OK);
+    (void)snprintf(full, sizeof full, "%s/%s/%s", directory, root, path);
+    FILE *f = fopen(full, "wb");
+    assert_non_null(f);
+    (void)fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+    (void)snprintf(base, sizeof base, "%s/%s", directory, root);
+    return base;
+}
+
+#define MOUNT_2 "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+
+static void limits_nested(void **state)
+{
+    (void)state;
+    os_limits l;
+    put("v2", "proc/self/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n" MOUNT_2);
+    put("v2", "proc/self/cgroup", "0::/user.slice/job.scope\n");
+    put("v2", "sys/fs/cgroup/user.slice/job.scope/cpu.max", "max 100000\n");
+    put("v2", "sys/fs/cgroup/user.slice/job.scope/memory.max", "3000000000\n");
+    put("v2", "sys/fs/cgroup/user.slice/cpu.max", "250000 100000\n");
+    const char *root = put("v2", "sys/fs/cgroup/user.slice/memory.max", "2000000000\n");
+    os_limits_read(root, &l);
+    assert_float_equal(l.cpus, 2.5, 1e-9);
+    assert_int_equal(l.memory_bytes, 2000000000);
+    put("v2", "sys/fs/cgroup/user.slice/job.scope/cpu.max", "50000 100000\n");
+    os_limits_read(root, &l);
+    assert_float_equal(l.cpus, 0.5, 1e-9);
+}
+
+static void limits_container(void **state)
+{
+    (void)state;
+    os_limits l;
+    put("box", "proc/self/mountinfo", "29 23 0:26 /docker/ab12 /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+    put("box", "proc/self/cgroup", "0::/docker/ab12\n");
+    put("box", "sys/fs/cgroup/memory.max", "max\n");
+    const char *root = put("box", "sys/fs/cgroup/cpu.max", "150000 100000\n");
+    os_limits_read(root, &l);
+    assert_float_equal(l.cpus, 1.5, 1e-9);
+    assert_int_equal(l.memory_bytes, 0);
+}
+
+static void limits_version_1(void **state)
+{
+    (void)state;
+    os_limits l;
+    put("v1", "proc/self/mountinfo",
+        "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+        "33 31 0:30 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n");
+    put("v1", "proc/self/cgroup", "9:name=systemd:/\n4:memory:/app/one\n3:cpuset:/\n2:cpu,cpuacct:/app\n0::/\n");
+    put("v1", "sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us", "300000\n");
+    put("v1", "sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_period_us", "100000\n");
+    put("v1", "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
+    put("v1", "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n");
+    put("v1", "sys/fs/cgroup/memory/app/memory.limit_in_bytes", "1073741824\n");
+    const char *root = put("v1", "sys/fs/cgroup/memory/app/one/memory.limit_in_bytes", "9223372036854771712\n");
+    os_limits_read(root, &l);
+    assert_float_equal(l.cpus, 3.0, 1e-9);
+    assert_int_equal(l.memory_bytes, 1073741824);
+}
+
+static void limits_none(void **state)
+{
+    (void)state;
+    os_limits l;
+    os_limits_read(put("none", "proc/self/cgroup", "0::/\nnonsense\n7:\n"), &l);
+    assert_true(l.cpus <= 0 && l.memory_bytes == 0);
+    put("odd", "proc/self/mountinfo", MOUNT_2 "rubbish - cgroup2\n - \n");
+    put("odd", "proc/self/cgroup", "0::/a\n");
+    put("odd", "sys/fs/cgroup/a/cpu.max", "-5 0\n");
+    os_limits_read(put("odd", "sys/fs/cgroup/a/memory.max", "-1\n"), &l);
+    assert_true(l.cpus <= 0 && l.memory_bytes == 0);
+}
+
+static machine *topology(const machine_source *s)
+{
+    machine *m = NULL;
+    dil_error err = {0};
+    dil_status status = machine_topology(&m, s, &err);
+    if (status == DIL_UNSUPPORTED)
+        skip(); /* built without hwloc */
+    if (status != DIL_OK)
+        fail_msg("%s", err.text);
+    return m;
+}
+
+static void cpus_are(const machine *m, int n, int n_given, const int *wanted)
+{
+    int cpus[64] = {0};
+    assert_int_equal(machine_thread_cpus(m, cpus, n), n_given);
+    for (int i = 0; i < n_given; i++)
+        assert_int_equal(cpus[i], wanted[i]);
+}
+
+/* 2 nodes x 1 L3 x 2 L2 x 1 core x 2 threads, numbered as most servers do: siblings are i and i + 4. */
+#define SERVER "numa:2 l3:1(size=16777216) l2:2(size=1048576) l1:1(size=32768) core:1 pu:2(indexes=0,4,1,5,2,6,3,7)"
+
+static void smt_and_numa(void **state)
+{
+    (void)state;
+    machine *m = topology(&(machine_source){.synthetic = SERVER, .limits_root = put("free", "proc/self/cgroup", "")});
+    assert_int_equal(m->n_cores, 4);
+    assert_int_equal(m->n_cpus, 8);
+    assert_int_equal(m->n_numa, 2);
+    assert_int_equal(m->n_kinds, 1);
+    assert_int_equal(m->cores[0].numa, 0);
+    assert_int_equal(m->cores[3].numa, 1);
+    assert_int_equal(m->cores[1].n_cpus, 2);
+    assert_int_equal(m->caches[0].size_bytes, 32768);
+    assert_int_equal(m->caches[1].n_caches, 4);
+    assert_int_equal(m->caches[2].size_bytes, 16777216);
+    assert_int_equal(m->caches[2].n_caches, 2);
+    assert_int_equal(m->caches[2].n_cores, 2);
+    assert_int_equal(m->caches[3].size_bytes, 0);
+    assert_int_equal(machine_default_threads(m), 4);
+    cpus_are(m, 3, 3, (const int[]){0, 1, 2});
+    cpus_are(m, 9, 8, (const int[]){0, 1, 2, 3, 4, 5, 6, 7});
+    machine_free(m);
+}
+
+static void part_of_a_machine(void **state)
+{
+    (void)state;
+    machine *m = topology(&(machine_source){.synthetic = SERVER, .allowed = (const int[]){1, 5, 6}, .n_allowed = 3});
+    assert_int_equal(m->n_cores, 2);
+    assert_int_equal(m->n_cpus, 3);
+    assert_int_equal(m->caches[1].n_caches, 2);
+    assert_int_equal(m->caches[2].n_cores, 1);
+    cpus_are(m, 2, 2, (const int[]){1, 6});
+    cpus_are(m, 3, 3, (const int[]){1, 6, 5});
+    machine_free(m);
+}
+
+static void quota(void **state)
+{
+    (void)state;
+    put("quota", "proc/self/mountinfo", MOUNT_2);
+    put("quota", "proc/self/cgroup", "0::/\n");
+    const char *root = put("quota", "sys/fs/cgroup/cpu.max", "250000 100000\n");
+    machine *m = topology(&(machine_source){.synthetic = SERVER, .limits_root = root});
+    assert_int_equal(machine_default_threads(m), 3);
+    machine_free(m);
+    put("quota", "sys/fs/cgroup/memory.max", "5000000\n");
+    put("quota", "sys/fs/cgroup/cpu.max", "1000 100000\n");
+    m = topology(&(machine_source){.synthetic = SERVER, .limits_root = root});
+    assert_int_equal(machine_default_threads(m), 1);
+    assert_int_equal(m->memory_bytes, 5000000);
+    machine_free(m);
+}
+
+/* Efficient cores 0..3, powerful cores (4, 5) and (6, 7) with two threads each. */
+static const char hybrid_xml[] =
+    "<?xml version=\"1.0\"?><!DOCTYPE topology SYSTEM \"hwloc2.dtd\"><topology version=\"2.0\">"
+    "<object type=\"Machine\" os_index=\"0\" cpuset=\"0xff\" complete_cpuset=\"0xff\" allowed_cpuset=\"0xff\" nodeset=\"0x1\" "
+    "complete_nodeset=\"0x1\" allowed_nodeset=\"0x1\">"
+    "<object type=\"NUMANode\" os_index=\"0\" cpuset=\"0xff\" complete_cpuset=\"0xff\" nodeset=\"0x1\" complete_nodeset=\"0x1\"/>"
+#define CORE(i, set) "<object type=\"Core\" os_index=\"" i "\" cpuset=\"" set "\" complete_cpuset=\"" set "\" nodeset=\"0x1\" complete_nodeset=\"0x1\">"
+#define PU(i, set) "<object type=\"PU\" os_index=\"" i "\" cpuset=\"" set "\" complete_cpuset=\"" set "\" nodeset=\"0x1\" complete_nodeset=\"0x1\"/>"
+    CORE("0", "0x1") PU("0", "0x1") "</object>" CORE("1", "0x2") PU("1", "0x2") "</object>" CORE("2", "0x4") PU("2", "0x4") "</object>"
+    CORE("3", "0x8") PU("3", "0x8") "</object>" CORE("4", "0x30") PU("4", "0x10") PU("5", "0x20") "</object>"
+    CORE("5", "0xc0") PU("6", "0x40") PU("7", "0x80") "</object></object>"
+    "<cpukind cpuset=\"0x0f\"><info name=\"CoreType\" value=\"IntelAtom\"/></cpukind>"
+    "<cpukind cpuset=\"0xf0\"><info name=\"CoreType\" value=\"IntelCore\"/></cpukind></topology>";
+
+static void hybrid(void **state)
+{
+    (void)state;
+    machine *m = topology(&(machine_source){.xml = hybrid_xml, .limits_root = put("free", "proc/self/cgroup", "")});
+    assert_int_equal(m->n_cores, 6);
+    assert_int_equal(m->n_kinds, 2);
+    assert_int_equal(machine_default_threads(m), 2);
+    cpus_are(m, 8, 8, (const int[]){4, 6, 0, 1, 2, 3, 5, 7});
+    machine_free(m);
+}
+
+static void broken_description(void **state)
+{
+    (void)state;
+    machine *m = NULL;
+    dil_error err = {0};
+    dil_status status = machine_topology(&m, &(machine_source){.synthetic = "core:x"}, &err);
+    assert_true(status == DIL_BAD_ARGUMENT || status == DIL_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "machine: "));
+    assert_true(machine_topology(&m, &(machine_source){.xml = "<not a topology"}, &err) != DIL_OK);
+    assert_null(m);
+}
+
+static void this_machine(void **state)
+{
+    (void)state;
+    machine *m = NULL;
+    dil_error err = {0};
+    int allowed[MACHINE_MAX_CPUS], cpus[MACHINE_MAX_CPUS];
+    assert_int_equal(machine_topology(&m, NULL, &err), DIL_OK);
+    int n = os_allowed_cpus(allowed, MACHINE_MAX_CPUS);
+    assert_int_equal(m->n_cpus, n);
+    assert_in_range(machine_default_threads(m), 1, m->n_cores);
+    assert_int_equal(machine_thread_cpus(m, cpus, n), n);
+    assert_true(m->memory_bytes > 0 && m->memory_bytes <= os_memory_bytes());
+    for (int i = 0; i < n; i++) {
+        int times = 0;
+        for (int j = 0; j < n; j++)
+            times += cpus[j] == allowed[i];
+        assert_int_equal(times, 1);
+    }
+    machine_free(m);
+}
+
+static void no_memory(void **state)
+{
+    (void)state;
+    machine *m = NULL;
+    dil_error err = {0};
+    for (int64_t i = 0; i < 3; i++) {
+        mem_inject_failure(i);
+        dil_status status = machine_topology(&m, NULL, &err);
+        mem_inject_failure(-1);
+        assert_int_equal(status, DIL_NO_MEMORY);
+        assert_null(m);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(limits_nested), cmocka_unit_test(limits_container), cmocka_unit_test(limits_version_1),
+        cmocka_unit_test(limits_none), cmocka_unit_test(smt_and_numa), cmocka_unit_test(part_of_a_machine), cmocka_unit_test(quota),
+        cmocka_unit_test(hybrid), cmocka_unit_test(broken_description), cmocka_unit_test(this_machine), cmocka_unit_test(no_memory),
+    };
+    return cmocka_run_group_tests(tests, make_room, clear_room);
+}
