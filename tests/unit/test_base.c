@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/str.h"
+#include "leaks.h"
 
 /* ---- memory ---- */
 
@@ -419,21 +420,12 @@ static void utf8_codes(void **state)
     assert_false(utf8_valid(STR("a\xc3")) || utf8_valid(STR("\x80")) || utf8_valid(STR("\xed\xa0\x80")) || utf8_valid(STR("ok\xff")));
 }
 
-/* A test, not a teardown: cmocka's exit code does not count those. */
-static void nothing_leaked(void **state)
-{
-    (void)state;
-    for (int tag = 0; tag < MEM_TAGS; tag++)
-        assert_int_equal(mem_bytes((mem_tag)tag), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks),     cmocka_unit_test(failures),   cmocka_unit_test(arenas),     cmocka_unit_test(arena_limits),
         cmocka_unit_test(integers),   cmocka_unit_test(statuses),   cmocka_unit_test(slices),     cmocka_unit_test(buffers),
         cmocka_unit_test(numbers),    cmocka_unit_test(byte_texts), cmocka_unit_test(utf8_sequences), cmocka_unit_test(utf8_codes),
-        cmocka_unit_test(nothing_leaked),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return leaks_run_group_tests(tests, NULL, NULL);
 }

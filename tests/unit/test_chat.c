@@ -221,7 +221,7 @@ static void given_up_once(void **state)
     uint64_t first = os_time_ns() - start;
     assert_int_equal(chat_template_render(t, turns, 1, true, &out, &err), DIL_LIMIT);
     uint64_t second = os_time_ns() - start - first;
-    assert_true(first < 20000000000u && second < 500000000u);
+    assert_true(first < 120000000000u && second < first / 4);
     assert_int_equal(out.n, 0);
     strbuf_free(&out);
     chat_template_free(t);

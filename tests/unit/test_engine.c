@@ -10,6 +10,7 @@
 
 #include "base/cpu.h"
 #include "engine/engine.h"
+#include "leaks.h"
 #include "tiny_model.h"
 
 #define N_LONG 700 /* more than ATTN_CHUNK pages of 64 tokens */
@@ -354,20 +355,11 @@ static void levels(void **state)
     for_all(check_levels);
 }
 
-/* A test, not a teardown: cmocka's exit code does not count those. */
-static void nothing_leaked(void **state)
-{
-    (void)state;
-    for (int tag = 0; tag < MEM_TAGS; tag++)
-        assert_int_equal(mem_bytes((mem_tag)tag), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_and_passes), cmocka_unit_test(prompts), cmocka_unit_test(batches), cmocka_unit_test(reuse),
         cmocka_unit_test(levels),
-        cmocka_unit_test(nothing_leaked),
     };
-    return cmocka_run_group_tests(tests, prepare, clear);
+    return leaks_run_group_tests(tests, prepare, clear);
 }

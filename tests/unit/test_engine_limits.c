@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "engine/engine.h"
+#include "leaks.h"
 #include "tiny_model.h"
 
 /* ---- every call of the C library's allocator in this process is counted ---- */
@@ -504,14 +505,6 @@ static void pass_without_outputs(void **state)
     mixed_close(&r);
 }
 
-/* A test, not a teardown: cmocka's exit code does not count those. */
-static void nothing_leaked(void **state)
-{
-    (void)state;
-    for (int tag = 0; tag < MEM_TAGS; tag++)
-        assert_int_equal(mem_bytes((mem_tag)tag), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -519,7 +512,6 @@ int main(void)
  cmocka_unit_test(pool_exhausted),
         cmocka_unit_test(failed_pass_takes_nothing), cmocka_unit_test(wrong_arguments), cmocka_unit_test(wrong_options),
         cmocka_unit_test(cancelled_prompt), cmocka_unit_test(mixed_batches), cmocka_unit_test(pass_without_outputs),
-        cmocka_unit_test(nothing_leaked),
     };
-    return cmocka_run_group_tests(tests, prepare, clear);
+    return leaks_run_group_tests(tests, prepare, clear);
 }

@@ -9,6 +9,7 @@
 
 #include "evaluate/base_file.h"
 #include "evaluate/evaluate.h"
+#include "leaks.h"
 #include "tiny_model.h"
 
 #define CONTEXT 32
@@ -473,14 +474,6 @@ static void logits_file(void **state)
     engine_close(e);
 }
 
-/* A test, not a teardown: cmocka's exit code does not count those. */
-static void nothing_leaked(void **state)
-{
-    (void)state;
-    for (int tag = 0; tag < MEM_TAGS; tag++)
-        assert_int_equal(mem_bytes((mem_tag)tag), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -488,7 +481,6 @@ int main(void)
         cmocka_unit_test(divergence_by_hand), cmocka_unit_test(damaged_numbers), cmocka_unit_test(damaged_length_and_rows),
         cmocka_unit_test(base_code), cmocka_unit_test(hellaswag_by_hand), cmocka_unit_test(hellaswag_refused),
         cmocka_unit_test(logits_file),
-        cmocka_unit_test(nothing_leaked),
     };
-    return cmocka_run_group_tests(tests, prepare, clear);
+    return leaks_run_group_tests(tests, prepare, clear);
 }

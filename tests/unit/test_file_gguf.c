@@ -12,6 +12,7 @@
 #include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "file/gguf_internal.h"
 #include "gguf_bytes.h"
@@ -820,7 +821,7 @@ static void test_progress(void **state)
           "cannot open");
 }
 
-/* A vocabulary of 150,000 tokens opens in a few milliseconds. */
+/* A vocabulary of 150,000 tokens opens in a few milliseconds; work that grows with its square would take many seconds. */
 static void test_large_vocabulary(void **state)
 {
     (void)state;
@@ -836,11 +837,11 @@ static void test_large_vocabulary(void **state)
     ok(gguf_writer_new(&w, path_of("large.gguf"), &err), &err);
     ok(gguf_writer_set_strings(w, "tokens", tokens, 150000, &err), &err);
     ok(gguf_writer_finish(w, &err), &err);
-    uint64_t best = UINT64_MAX;
+    clock_t best = 1000 * CLOCKS_PER_SEC; /* of this process: a busy machine does not count */
     for (int i = 0; i < 5; i++) {
-        uint64_t start = os_time_ns();
+        clock_t start = clock();
         ok(gguf_open(&g, path_of("large.gguf"), NULL, &err), &err);
-        uint64_t took = os_time_ns() - start;
+        clock_t took = clock() - start;
         best = took < best ? took : best;
         const str *back;
         uint64_t n;
@@ -848,7 +849,7 @@ static void test_large_vocabulary(void **state)
         assert_true(n == 150000 && str_equal(back[149999], STR("t149999")));
         gguf_close(g);
     }
-    assert_true(best < 100000000); /* generous: sanitizers, a busy machine */
+    assert_true(best < CLOCKS_PER_SEC); /* generous: sanitizers, slow machines */
 }
 
 int main(int argc, char **argv)

@@ -11,6 +11,7 @@
 
 #include "engine/engine.h"
 #include "model/weights.h"
+#include "leaks.h"
 #include "tiny_model.h"
 
 static void ok(dil_status status, const dil_error *err)
@@ -252,21 +253,12 @@ static void sound_models(void **state)
     team_free(workers);
 }
 
-/* A test, not a teardown: cmocka's exit code does not count those. */
-static void nothing_leaked(void **state)
-{
-    (void)state;
-    for (int tag = 0; tag < MEM_TAGS; tag++)
-        assert_int_equal(mem_bytes((mem_tag)tag), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sound_models), cmocka_unit_test(keys_that_lie), cmocka_unit_test(shapes_that_lie),
         cmocka_unit_test(truncated_before_reading), cmocka_unit_test(truncated_while_packing),
         cmocka_unit_test(truncated_while_running),
-        cmocka_unit_test(nothing_leaked),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return leaks_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/os.h"
 #include "base/status.h"
 #include "file/gguf.h"
 #include "tokens/vocab.h"
@@ -215,11 +216,27 @@ static inline tiny_model tiny_gemma(dil_type type)
                         .n_ff = 160, .n_vocab = 295, .n_context = 2048, .window = 50, .tied = true, .seed = 2};
 }
 
-/* A path that nobody else uses, under $TMPDIR; out holds 600 bytes. Removed by the caller. */
+static char tiny_folder[500];
+static long tiny_owner; /* children that are forked leave the folder alone */
+
+static inline void tiny_remove_folder(void)
+{
+    dil_error ignored;
+    if (tiny_owner == (long)getpid())
+        (void)!os_remove_tree(tiny_folder, &ignored);
+}
+
+/* A path in a fresh folder under $TMPDIR that goes away with this process; out holds 600 bytes. */
 static inline char *tiny_path(char *out, const char *name)
 {
-    const char *base = getenv("TMPDIR");
-    (void)snprintf(out, 600, "%s/dil-test-%ld-%s", base && strlen(base) < 400 ? base : "/tmp", (long)getpid(), name);
+    if (!tiny_owner) {
+        const char *base = getenv("TMPDIR");
+        (void)snprintf(tiny_folder, sizeof tiny_folder, "%s/dil-test-XXXXXX", base && strlen(base) < 400 ? base : "/tmp");
+        if (!mkdtemp(tiny_folder) || atexit(tiny_remove_folder) != 0)
+            abort();
+        tiny_owner = (long)getpid();
+    }
+    (void)snprintf(out, 600, "%s/%s", tiny_folder, name);
     return out;
 }
 
