@@ -57,6 +57,7 @@ long os_process_id(void);
 uint64_t os_time_ns(void);   /* monotonic */
 int64_t os_wall_seconds(void);
 int os_cpu_count(void);      /* usable by this process: affinity and cgroup quota */
+int os_runnable_tasks(void); /* tasks of the whole system that run or wait for a processor, the caller among them; 0: unknown */
 uint64_t os_memory_bytes(void); /* physical, or the cgroup limit when lower */
 /* The tightest limits of the control groups this process lies in; 0: none. root stands before every path (NULL: none, tests). */
 typedef struct os_limits { double cpus; uint64_t memory_bytes; } os_limits;
@@ -86,6 +87,13 @@ int os_read_key(char *byte);
 /* Sleeping on a word: returns when *word != expected or somebody woke it (spurious returns are possible). */
 void os_futex_wait(const void *word, uint32_t expected);
 void os_futex_wake_all(const void *word);
+
+/* Processors of a thread, by system-wide thread number. Both are wishes: where the system refuses, nothing changes. */
+typedef struct os_affinity { _Alignas(8) unsigned char mask[1024]; size_t n_bytes; } os_affinity; /* n_bytes 0: unknown */
+long os_thread_id(void);
+os_affinity os_thread_affinity(void);              /* of the calling thread */
+void os_thread_allow(long thread, const os_affinity *a);
+void os_thread_pin(long thread, int cpu);
 
 /* Test hook: after `after` successful opens, maps, reads, writes and thread starts every further one fails; < 0: off. */
 void os_inject_failure(int64_t after);

@@ -106,6 +106,38 @@ uint64_t os_huge_page_bytes(os_huge_mode *mode)
     return 0;
 }
 
+int os_runnable_tasks(void)
+{
+    char line[128];
+    int running;
+    return read_line("/proc/loadavg", line, sizeof line) && sscanf(line, "%*s %*s %*s %d/", &running) == 1 ? running : 0;
+}
+
+long os_thread_id(void) { return syscall(SYS_gettid); }
+
+os_affinity os_thread_affinity(void)
+{
+    os_affinity a = {0};
+    long n = syscall(SYS_sched_getaffinity, 0, sizeof a.mask, a.mask); /* the raw call tells how many bytes there are */
+    a.n_bytes = n > 0 ? (size_t)n : 0;
+    return a;
+}
+
+void os_thread_allow(long thread, const os_affinity *a)
+{
+    if (a->n_bytes)
+        syscall(SYS_sched_setaffinity, thread, a->n_bytes, a->mask);
+}
+
+void os_thread_pin(long thread, int cpu)
+{
+    os_affinity a = {.n_bytes = sizeof a.mask};
+    if (cpu < 0 || (size_t)cpu / 8 >= sizeof a.mask)
+        return;
+    a.mask[cpu / 8] = (unsigned char)(1u << cpu % 8);
+    os_thread_allow(thread, &a);
+}
+
 uint64_t os_memory_bytes(void)
 {
     os_limits limits;

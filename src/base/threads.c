@@ -32,7 +32,11 @@ struct team {
     waitable generation; /* barriers */
     waitable start;      /* one tick per team_run */
     pthread_t threads[TEAM_MAX];
-    struct worker { team *t; int index; } workers[TEAM_MAX];
+    struct worker { team *t; int index; int cpu; _Atomic long thread; } workers[TEAM_MAX];
+    bool may_pin, pinned;
+    int (*runnable)(void);
+    uint64_t load_checked_ns;
+    os_affinity free_to; /* where workers may run when they are not pinned */
 };
 
 static inline void cpu_pause(void)
@@ -87,6 +91,7 @@ static void *worker_main(void *arg)
     struct worker *w = arg;
     team *t = w->t;
     uint32_t seen = 0;
+    atomic_store(&w->thread, os_thread_id());
     for (;;) {
         wait_change(&t->start, seen);
         seen++;
@@ -131,8 +136,43 @@ void team_free(team *t)
 
 int team_size(const team *t) { return t->n_threads; }
 
+void team_pin(team *t, const int *cpus, int (*runnable)(void))
+{
+    t->runnable = runnable ? runnable : os_runnable_tasks;
+    for (int i = 1; i < t->n_threads; i++)
+        t->workers[i].cpu = cpus[i];
+    t->free_to = os_thread_affinity();
+    t->may_pin = t->n_threads > 1 && t->free_to.n_bytes > 0;
+}
+
+#define LOAD_CHECK_NS 250000000u
+
+/* Pins the workers or lets them go, as the load tells. Runs before the workers are woken: sleeping ones are not counted. */
+static void settle(team *t)
+{
+    uint64_t now = os_time_ns();
+    if (t->load_checked_ns && now - t->load_checked_ns < LOAD_CHECK_NS)
+        return;
+    t->load_checked_ns = now;
+    int running = t->runnable();
+    bool alone = running > 0 && running <= t->n_threads; /* the caller, and at most the workers still spinning */
+    bool started = true;
+    for (int i = 1; i < t->n_threads && alone != t->pinned; i++) {
+        long thread = atomic_load(&t->workers[i].thread);
+        started = started && thread != 0;
+        if (thread && alone)
+            os_thread_pin(thread, t->workers[i].cpu);
+        else if (thread)
+            os_thread_allow(thread, &t->free_to);
+    }
+    if (started)
+        t->pinned = alone;
+}
+
 void team_run(team *t, team_fn fn, void *ctx)
 {
+    if (t->may_pin)
+        settle(t);
     t->fn = fn;
     t->ctx = ctx;
     atomic_store_explicit(&t->claim, 0, memory_order_relaxed);

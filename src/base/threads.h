@@ -1,6 +1,9 @@
 /*
  * The thread team: a fixed set of workers that run one function together, meet at barriers, and claim chunks of work from
  * an atomic counter, so that a slow or preempted core does not hold the others back. The calling thread is worker 0.
+ *
+ * Pinned workers stay on their processors while the team has the machine for itself, and move freely as soon as others want
+ * to run: a pinned worker behind a stranger would hold everybody back. The calling thread is never pinned: it is not ours.
  */
 #ifndef BASE_THREADS_H
 #define BASE_THREADS_H
@@ -18,6 +21,10 @@ typedef void (*team_fn)(void *ctx, int worker);
 DIL_MUST_CHECK dil_status team_new(team **out, int n_threads, dil_error *err);
 void team_free(team *t);
 int team_size(const team *t);
+
+/* cpus: one processor per worker [n_threads]. runnable says now and then, from team_run on, how many tasks of the machine want
+ * to run, the caller among them; NULL: os_runnable_tasks. */
+void team_pin(team *t, const int *cpus, int (*runnable)(void));
 
 /* Runs fn(ctx, worker) on every worker, returns when all have returned. One caller at a time. */
 void team_run(team *t, team_fn fn, void *ctx);

@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "engine/engine_internal.h"
+#include "machine/machine.h"
 
 engine_options engine_options_default(void)
 {
@@ -13,13 +14,28 @@ engine_options engine_options_default(void)
 
 #define MAX_CONTEXT (1 << 26) /* also what a model may declare */
 
+/* n_threads 0 becomes the machine's default. Workers (may be NULL) are told their processors, when there is one for each. */
+static dil_status choose_threads(engine_options *o, team **workers, dil_error *err)
+{
+    machine *m;
+    int cpus[TEAM_MAX];
+    DIL_TRY(machine_topology(&m, NULL, err));
+    if (o->n_threads == 0)
+        o->n_threads = machine_default_threads(m) < TEAM_MAX ? machine_default_threads(m) : TEAM_MAX;
+    dil_status status = workers ? team_new(workers, o->n_threads, err) : DIL_OK;
+    if (workers && status == DIL_OK && machine_thread_cpus(m, cpus, o->n_threads) == o->n_threads)
+        team_pin(*workers, cpus, NULL);
+    machine_free(m);
+    return status;
+}
+
 /* Zeros become what suits this machine and model. */
 static dil_status resolve(engine_options *o, const hparams *h, dil_error *err)
 {
     if (o->n_threads < 0 || o->context < 0 || o->n_sessions < 0 || o->micro_batch < 0 || o->max_outputs < 0)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "engine options: threads, context, sessions and batch sizes must not be negative");
     if (o->n_threads == 0)
-        o->n_threads = os_cpu_count();
+        DIL_TRY(choose_threads(o, NULL, err));
     if (o->n_threads > TEAM_MAX)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "threads: wanted at most %d, found %d", TEAM_MAX, o->n_threads);
     if (o->context == 0)
@@ -103,9 +119,7 @@ static dil_status build(engine *e, const char *path, dil_error *err)
     engine_options *o = &e->options;
     DIL_TRY(kernels_select(&e->k, o->cpu ? o->cpu : "auto", err));
     DIL_TRY(check_memory(path, o, err));
-    if (o->n_threads == 0)
-        o->n_threads = os_cpu_count();
-    DIL_TRY(team_new(&e->workers, o->n_threads, err));
+    DIL_TRY(choose_threads(o, &e->workers, err));
     model_options mo = {.workers = e->workers, .no_vocab = o->no_vocab, .progress = o->progress, .user = o->user};
     DIL_TRY(model_open(&e->m, path, &mo, err));
     DIL_TRY(resolve(o, &e->m->h, err));

@@ -16,7 +16,7 @@ typedef struct engine engine;
 typedef struct session session;
 
 typedef struct engine_options {
-    int32_t n_threads;     /* 0: one per usable processor */
+    int32_t n_threads;     /* 0: one per physical core that may be used (machine_default_threads) */
     int32_t context;       /* tokens per session; 0: the smaller of the model's and 4096 */
     int32_t n_sessions;    /* how many full contexts the KV pool has room for; 0: 1 */
     int32_t micro_batch;   /* tokens per pass; 0: 512 */

@@ -173,6 +173,48 @@ static void sleepers_wake(void **state)
     }
 }
 
+/* ---- pinning ---- */
+
+static int load_to_report;
+static int reported_load(void) { return load_to_report; }
+
+static void look_at_processors(void *ctx, int worker) { ((os_affinity *)ctx)[worker] = os_thread_affinity(); }
+
+static int n_allowed(const os_affinity *a)
+{
+    int n = 0;
+    for (size_t i = 0; i < a->n_bytes; i++)
+        n += __builtin_popcount(a->mask[i]);
+    return n;
+}
+
+/* Workers sit on their processors while nobody else wants to run, and only then. */
+static void pinned_when_alone(void **state)
+{
+    (void)state;
+    static os_affinity seen[3];
+    os_affinity before = os_thread_affinity();
+    int cpu = 0;
+    while (!(before.mask[cpu / 8] >> cpu % 8 & 1))
+        cpu++;
+    team *t = new_team(3);
+    team_run(t, look_at_processors, seen); /* all have started */
+    team_pin(t, (const int[]){cpu, cpu, cpu}, reported_load);
+    const int loads[] = {3, 4, 2, 0, 1};
+    for (size_t i = 0; i < sizeof loads / sizeof *loads; i++) {
+        load_to_report = loads[i];
+        pause_ms(300); /* the load is looked at four times a second */
+        team_run(t, look_at_processors, seen);
+        bool alone = loads[i] > 0 && loads[i] <= 3;
+        for (int worker = 1; worker < 3; worker++) {
+            assert_int_equal(n_allowed(&seen[worker]), alone ? 1 : n_allowed(&before));
+            assert_true(seen[worker].mask[cpu / 8] >> cpu % 8 & 1);
+        }
+        assert_memory_equal(seen[0].mask, before.mask, before.n_bytes); /* the caller is left alone */
+    }
+    team_free(t);
+}
+
 static double cpu_seconds(void)
 {
     struct timespec now;
@@ -240,7 +282,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(claims_and_barriers), cmocka_unit_test(claims_start_over), cmocka_unit_test(short_runs),
-        cmocka_unit_test(sleepers_wake), cmocka_unit_test(idle_teams_burn_nothing), cmocka_unit_test(freeing),
+        cmocka_unit_test(sleepers_wake), cmocka_unit_test(pinned_when_alone), cmocka_unit_test(idle_teams_burn_nothing), cmocka_unit_test(freeing),
         cmocka_unit_test(refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
