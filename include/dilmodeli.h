@@ -60,7 +60,7 @@ typedef struct dil_session dil_session;
 
 typedef struct dil_engine_options {
     uint32_t struct_size;   /* sizeof(dil_engine_options), set by dil_engine_options_default */
-    int32_t n_threads;      /* 0: one per usable processor */
+    int32_t n_threads;      /* 0: one per physical core */
     int32_t n_context;      /* tokens per session; 0: the model's, at most 4096 */
     int32_t n_sessions;     /* full contexts the KV cache has room for; 0: 1 */
     int32_t n_micro_batch;  /* tokens per pass over the weights; 0: 512 */

@@ -20,7 +20,7 @@ static const option_row table[] = {
     {"system", "sys", "TEXT", OPTION_TEXT, AT(system), 0, 0, "the system message"},
     {"n-predict", "n", "N", OPTION_INT, AT(n_predict), -1, 1e9, "tokens to generate at most (-1: until the model stops; default)"},
     {"ctx-size", "c", "N", OPTION_INT, AT(context), 0, 1 << 26, "context in tokens (0: the model's, at most 4096)"},
-    {"threads", "t", "N", OPTION_INT, AT(threads), 0, 256, "threads (0: one per usable processor)"},
+    {"threads", "t", "N", OPTION_INT, AT(threads), 0, 256, "threads (0: one per physical core)"},
     {"batch-size", "b", "N", OPTION_INT, AT(batch), 1, 1 << 20, "accepted for compatibility: see --ubatch-size"},
     {"ubatch-size", "ub", "N", OPTION_INT, AT(micro_batch), 0, 1 << 16, "tokens per pass over the weights (0: 512)"},
     {"cache-type-k", "ctk", "TYPE", OPTION_KV_TYPE, AT(type_k), 0, 0, "K cache: f32, f16 (default), bf16, q8_0"},
