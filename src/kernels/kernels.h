@@ -20,6 +20,8 @@
 #define ACT_BLOCK 32    /* activations share a scale per 32 values */
 #define ACT_CANDIDATES 4 /* grids tried per activation block */
 #define KV_PAGE 64      /* tokens per KV page */
+#define PEAK_ROWS 3     /* vectors of the register tile of peak_* */
+#define PEAK_COLS 4
 #define GEMV_TOKENS 4   /* most tokens a gemv call takes */
 
 /*
@@ -131,6 +133,17 @@ typedef struct kernels {
     float (*argmax)(const float *x, int64_t n, int64_t *index);
     /* sum of exp(x[i] - max) in a fixed order. */
     double (*sum_exp)(const float *x, int64_t n, float max);
+
+    /*
+     * The most a core can do at this level, for machine/limits: nothing but the instruction that counts, as often as the units
+     * take it, on a register tile of PEAK_ROWS x PEAK_COLS vectors of 64 bytes. Each returns the sum over the tile of
+     * rounds * dot(a row, b row), modulo 2^32 or exact as long as floats hold it, so that levels can be compared.
+     */
+    uint32_t (*peak_int8)(const uint8_t *a, const int8_t *b, int64_t rounds); /* a[PEAK_ROWS][64] <= 127, b[PEAK_COLS][64] */
+    float (*peak_bf16)(const uint16_t *a, const uint16_t *b, int64_t rounds); /* a[PEAK_ROWS][32], b[PEAK_COLS][32] */
+    float (*peak_f32)(const float *a, const float *b, int64_t rounds);        /* a[PEAK_ROWS][16], b[PEAK_COLS][16] */
+    /* Reads n_bytes (a multiple of 64, p likewise) once, in order; returns the exclusive or of all 64-bit words. */
+    uint64_t (*read_stream)(const void *p, size_t n_bytes);
 } kernels;
 
 /* Which level to use: "auto", "scalar", "avx2", "avx512"; BAD_ARGUMENT lists what this CPU has. */

@@ -12,4 +12,5 @@ void kernels_add_avx512(kernels *k)
     avx512_add_float(k);
     avx512_add_vector(k);
     avx512_add_attention(k);
+    avx512_add_peak(k);
 }

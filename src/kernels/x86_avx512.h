@@ -21,6 +21,7 @@ void avx512_add_grid(kernels *k);
 void avx512_add_float(kernels *k);
 void avx512_add_vector(kernels *k);
 void avx512_add_attention(kernels *k);
+void avx512_add_peak(kernels *k);
 
 /* The first n lanes of 16; n <= 0: none, n >= 16: all. */
 AVX512_INLINE __mmask16 avx512_lanes(int64_t n)
