@@ -50,6 +50,10 @@ DIL_MUST_CHECK dil_status os_remove_tree(const char *path, dil_error *err); /* a
 bool os_exists(const char *path);
 /* Runs a program found on PATH, without a shell, its standard output going to standard error; *exit_code is its own. */
 DIL_MUST_CHECK dil_status os_run(const char *const *argv, int *exit_code, dil_error *err);
+/* Runs a command line with the shell, its input empty. *out: what it wrote, NUL-terminated [owned: free with mem_free], LIMIT
+ * above max_bytes; errors: the end of what it wrote to standard error, NUL-terminated. */
+DIL_MUST_CHECK dil_status os_capture(const char *command, size_t max_bytes, char **out, char *errors, size_t errors_size, int *exit_code,
+                                     dil_error *err);
 const char *os_env(const char *name); /* NULL when unset or empty */
 
 /* Time, machine, terminal. */

@@ -424,6 +424,30 @@ static void directories(void **state)
     assert_null(os_env("DIL_EMPTY"));
 }
 
+/* A command's output, the end of its complaints, its exit code. */
+static void capture(void **state)
+{
+    (void)state;
+    dil_error err;
+    char *out, errors[8];
+    int code;
+    ok(os_capture("printf one; printf 'bad thing' >&2; exit 3", 100, &out, errors, sizeof errors, &code, &err), &err);
+    assert_string_equal(out, "one");
+    assert_string_equal(errors, "d thing");
+    assert_int_equal(code, 3);
+    mem_free(out);
+    ok(os_capture("cat; for i in 1 2 3; do printf abc >&2; done; kill -9 $$", 100, &out, errors, sizeof errors, &code, &err), &err);
+    assert_string_equal(out, "");
+    assert_string_equal(errors, "bcabcabc" + 1);
+    assert_int_equal(code, 128 + 9);
+    mem_free(out);
+    fails(os_capture("head -c 5000 /dev/zero", 1000, &out, errors, sizeof errors, &code, &err), &err, DIL_LIMIT, "more than 1000 bytes");
+    os_inject_failure(0);
+    dil_status status = os_capture("true", 100, &out, errors, sizeof errors, &code, &err);
+    os_inject_failure(-1);
+    fails(status, &err, DIL_IO, "pipe");
+}
+
 static void machine(void **state)
 {
     (void)state;
@@ -460,7 +484,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reading), cmocka_unit_test(mapping), cmocka_unit_test(guard), cmocka_unit_test(fault_elsewhere),
         cmocka_unit_test(guards_on_threads), cmocka_unit_test(writing), cmocka_unit_test(appending), cmocka_unit_test(full_disk),
-        cmocka_unit_test(killed_writer), cmocka_unit_test(directories), cmocka_unit_test(machine),
+        cmocka_unit_test(killed_writer), cmocka_unit_test(directories), cmocka_unit_test(capture), cmocka_unit_test(machine),
     };
     return cmocka_run_group_tests(tests, make_room, clear_room);
 }

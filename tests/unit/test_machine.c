@@ -14,7 +14,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/status.h"
-#include "machine/machine.h"
+#include "machine/limits.h"
 
 static char directory[256];
 
@@ -264,12 +264,63 @@ static void no_memory(void **state)
     }
 }
 
+static void measured(machine_rate r)
+{
+    assert_true(r.median > 0.0 && r.best >= r.median && r.best < 1e18);
+}
+
+/* What is asked for is measured, the rest is 0; the scalar kernels do as well. */
+static void limits_measured(void **state)
+{
+    (void)state;
+    kernels k;
+    machine *m;
+    team *t;
+    machine_limits l = {.n_threads = 7};
+    dil_error err = {0};
+    assert_int_equal(machine_topology(&m, NULL, &err), DIL_OK);
+    m->memory_bytes = 64u << 20; /* a small buffer is enough here */
+    for (int n = 1; n <= 2; n++) {
+        assert_int_equal(kernels_select(&k, n == 1 ? "scalar" : "auto", &err), DIL_OK);
+        assert_int_equal(team_new(&t, n, &err), DIL_OK);
+        assert_int_equal(machine_measure(&l, m, &k, t, LIMIT_MEMORY | LIMIT_INT8 | LIMIT_F32 | LIMIT_BARRIER, 0.0, &err), DIL_OK);
+        assert_int_equal(l.n_threads, n);
+        measured(l.memory);
+        measured(l.int8);
+        measured(l.f32);
+        if (n == 2)
+            assert_true(l.barrier.best > 0.0 && l.barrier.best <= l.barrier.median);
+        else
+            assert_true(l.barrier.best <= 0.0);
+        assert_true(l.l2.best <= 0.0 && l.l3.best <= 0.0 && l.bf16.best <= 0.0);
+        team_free(t);
+    }
+    m->caches[1] = (machine_level){.size_bytes = 1 << 20, .n_caches = 1, .n_cores = 1};
+    m->caches[2] = (machine_level){.size_bytes = 2 << 20, .n_caches = 1, .n_cores = 1}; /* half of it is no more than twice L2 */
+    m->caches[0].size_bytes = 32768;
+    assert_int_equal(team_new(&t, 1, &err), DIL_OK);
+    assert_int_equal(machine_measure(&l, m, &k, t, LIMIT_L2 | LIMIT_L3 | LIMIT_BF16, 0.0, &err), DIL_OK);
+    measured(l.l2);
+    measured(l.bf16);
+    assert_true(l.l3.best <= 0.0 && l.memory.best <= 0.0);
+    for (int64_t i = 0; i < 2; i++) {
+        mem_inject_failure(i);
+        dil_status status = machine_measure(&l, m, &k, t, LIMIT_MEMORY, 0.0, &err);
+        mem_inject_failure(-1);
+        assert_int_equal(status, DIL_NO_MEMORY);
+        measured(l.l2); /* untouched */
+    }
+    team_free(t);
+    machine_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(limits_nested), cmocka_unit_test(limits_container), cmocka_unit_test(limits_version_1),
         cmocka_unit_test(limits_none), cmocka_unit_test(smt_and_numa), cmocka_unit_test(part_of_a_machine), cmocka_unit_test(quota),
         cmocka_unit_test(hybrid), cmocka_unit_test(broken_description), cmocka_unit_test(this_machine), cmocka_unit_test(no_memory),
+        cmocka_unit_test(limits_measured),
     };
     return cmocka_run_group_tests(tests, make_room, clear_room);
 }
