@@ -33,6 +33,19 @@ GRIDS = [
     ("iq3_xxs_grid", "IQ3_XXS", 256, 4, "uint32_t", "IQ3_XXS: 4 magnitudes of 4, 12, ... 62"),
     ("iq3_s_grid", "IQ3_S", 512, 4, "uint32_t", "IQ3_S: 4 magnitudes of 1, 3, ... 15"),
 ]
+# The bits of a value that tell it from the others of its code book.
+CODE_BITS = {
+    "iq1_grid": 0x03,
+    "iq2_xxs_grid": 0x30,
+    "iq2_xs_grid": 0x30,
+    "iq2_s_grid": 0x30,
+    "iq3_xxs_grid": 0x38,
+    "iq3_s_grid": 0x0E,
+}
+CODES = """
+/* The same books for lookups by bytes: the 2 or 3 bits that tell a value from others, lowest value first, of the first half
+ * of every entry and then of the second. IQ1: 0, 1, 3 for 0, 1, -1; others: the magnitudes in ascending order. */
+"""
 SIGNS = """
 /* Signs of 8 values from 7 stored bits. iq_signs: bit k set where value k is negative (the
  * number of set bits is even); iq_sign_masks: byte k is 0xff there, 0 elsewhere. */
@@ -69,6 +82,19 @@ def iq4_nearest():
     return [min(largest_first, key=lambda v: abs(2 * v - half)) for half in halves]
 
 
+def codes_name(grid_name):
+    return grid_name.replace("grid", "codes")
+
+
+def codes(table, width, mask):
+    """The bits `mask` of every value, those of half an entry side by side in a byte: first halves, then second ones."""
+    values = table.view("u1").reshape(len(table), 2, width // 2)
+    low, n_bits = (mask & -mask).bit_length() - 1, mask.bit_count()
+    shifts = n_bits * np.arange(width // 2)
+    halves = (((values.astype(int) & mask) >> low) << shifts).sum(axis=2)
+    return halves.T.ravel()
+
+
 def array(c_type, name, values, text, per_line):
     starts = range(0, len(values), per_line)
     lines = [",".join(text(v) for v in values[i : i + per_line]) for i in starts]
@@ -95,6 +121,9 @@ def header():
     text += "/* Byte k (the k-th lowest) of an entry is its value k. */\n"
     for name, _, count, _, c_type, what in GRIDS:
         text += f"extern const {c_type} {name}[{count}]; /* {what} */\n"
+    text += CODES
+    for name, _, count, _, _, _ in GRIDS:
+        text += f"extern const uint8_t {codes_name(name)}[{2 * count}];\n"
     text += SIGNS
     text += "extern const uint8_t iq_signs[128];\nextern const uint64_t iq_sign_masks[128];\n"
     text += "\nextern const int8_t iq4_values[16]; /* IQ4_NL and IQ4_XS, ascending */\n"
@@ -109,6 +138,9 @@ def source():
     for name, cls, count, width, c_type, _ in GRIDS:
         form, per_line = (hex64, 5) if width == 8 else (hex32, 8)
         text += "\n" + array(c_type, name, grid(cls, count, width), form, per_line)
+    for name, cls, count, width, _, _ in GRIDS:
+        values = codes(grid(cls, count, width), width, CODE_BITS[name])
+        text += "\n" + array("uint8_t", codes_name(name), values, hex8, 16)
     text += "\n" + array("uint8_t", "iq_signs", signs(), hex8, 16)
     text += "\n" + array("uint64_t", "iq_sign_masks", sign_masks(signs()), hex64, 5)
     text += "\n" + array("int8_t", "iq4_values", quants.IQ4_NL.kvalues, str, 16)

@@ -18,6 +18,15 @@ extern const uint64_t iq2_s_grid[1024]; /* IQ2_S: 8 magnitudes of 8, 25, 43 */
 extern const uint32_t iq3_xxs_grid[256]; /* IQ3_XXS: 4 magnitudes of 4, 12, ... 62 */
 extern const uint32_t iq3_s_grid[512]; /* IQ3_S: 4 magnitudes of 1, 3, ... 15 */
 
+/* The same books for lookups by bytes: the 2 or 3 bits that tell a value from others, lowest value first, of the first half
+ * of every entry and then of the second. IQ1: 0, 1, 3 for 0, 1, -1; others: the magnitudes in ascending order. */
+extern const uint8_t iq1_codes[4096];
+extern const uint8_t iq2_xxs_codes[512];
+extern const uint8_t iq2_xs_codes[1024];
+extern const uint8_t iq2_s_codes[2048];
+extern const uint8_t iq3_xxs_codes[512];
+extern const uint8_t iq3_s_codes[1024];
+
 /* Signs of 8 values from 7 stored bits. iq_signs: bit k set where value k is negative (the
  * number of set bits is even); iq_sign_masks: byte k is 0xff there, 0 elsewhere. */
 extern const uint8_t iq_signs[128];

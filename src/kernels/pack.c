@@ -346,12 +346,13 @@ void panel_pack(dil_type type, const void *rows, size_t row_bytes, int n_rows, i
     const packed_type *t = packed_type_get(type);
     if (!t)
         return;
-    size_t raw_bytes = t->group_bytes / PANEL_ROWS; /* of a block kept as it is */
+    grid_pack_fn grid = grid_pack_get(type);
+    size_t block_bytes = format_get(type)->block_bytes;
     for (int64_t g = 0; g < k / t->columns; g++, panel += t->group_bytes) {
         for (int row = 0; row < n_rows; row++) {
             const uint8_t *from = src + (size_t)row * row_bytes;
-            if (packed_is_raw(t))
-                memcpy(panel + (size_t)row * raw_bytes, from + (size_t)g * raw_bytes, raw_bytes);
+            if (grid)
+                grid(from + (size_t)g * block_bytes, row, panel);
             else
                 pack_group(t, &packers[type], from + (size_t)g * packers[type].block_bytes, row,
                            panel);
@@ -373,25 +374,12 @@ static float float_at(dil_type type, const uint8_t *panel, int row, int64_t c)
         packed_u16(panel + ((size_t)c / 2 * PANEL_ROWS + (size_t)row) * 4 + (size_t)c % 2 * 2));
 }
 
-/* Row of a group of raw blocks: the format's own decode. */
-static void decode_raw_row(dil_type type, const packed_type *t, const uint8_t *panel, int row,
-                           int64_t k, float *dst)
-{
-    size_t raw_bytes = t->group_bytes / PANEL_ROWS;
-    for (int64_t c = 0; c < k; c += t->columns, panel += t->group_bytes)
-        format_get(type)->decode(panel + (size_t)row * raw_bytes, dst + c, t->columns);
-}
-
 void panel_decode_row(dil_type type, const uint8_t *panel, int row, int64_t k, float *dst)
 {
     const packed_type *t = packed_type_get(type);
     if (!t) {
         for (int64_t c = 0; c < k; c++)
             dst[c] = float_at(type, panel, row, c);
-        return;
-    }
-    if (packed_is_raw(t)) {
-        decode_raw_row(type, t, panel, row, k, dst);
         return;
     }
     unpacked block;

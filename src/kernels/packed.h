@@ -2,7 +2,7 @@
  * Layout of packed weights. A panel holds PANEL_ROWS = 16 rows; lane r of a vector is row r. It is a run of groups, one per
  * block (32 columns) or super-block (256 columns) of the type, each: scales of the 16 rows, then the quants of its 32-column
  * blocks. Within a 32-column block, "step" s = 0..7 is the 64 bytes [16 rows][4 columns 4s..4s+3]: what one int8 dot-product
- * instruction takes. Sizes stay within 1.04x of the GGUF's, but for TQ1_0, whose base-3 digits become 2 bits (1.22x).
+ * instruction takes. Sizes stay within 1.07x of the GGUF's, but for TQ1_0, whose base-3 digits become 2 bits (1.22x).
  *
  * Bit fields of a 32-column block:
  *   8 bit   512 B  step s at 64*s, u = q + 128
@@ -23,7 +23,7 @@
  *   IQ4_XS                256:  f16 d[16]; i8 ls[8][16] (32 already subtracted); quants (table index)
  *   TQ1_0 TQ2_0           256:  f16 d[16]; 2-bit quants                                         off 1
  *   Q1_0, Q2_0                  as their blocks: f16 d[16]; 1-bit or 2-bit quants
- *   IQ1_* IQ2_* IQ3_*     256:  the 16 rows' blocks as they are, one after the other; kernels look the code words up
+ *   IQ1_* IQ2_* IQ3_*     256:  code words and signs, field by field: grid.h
  * F32:  float [k][16].  F16: half [k][16].  BF16: u16 [ceil(k/2)][16][2] (two columns side by side, as the bf16 dot product
  * takes them; an odd last column is padded with zero).
  * Table-index types: u = table value + 128 (int8 tables of formats/iq_tables.h), off 128. IQ1: u from 8 * grid + delta (+-1), ws / 8.

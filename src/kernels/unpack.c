@@ -1,6 +1,5 @@
 /*
- * Scalar reading of packed panels: quants of 1 to 8 bits, code books, and the IQ1, IQ2, IQ3 rows. Bytes are handled four at a
- * time: a 32-bit word holds the 4 columns that one row has in a step.
+ * Scalar reading of packed panels: quants of 1 to 8 bits and value tables. Bytes are handled four at a time: a 32-bit word holds the 4 columns that one row has in a step.
  */
 #include "kernels/unpack.h"
 
@@ -224,152 +223,22 @@ UNPACK(nvfp4)
     look_up(fp4_values, out);
 }
 
-/* ---- IQ1, IQ2, IQ3: 16 blocks of 256 values, one per row; layouts in formats/iquants.c ---- */
-
-static inline unsigned nibble_at(const uint8_t *p, int j)
-{
-    return (unsigned)p[j / 2] >> (j % 2 * 4) & 15u;
-}
-
-/* Bits of an IQ1_M block's f16 scale: the top nibbles of its four scale words, lowest first. */
-static inline float iq1_m_scale(const uint8_t *scales)
-{
-    unsigned h = 0;
-    for (int k = 0; k < 4; k++)
-        h |= (unsigned)(packed_u16(scales + 2 * k) >> 12) << (4 * k);
-    return f16_to_f32((uint16_t)h);
-}
-
-/* Eight columns from column 8 * group8 of the block: magnitudes of a code word, negative where signs has a bit; off 128. */
-static inline void put_grid8(unpacked *out, int row, int group8, uint64_t entry, unsigned signs)
-{
-    uint8_t u[8];
-    for (int k = 0; k < 8; k++) {
-        int v = (int)(entry >> (8 * k) & 255);
-        u[k] = (uint8_t)(128 + (signs >> k & 1 ? -v : v));
-    }
-    memcpy(out->u[2 * group8] + 4 * row, u, 4);
-    memcpy(out->u[2 * group8 + 1] + 4 * row, u + 4, 4);
-}
-
-/* Eight columns of IQ1: 8 * grid + 1 or - 1. */
-static inline void put_ternary8(unpacked *out, int row, int group8, uint64_t entry, bool negative)
-{
-    uint8_t u[8];
-    for (int k = 0; k < 8; k++)
-        u[k] = (uint8_t)(128 + 8 * (int8_t)(entry >> (8 * k) & 255) + (negative ? -1 : 1));
-    memcpy(out->u[2 * group8] + 4 * row, u, 4);
-    memcpy(out->u[2 * group8 + 1] + 4 * row, u + 4, 4);
-}
-
-UNPACK(iq2_xxs)
-{
-    for (int row = 0; row < PANEL_ROWS; row++) {
-        const uint8_t *p = group + 66 * row, *part = p + 2 + 8 * block;
-        uint32_t word = packed_u32(part + 4);
-        out->ws[0][row] = half_at(p, 0) * (0.5f + (float)(word >> 28)) * 0.25f;
-        for (int g = 0; g < 4; g++)
-            put_grid8(out, row, g, iq2_xxs_grid[part[g]], iq_signs[word >> (7 * g) & 127]);
-    }
-}
-
-UNPACK(iq2_xs)
-{
-    for (int row = 0; row < PANEL_ROWS; row++) {
-        const uint8_t *p = group + 74 * row;
-        for (int half = 0; half < 2; half++) {
-            float s = (float)nibble_at(p + 66, 2 * block + half);
-            out->ws[half][row] = half_at(p, 0) * (0.5f + s) * 0.25f;
-        }
-        for (int g = 0; g < 4; g++) {
-            unsigned both = packed_u16(p + 2 + 2 * (4 * block + g));
-            put_grid8(out, row, g, iq2_xs_grid[both & 511], iq_signs[both >> 9]);
-        }
-    }
-}
-
-UNPACK(iq2_s)
-{
-    for (int row = 0; row < PANEL_ROWS; row++) {
-        const uint8_t *p = group + 82 * row;
-        for (int half = 0; half < 2; half++) {
-            float s = (float)nibble_at(p + 74, 2 * block + half);
-            out->ws[half][row] = half_at(p, 0) * (0.5f + s) * 0.25f;
-        }
-        for (int g = 0; g < 4; g++) {
-            unsigned high = p[66 + block] >> (2 * g) & 3u, index = p[2 + 4 * block + g] | high << 8;
-            put_grid8(out, row, g, iq2_s_grid[index], p[34 + 4 * block + g]);
-        }
-    }
-}
-
-UNPACK(iq3_xxs)
-{
-    for (int row = 0; row < PANEL_ROWS; row++) {
-        const uint8_t *p = group + 98 * row, *index = p + 2 + 8 * block;
-        uint32_t word = packed_u32(p + 66 + 4 * block);
-        out->ws[0][row] = half_at(p, 0) * (0.5f + (float)(word >> 28)) * 0.5f;
-        for (int g = 0; g < 4; g++) {
-            uint64_t entry = iq3_xxs_grid[index[2 * g]] | (uint64_t)iq3_xxs_grid[index[2 * g + 1]]
-                                                              << 32;
-            put_grid8(out, row, g, entry, iq_signs[word >> (7 * g) & 127]);
-        }
-    }
-}
-
-UNPACK(iq3_s)
-{
-    for (int row = 0; row < PANEL_ROWS; row++) {
-        const uint8_t *p = group + 110 * row, *index = p + 2 + 8 * block;
-        unsigned high = p[66 + block];
-        out->ws[0][row] = half_at(p, 0) * (float)(1 + 2 * nibble_at(p + 106, block));
-        for (int g = 0; g < 4; g++) {
-            uint64_t first = iq3_s_grid[index[2 * g] | (high >> (2 * g) & 1u) << 8];
-            uint64_t second = iq3_s_grid[index[2 * g + 1] | (high >> (2 * g + 1) & 1u) << 8];
-            put_grid8(out, row, g, first | second << 32, p[74 + 4 * block + g]);
-        }
-    }
-}
-
-UNPACK(iq1_s)
-{
-    for (int row = 0; row < PANEL_ROWS; row++) {
-        const uint8_t *p = group + 50 * row;
-        unsigned word = packed_u16(p + 34 + 2 * block);
-        out->ws[0][row] = half_at(p, 0) * (float)(2 * (word >> 12 & 7) + 1) * 0.125f;
-        for (int g = 0; g < 4; g++) {
-            unsigned index = p[2 + 4 * block + g] | (word >> (3 * g) & 7) << 8;
-            put_ternary8(out, row, g, iq1_grid[index], word >> 15);
-        }
-    }
-}
-
-UNPACK(iq1_m)
-{
-    for (int row = 0; row < PANEL_ROWS; row++) {
-        const uint8_t *p = group + 56 * row, *scales = p + 48;
-        float d = iq1_m_scale(scales);
-        unsigned word = packed_u16(scales + block / 2 * 2);
-        for (int half = 0; half < 2; half++) {
-            unsigned s = word >> (3 * (2 * (block % 2) + half)) & 7;
-            out->ws[half][row] = d * (float)(2 * s + 1) * 0.125f;
-        }
-        for (int g = 0; g < 4; g++) {
-            unsigned high = nibble_at(p + 32, 4 * block + g), index = p[4 * block + g] | (high & 7)
-                                                                                             << 8;
-            put_ternary8(out, row, g, iq1_grid[index], high >> 3);
-        }
-    }
-}
-
 /* columns, header, bits, sub-block, off, minimum */
 #define PACKED(type, columns, header, bits, sub, off, has_min, name)                \
     [DIL_TYPE_##type] = {columns,   header,  (header) + (columns) / 32 * (bits)*64, \
                          (bits)*64, bits,    sub,                                   \
                          off,       has_min, unpack_##name}
-/* 16 blocks of 256 values of `bytes` bytes */
-#define RAW(type, bytes, sub, name) \
-    [DIL_TYPE_##type] = {256, 0, 16 * (bytes), 0, 0, sub, 128, false, unpack_##name}
+/* code words */
+#define GRID(type, words, high, sub, marks)                                     \
+    [DIL_TYPE_##type] = {GRID_COLUMNS,                                          \
+                         GRID_HEADER(sub),                                      \
+                         GRID_HEADER(sub) + 8 * GRID_BLOCK(words, high, marks), \
+                         GRID_BLOCK(words, high, marks),                        \
+                         0,                                                     \
+                         sub,                                                   \
+                         128,                                                   \
+                         false,                                                 \
+                         unpack_##type},
 
 static const packed_type packed_types[DIL_TYPE_COUNT] = {
     PACKED(Q4_0, 32, 32, 4, 32, 8, false, q4_0),
@@ -390,14 +259,7 @@ static const packed_type packed_types[DIL_TYPE_COUNT] = {
     PACKED(NVFP4, 64, 64, 4, 16, 128, false, nvfp4),
     PACKED(Q1_0, 128, 32, 1, 32, 1, false, q1_0),
     PACKED(Q2_0, 64, 32, 2, 32, 1, false, tq),
-    RAW(IQ1_S, 50, 32, iq1_s),
-    RAW(IQ1_M, 56, 16, iq1_m),
-    RAW(IQ2_XXS, 66, 32, iq2_xxs),
-    RAW(IQ2_XS, 74, 16, iq2_xs),
-    RAW(IQ2_S, 82, 16, iq2_s),
-    RAW(IQ3_XXS, 98, 32, iq3_xxs),
-    RAW(IQ3_S, 110, 32, iq3_s),
-};
+    GRID_TYPES(GRID)};
 
 const packed_type *packed_type_get(dil_type type)
 {

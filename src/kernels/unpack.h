@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/grid.h"
 #include "kernels/packed.h"
 
 /* One block of 32 columns of a panel. weight(row, column) = ws * (u - off) + nm; sub-blocks of 32 use index 0 only. */
@@ -24,8 +25,8 @@ typedef struct packed_type {
     uint16_t columns;      /* of a group; 0: the type is not a quantized weight type */
     uint16_t header_bytes; /* scales before the quants of a group */
     uint16_t group_bytes;  /* all of it */
-    uint16_t block_bytes;  /* quants of 32 columns; 0 where the rows' blocks are kept as they are */
-    uint8_t bits;          /* per quant; 0 where the rows' blocks are kept as they are */
+    uint16_t block_bytes;  /* quants of 32 columns */
+    uint8_t bits;          /* per quant; 0: code words as in grid.h */
     uint8_t sub;           /* columns that share a scale: 32 or 16 */
     uint8_t off;           /* subtracted from u */
     bool has_min;
@@ -42,8 +43,12 @@ static inline const uint8_t *packed_group(const packed_type *t, const uint8_t *p
     return panel + (size_t)(b / (t->columns / ACT_BLOCK)) * t->group_bytes;
 }
 
-/* 1 where a type is read as raw rows. */
-static inline bool packed_is_raw(const packed_type *t) { return t->bits == 0; }
+/* Packs a block of a code-book type; NULL for other types. */
+grid_pack_fn grid_pack_get(dil_type type);
+
+#define GRID_UNPACK(type, words, high, sub, marks) \
+    void unpack_##type(const uint8_t *group, int block, unpacked *out);
+GRID_TYPES(GRID_UNPACK) /* the unpack functions of code-book types */
 
 static inline uint16_t packed_u16(const uint8_t *p)
 {

@@ -31,7 +31,7 @@ typedef enum quants {
     QUANTS_8,
     QUANTS_IQ4,
     QUANTS_FP4,
-    QUANTS_GRID /* IQ1, IQ2, IQ3: rows as they are */
+    QUANTS_GRID /* IQ1, IQ2, IQ3: code words */
 } quants;
 
 typedef enum scales {

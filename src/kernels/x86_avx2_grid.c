@@ -1,162 +1,58 @@
 /*
- * IQ1, IQ2, IQ3 in AVX2: for each row the 32 columns of a block as one vector, from four code words of 8 columns with their
- * signs; 8 such rows are turned into 8 steps by an 8x8 transpose of groups of 4 columns. Layouts: formats/iquants.c.
+ * IQ1, IQ2, IQ3 in AVX2 (grid.h): for each row the 32 columns of a block as one vector, from code words of 8 or 4 columns; 8
+ * such rows are turned into 8 steps by an 8x8 transpose of groups of 4 columns, and the steps get their signs.
  */
 #include "formats/iq_tables.h"
 #include "kernels/x86_avx2.h"
 
-/* Block b of one row: code words and signs (a byte each of 8 columns), scales of its sub-blocks. */
-typedef struct code_words {
+/* Where the fields of a block lie; a constant where it is used. */
+typedef struct grid_form {
+    int words, high, sub, marks;
+} grid_form;
+
+/* The 64 indices at p in full: bit i of a mask in high is a further bit of the index in byte i. */
+AVX2_INLINE void full_indices(const uint8_t *p, const uint8_t *high, const int n_high,
+                              uint16_t index[64])
+{
+    const __m256i lane = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096,
+                                           8192, 16384, (short)0x8000);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m256i v = _mm256_cvtepu8_epi16(load_128(p + 16 * i));
+#pragma GCC unroll 3
+        for (int bit = 0; bit < n_high; bit++) {
+            __m256i mask = _mm256_set1_epi16((short)packed_u16(high + 8 * bit + 2 * i));
+            __m256i set = _mm256_cmpeq_epi16(_mm256_and_si256(mask, lane), lane);
+            v = _mm256_or_si256(v, _mm256_and_si256(set, _mm256_set1_epi16((short)(256 << bit))));
+        }
+        _mm256_storeu_si256((__m256i_u *)(index + 16 * i), v);
+    }
+}
+
+AVX2_INLINE const uint64_t *book_of(dil_type type)
+{
+    return type == DIL_TYPE_IQ2_XXS  ? iq2_xxs_grid
+           : type == DIL_TYPE_IQ2_XS ? iq2_xs_grid
+           : type == DIL_TYPE_IQ2_S  ? iq2_s_grid
+                                     : iq1_grid;
+}
+
+/* Magnitudes, or ternary values, of the 32 columns of a row. */
+AVX2_INLINE __m256i row_values(dil_type type, grid_form f, const uint16_t *index, int row)
+{
     uint64_t entry[4];
-    uint32_t
-        signs; /* bit 8 g + k: column k of word g is negative; IQ1: bit 8 g: the shift of word g is negative */
-    float ws[2];
-} code_words;
-
-AVX2_INLINE float half_float(const uint8_t *p) { return _cvtsh_ss(packed_u16(p)); }
-
-AVX2_INLINE unsigned nibble_at(const uint8_t *p, int j)
-{
-    return (unsigned)p[j / 2] >> (j % 2 * 4) & 15u;
-}
-
-/* Signs of IQ2_XXS and IQ3_XXS: four indices of 7 bits. */
-AVX2_INLINE uint32_t signs_of_word(uint32_t word)
-{
-    uint32_t signs = 0;
-    for (int g = 0; g < 4; g++)
-        signs |= (uint32_t)iq_signs[word >> (7 * g) & 127] << (8 * g);
-    return signs;
-}
-
-AVX2_INLINE void read_iq2_xxs(const uint8_t *p, int b, code_words *out)
-{
-    const uint8_t *part = p + 2 + 8 * b;
-    uint32_t word = packed_u32(part + 4);
-    out->ws[0] = half_float(p) * (0.5f + (float)(word >> 28)) * 0.25f;
-    out->signs = signs_of_word(word);
-    for (int g = 0; g < 4; g++)
-        out->entry[g] = iq2_xxs_grid[part[g]];
-}
-
-/* ws of two sub-blocks from nibbles: d (0.5 + s) / 4 */
-AVX2_INLINE void read_iq2_scales(const uint8_t *p, int scales_at, int b, code_words *out)
-{
-    float d = half_float(p);
-    for (int i = 0; i < 2; i++)
-        out->ws[i] = d * (0.5f + (float)nibble_at(p + scales_at, 2 * b + i)) * 0.25f;
-}
-
-AVX2_INLINE void read_iq2_xs(const uint8_t *p, int b, code_words *out)
-{
-    read_iq2_scales(p, 66, b, out);
-    out->signs = 0;
-    for (int g = 0; g < 4; g++) {
-        unsigned both = packed_u16(p + 2 + 2 * (4 * b + g));
-        out->entry[g] = iq2_xs_grid[both & 511];
-        out->signs |= (uint32_t)iq_signs[both >> 9] << (8 * g);
-    }
-}
-
-AVX2_INLINE void read_iq2_s(const uint8_t *p, int b, code_words *out)
-{
-    read_iq2_scales(p, 74, b, out);
-    out->signs = packed_u32(p + 34 + 4 * b);
-    for (int g = 0; g < 4; g++)
-        out->entry[g] = iq2_s_grid[p[2 + 4 * b + g] | (p[66 + b] >> (2 * g) & 3u) << 8];
-}
-
-AVX2_INLINE void read_iq3_xxs(const uint8_t *p, int b, code_words *out)
-{
-    const uint8_t *index = p + 2 + 8 * b;
-    uint32_t word = packed_u32(p + 66 + 4 * b);
-    out->ws[0] = half_float(p) * (0.5f + (float)(word >> 28)) * 0.5f;
-    out->signs = signs_of_word(word);
-    for (int g = 0; g < 4; g++)
-        out->entry[g] = iq3_xxs_grid[index[2 * g]] | (uint64_t)iq3_xxs_grid[index[2 * g + 1]] << 32;
-}
-
-AVX2_INLINE void read_iq3_s(const uint8_t *p, int b, code_words *out)
-{
-    const uint8_t *index = p + 2 + 8 * b;
-    unsigned high = p[66 + b];
-    out->ws[0] = half_float(p) * (float)(1 + 2 * nibble_at(p + 106, b));
-    out->signs = packed_u32(p + 74 + 4 * b);
-    for (int g = 0; g < 4; g++) {
-        uint64_t first = iq3_s_grid[index[2 * g] | (high >> (2 * g) & 1u) << 8];
-        uint64_t second = iq3_s_grid[index[2 * g + 1] | (high >> (2 * g + 1) & 1u) << 8];
-        out->entry[g] = first | second << 32;
-    }
-}
-
-AVX2_INLINE void read_iq1_s(const uint8_t *p, int b, code_words *out)
-{
-    unsigned word = packed_u16(p + 34 + 2 * b);
-    out->ws[0] = half_float(p) * (float)(2 * (word >> 12 & 7) + 1) * 0.125f;
-    out->signs = word >> 15 ? 0x01010101u : 0;
-    for (int g = 0; g < 4; g++)
-        out->entry[g] = iq1_grid[p[2 + 4 * b + g] | (word >> (3 * g) & 7) << 8];
-}
-
-AVX2_INLINE void read_iq1_m(const uint8_t *p, int b, code_words *out)
-{
-    /* d: the top nibbles of the four scale words, lowest first */
-    unsigned h = 0;
-    for (int i = 0; i < 4; i++)
-        h |= (unsigned)(p[49 + 2 * i] >> 4) << (4 * i);
-    unsigned word = packed_u16(p + 48 + b / 2 * 2), high = packed_u16(p + 32 + 2 * b);
-    float d = _cvtsh_ss((uint16_t)h);
-    out->signs = 0;
-    for (int i = 0; i < 2; i++)
-        out->ws[i] = d * (float)(2 * (word >> (3 * (2 * (b % 2) + i)) & 7) + 1) * 0.125f;
-    for (int g = 0; g < 4; g++) {
-        out->entry[g] = iq1_grid[p[4 * b + g] | (high >> (4 * g) & 7) << 8];
-        out->signs |= (uint32_t)(high >> (4 * g + 3) & 1) << (8 * g);
-    }
-}
-
-AVX2_INLINE void read_row(dil_type type, const uint8_t *p, int b, code_words *out)
-{
-    switch (type) {
-    case DIL_TYPE_IQ2_XXS: read_iq2_xxs(p, b, out); break;
-    case DIL_TYPE_IQ2_XS: read_iq2_xs(p, b, out); break;
-    case DIL_TYPE_IQ2_S: read_iq2_s(p, b, out); break;
-    case DIL_TYPE_IQ3_XXS: read_iq3_xxs(p, b, out); break;
-    case DIL_TYPE_IQ3_S: read_iq3_s(p, b, out); break;
-    case DIL_TYPE_IQ1_S: read_iq1_s(p, b, out); break;
-    default: read_iq1_m(p, b, out); break;
-    }
-}
-
-/* Byte 8 g + k: 0xff where bit 8 g + k of signs is set. */
-AVX2_INLINE __m256i sign_bytes(uint32_t signs)
-{
-    __m256i spread =
-        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201u);
-    __m256i v = _mm256_shuffle_epi8(_mm256_set1_epi32((int32_t)signs), spread);
-    return _mm256_cmpeq_epi8(_mm256_and_si256(v, bit), bit);
-}
-
-/* u of 32 columns with the bias added. */
-AVX2_INLINE __m256i row_bytes(dil_type type, const code_words *c, __m256i bias)
-{
-    __m256i v = load_256(c->entry);
-    if (type == DIL_TYPE_IQ1_S || type == DIL_TYPE_IQ1_M) {
-        /* 8 grid + 1, or - 1 where the word's bit is set */
-        __m256i spread =
-            _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-        __m256i negative = _mm256_shuffle_epi8(_mm256_set1_epi32((int32_t)c->signs), spread);
-        v = _mm256_add_epi8(v, v);
-        v = _mm256_add_epi8(v, v);
-        v = _mm256_add_epi8(v, v);
-        v = _mm256_sub_epi8(_mm256_add_epi8(v, _mm256_set1_epi8(1)),
-                            _mm256_add_epi8(negative, negative));
+    if (f.words == 4) {
+        for (int g = 0; g < 4; g++)
+            entry[g] = book_of(type)[index[grid_index_at(4, row, g)]];
     } else {
-        __m256i negative = sign_bytes(c->signs);
-        v = _mm256_sub_epi8(_mm256_xor_si256(v, negative), negative);
+        const uint32_t *book = type == DIL_TYPE_IQ3_S ? iq3_s_grid : iq3_xxs_grid;
+        for (int g = 0; g < 4; g++) {
+            const uint16_t *part = index + 64 * (g / 2) + grid_index_at(8, row, g % 2 * 2);
+            entry[g] = book[part[0]] | (uint64_t)book[part[1]] << 32;
+        }
     }
-    return _mm256_add_epi8(v, bias);
+    return _mm256_setr_epi64x((int64_t)entry[0], (int64_t)entry[1], (int64_t)entry[2],
+                              (int64_t)entry[3]);
 }
 
 /* v[row] of 8 groups of 4 columns -> u[step] of 8 rows, at half h */
@@ -184,33 +80,115 @@ AVX2_INLINE void store_transposed(const __m256i v[8], int h, unpacked *out)
     }
 }
 
-AVX2_INLINE void unpack_grid(dil_type type, const uint8_t *group, size_t row_size, int block,
-                             int bias, unpacked *out)
+/* Byte 4 r + c: 0xff where bit 4 r + c of the bits is set. */
+AVX2_INLINE __m256i bytes_of_bits(uint32_t bits)
 {
-    __m256i bias_bytes = _mm256_set1_epi8((char)bias);
-    for (int h = 0; h < 2; h++) {
-        __m256i v[8];
-        for (int r = 0; r < 8; r++) {
-            int row = 8 * h + r;
-            code_words c = {{0}, 0, {0}};
-            read_row(type, group + (size_t)row * row_size, block, &c);
-            v[r] = row_bytes(type, &c, bias_bytes);
-            out->ws[0][row] = c.ws[0];
-            out->ws[1][row] = c.ws[1];
-        }
-        store_transposed(v, h, out);
+    __m256i spread =
+        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201u);
+    __m256i v = _mm256_shuffle_epi8(_mm256_set1_epi32((int32_t)bits), spread);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(v, bit), bit);
+}
+
+/* u of rows 8 h .. 8 h + 7: magnitudes get their signs and the bias. */
+AVX2_INLINE void mark_signs(const uint8_t *signs, int h, __m256i bias, unpacked *out)
+{
+#pragma GCC unroll 8
+    for (int s = 0; s < BLOCK_STEPS; s++) {
+        __m256i *u = (__m256i *)(void *)(out->u[s] + 32 * h);
+        __m256i negative = bytes_of_bits(packed_u32(signs + 8 * s + 4 * h));
+        __m256i v = _mm256_sub_epi8(_mm256_xor_si256(*u, negative), negative);
+        *u = _mm256_add_epi8(v, bias);
     }
 }
+
+/* IQ1: 8 v + 1, or - 1 for the rows of which a bit is set in negative[g]. */
+AVX2_INLINE void mark_shifts(const uint16_t negative[4], int h, __m256i bias, unpacked *out)
+{
+    const __m256i row_bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+#pragma GCC unroll 8
+    for (int s = 0; s < BLOCK_STEPS; s++) {
+        __m256i *u = (__m256i *)(void *)(out->u[s] + 32 * h), v = *u;
+        __m256i rows = _mm256_and_si256(_mm256_set1_epi32(negative[s / 2] >> (8 * h)), row_bit);
+        __m256i minus = _mm256_cmpeq_epi32(rows, row_bit);
+        v = _mm256_add_epi8(v, v);
+        v = _mm256_add_epi8(v, v);
+        v = _mm256_add_epi8(v, v);
+        v = _mm256_add_epi8(_mm256_add_epi8(v, _mm256_set1_epi8(1)), _mm256_add_epi8(minus, minus));
+        *u = _mm256_add_epi8(v, bias);
+    }
+}
+
+/* s of 8 rows from row 8 h on, of the sub-block i; mask: its bits */
+AVX2_INLINE __m256 scale_floats8(grid_form f, const uint8_t *group, int block, int i, int h,
+                                 int mask)
+{
+    const uint8_t *p = group + GRID_SCALES + 8 * h + (f.sub == 16 ? 16 * block : block / 2 * 16);
+    int shift = f.sub == 16 ? 4 * i : 4 * (block % 2);
+    __m256i s = _mm256_srl_epi32(_mm256_cvtepu8_epi32(load_64(p)), _mm_cvtsi32_si128(shift));
+    return _mm256_cvtepi32_ps(_mm256_and_si256(s, _mm256_set1_epi32(mask)));
+}
+
+/* ws = d (s + 0.5) factor (IQ2, IQ3_XXS) or d (2 s + 1) factor */
+AVX2_INLINE void grid_scales(dil_type type, grid_form f, const uint8_t *group, int block,
+                             unpacked *out)
+{
+    bool ternary = type == DIL_TYPE_IQ1_S || type == DIL_TYPE_IQ1_M;
+    bool odd = ternary || type == DIL_TYPE_IQ3_S;
+    float factor = ternary ? 0.125f : odd ? 1.0f : type == DIL_TYPE_IQ3_XXS ? 0.5f : 0.25f;
+    for (int i = 0; i < 32 / f.sub; i++) {
+        for (int h = 0; h < 2; h++) {
+            __m256 s = scale_floats8(f, group, block, i, h, ternary ? 7 : 15);
+            __m256 n = odd ? _mm256_add_ps(_mm256_add_ps(s, s), _mm256_set1_ps(1.0f))
+                           : _mm256_add_ps(s, _mm256_set1_ps(0.5f));
+            __m256 d = _mm256_cvtph_ps(load_128(group + 16 * h));
+            _mm256_store_ps(out->ws[i] + 8 * h,
+                            _mm256_mul_ps(_mm256_mul_ps(d, n), _mm256_set1_ps(factor)));
+        }
+    }
+}
+
+AVX2_INLINE void unpack_grid(dil_type type, grid_form f, const uint8_t *group, int block, int bias,
+                             unpacked *out)
+{
+    const uint8_t *p =
+        group + GRID_HEADER(f.sub) + (size_t)block * (size_t)GRID_BLOCK(f.words, f.high, f.marks);
+    const uint8_t *marks = p + GRID_MARKS_AT(f.words, f.high);
+    uint16_t index[128], negative[4] = {0};
+    for (int i = 0; i < f.words / 4; i++)
+        full_indices(p + 64 * i, p + GRID_HIGH_AT(f.words) + 8 * i * f.high, f.high,
+                     index + 64 * i);
+    if (f.marks == GRID_SHIFTS)
+        memcpy(negative, marks, sizeof negative);
+    if (type == DIL_TYPE_IQ1_S) { /* bit 3 of the scales, at bit 7 */
+        __m128i scales = load_128(group + GRID_SCALES + block / 2 * 16);
+        scales = _mm_sll_epi16(scales, _mm_cvtsi32_si128(4 * (1 - block % 2)));
+        for (int g = 0; g < 4; g++)
+            negative[g] = (uint16_t)_mm_movemask_epi8(scales);
+    }
+    grid_scales(type, f, group, block, out);
+    for (int h = 0; h < 2; h++) {
+        __m256i v[8];
+        for (int r = 0; r < 8; r++)
+            v[r] = row_values(type, f, index, 8 * h + r);
+        store_transposed(v, h, out);
+        if (f.marks == GRID_SIGNS)
+            mark_signs(marks, h, _mm256_set1_epi8((char)bias), out);
+        else
+            mark_shifts(negative, h, _mm256_set1_epi8((char)bias), out);
+    }
+}
+
+#define CASE(type, words, high, sub, marks)                                                    \
+    case DIL_TYPE_##type:                                                                      \
+        unpack_grid(DIL_TYPE_##type, (grid_form){words, high, sub, marks}, group, block, bias, \
+                    out);                                                                      \
+        break;
 
 void avx2_unpack_grid(dil_type type, const uint8_t *group, int block, int bias, unpacked *out)
 {
     switch (type) {
-    case DIL_TYPE_IQ2_XXS: unpack_grid(DIL_TYPE_IQ2_XXS, group, 66, block, bias, out); break;
-    case DIL_TYPE_IQ2_XS: unpack_grid(DIL_TYPE_IQ2_XS, group, 74, block, bias, out); break;
-    case DIL_TYPE_IQ2_S: unpack_grid(DIL_TYPE_IQ2_S, group, 82, block, bias, out); break;
-    case DIL_TYPE_IQ3_XXS: unpack_grid(DIL_TYPE_IQ3_XXS, group, 98, block, bias, out); break;
-    case DIL_TYPE_IQ3_S: unpack_grid(DIL_TYPE_IQ3_S, group, 110, block, bias, out); break;
-    case DIL_TYPE_IQ1_S: unpack_grid(DIL_TYPE_IQ1_S, group, 50, block, bias, out); break;
-    default: unpack_grid(DIL_TYPE_IQ1_M, group, 56, block, bias, out); break;
+        GRID_TYPES(CASE)
+    default: break;
     }
 }

@@ -145,9 +145,14 @@ AVX2_INLINE void gemm(form f, const linear_args *a)
 #define FORM(type, quants, scales, columns, header, block, sub, off, depth, is_signed, has_min) \
     ((form){DIL_TYPE_##type, QUANTS_##quants, SCALES_##scales, columns, header,                 \
             (header) + (columns) / 32 * (block), block, sub, off, depth, is_signed, has_min})
-#define GRID(type, bytes, sub, off, depth)                                                         \
-    ((form){DIL_TYPE_##type, QUANTS_GRID, SCALES_STORED, 256, 0, 16 * (bytes), 0, sub, off, depth, \
-            false, false})
+#define GRID(type, sub, off, depth)                                                             \
+    ((form){DIL_TYPE_##type, QUANTS_GRID, SCALES_STORED, GRID_COLUMNS, 0, GRID_GROUP_##type, 0, \
+            sub, off, depth, false, false})
+
+/* Bytes of a group of each code-book type. */
+#define GROUP_BYTES(type, words, high, sub, marks) \
+    GRID_GROUP_##type = GRID_HEADER(sub) + 8 * GRID_BLOCK(words, high, marks),
+enum { GRID_TYPES(GROUP_BYTES) };
 
 #define FOR_FORMS(X)                                                           \
     X(Q4_0, FORM(Q4_0, 4, D, 32, 32, 256, 32, 8, 8, false, false))             \
@@ -168,13 +173,13 @@ AVX2_INLINE void gemm(form f, const linear_args *a)
     X(NVFP4, FORM(NVFP4, FP4, NVFP4, 64, 64, 256, 16, 12, 4, false, false))    \
     X(Q1_0, FORM(Q1_0, 1, D, 128, 32, 64, 32, 1, 8, false, false))             \
     X(Q2_0, FORM(Q2_0, 2, D, 64, 32, 128, 32, 1, 8, false, false))             \
-    X(IQ1_S, GRID(IQ1_S, 50, 32, 9, 4))                                        \
-    X(IQ1_M, GRID(IQ1_M, 56, 16, 9, 4))                                        \
-    X(IQ2_XXS, GRID(IQ2_XXS, 66, 32, 43, 1))                                   \
-    X(IQ2_XS, GRID(IQ2_XS, 74, 16, 43, 1))                                     \
-    X(IQ2_S, GRID(IQ2_S, 82, 16, 43, 1))                                       \
-    X(IQ3_XXS, GRID(IQ3_XXS, 98, 32, 62, 1))                                   \
-    X(IQ3_S, GRID(IQ3_S, 110, 32, 15, 4))
+    X(IQ1_S, GRID(IQ1_S, 32, 9, 4))                                            \
+    X(IQ1_M, GRID(IQ1_M, 16, 9, 4))                                            \
+    X(IQ2_XXS, GRID(IQ2_XXS, 32, 43, 1))                                       \
+    X(IQ2_XS, GRID(IQ2_XS, 16, 43, 1))                                         \
+    X(IQ2_S, GRID(IQ2_S, 16, 43, 1))                                           \
+    X(IQ3_XXS, GRID(IQ3_XXS, 32, 62, 1))                                       \
+    X(IQ3_S, GRID(IQ3_S, 32, 15, 4))
 
 #define DEFINE(type, form)                                             \
     static void gemv_##type(const linear_args *a) { gemv((form), a); } \

@@ -14,12 +14,10 @@ typedef struct weight_block {
     __m512 ws[2], nm[2]; /* [1] only with sub-blocks of 16, nm only with minima */
 } weight_block;
 
-/* Unpacks a block of a panel; codes: the compressed code book of the types that have one (x86_avx512_grid.c). */
-typedef void (*unpack_fn)(const uint8_t *panel, int64_t block, weight_block *w,
-                          const uint16_t *codes);
-#define AVX512_UNPACK(NAME)                                                                \
-    AVX512_INLINE void unpack_##NAME(const uint8_t *panel, int64_t block, weight_block *w, \
-                                     __attribute__((unused)) const uint16_t *codes)
+/* Unpacks a block of a panel. */
+typedef void (*unpack_fn)(const uint8_t *panel, int64_t block, weight_block *w);
+#define AVX512_UNPACK(NAME) \
+    AVX512_INLINE void unpack_##NAME(const uint8_t *panel, int64_t block, weight_block *w)
 
 /* What the arithmetic of a type needs; all are compile-time constants where they are used. */
 typedef enum block_kind { KIND_32 = 0, KIND_16 = 1, KIND_32_MIN = 2, KIND_16_MIN = 3 } block_kind;
@@ -61,8 +59,7 @@ AVX512_INLINE __m512i block_offset(const act *x, size_t row, int64_t b, int h, c
 
 /* One panel, nt tokens. Panels are read one after the other, as one stream: the hardware prefetches that best. */
 AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn unpack,
-                              const uint16_t *codes, const int shift, const block_kind kind,
-                              const int nt)
+                              const int shift, const block_kind kind, const int nt)
 {
     const act *x = a->x;
     const uint8_t *weights = a->panels + (size_t)panel * a->panel_bytes;
@@ -75,7 +72,7 @@ AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn u
         acc[t] = _mm512_setzero_ps();
     for (int64_t b = 0; b < n_blocks; b++) {
         weight_block w;
-        unpack(weights, b, &w, codes);
+        unpack(weights, b, &w);
 #pragma GCC unroll 4
         for (int t = 0; t < nt; t++) {
             const size_t token = (size_t)(a->token + t), row = token * x->b_stride;
@@ -103,13 +100,13 @@ AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn u
 
 /* n_tokens 1..GEMV_TOKENS of one panel. */
 AVX512_INLINE void gemv_one(const linear_args *a, int panel, const unpack_fn unpack,
-                            const uint16_t *codes, const int shift, const block_kind kind)
+                            const int shift, const block_kind kind)
 {
     switch (a->n_tokens) {
-    case 1: gemv_panel(a, panel, unpack, codes, shift, kind, 1); break;
-    case 2: gemv_panel(a, panel, unpack, codes, shift, kind, 2); break;
-    case 3: gemv_panel(a, panel, unpack, codes, shift, kind, 3); break;
-    default: gemv_panel(a, panel, unpack, codes, shift, kind, 4); break;
+    case 1: gemv_panel(a, panel, unpack, shift, kind, 1); break;
+    case 2: gemv_panel(a, panel, unpack, shift, kind, 2); break;
+    case 3: gemv_panel(a, panel, unpack, shift, kind, 3); break;
+    default: gemv_panel(a, panel, unpack, shift, kind, 4); break;
     }
 }
 
@@ -126,11 +123,10 @@ AVX512_INLINE void gemv_one(const linear_args *a, int panel, const unpack_fn unp
 #define RECORD_BYTES(kind) ((size_t)(512 + 64 * KIND_HALVES(kind) * (KIND_HAS_MIN(kind) ? 2 : 1)))
 
 AVX512_INLINE void block_expand(const uint8_t *panel, int64_t block, uint8_t *record,
-                                const unpack_fn unpack, const uint16_t *codes,
-                                const block_kind kind)
+                                const unpack_fn unpack, const block_kind kind)
 {
     weight_block w;
-    unpack(panel, block, &w, codes);
+    unpack(panel, block, &w);
 #pragma GCC unroll 8
     for (int s = 0; s < BLOCK_STEPS; s++)
         _mm512_store_si512(record + 64 * s, w.u[s]);
@@ -145,14 +141,12 @@ AVX512_INLINE void block_expand(const uint8_t *panel, int64_t block, uint8_t *re
 
 /* Expands blocks b0 .. b0 + n - 1 of np panels from `panels` on: record of block b, panel p at (b * np + p). */
 AVX512_INLINE void gemm_expand(const linear_args *a, const uint8_t *panels, int np, int64_t b0,
-                               int64_t n, const unpack_fn unpack, const uint16_t *codes,
-                               const block_kind kind)
+                               int64_t n, const unpack_fn unpack, const block_kind kind)
 {
     for (int p = 0; p < np; p++)
         for (int64_t b = 0; b < n; b++)
             block_expand(panels + (size_t)p * a->panel_bytes, b0 + b,
-                         a->scratch + (size_t)(b * np + p) * RECORD_BYTES(kind), unpack, codes,
-                         kind);
+                         a->scratch + (size_t)(b * np + p) * RECORD_BYTES(kind), unpack, kind);
 }
 
 /* Multiplies the expanded blocks b0 .. b0 + n - 1 of panels first .. first + np - 1 with all tokens; see x86_avx512_gemm.c. */
@@ -164,8 +158,8 @@ typedef struct gemm_part {
 } gemm_part;
 void avx512_gemm_part(const gemm_part *part, block_kind kind);
 
-AVX512_INLINE void gemm_any(const linear_args *a, const unpack_fn unpack, const uint16_t *codes,
-                            const int shift, const block_kind kind)
+AVX512_INLINE void gemm_any(const linear_args *a, const unpack_fn unpack, const int shift,
+                            const block_kind kind)
 {
     const int64_t n_blocks = a->k / ACT_BLOCK;
     const int64_t fit = (int64_t)(linear_scratch_bytes(a->k) / (GEMM_PANELS * RECORD_BYTES(kind)));
@@ -176,8 +170,7 @@ AVX512_INLINE void gemm_any(const linear_args *a, const unpack_fn unpack, const 
         const int np = a->n_panels - first < GEMM_PANELS ? a->n_panels - first : GEMM_PANELS;
         for (int64_t b0 = 0; b0 < n_blocks; b0 += most) {
             const int64_t n = n_blocks - b0 < most ? n_blocks - b0 : most;
-            gemm_expand(a, a->panels + (size_t)first * a->panel_bytes, np, b0, n, unpack, codes,
-                        kind);
+            gemm_expand(a, a->panels + (size_t)first * a->panel_bytes, np, b0, n, unpack, kind);
             gemm_part part = {a, first, np, b0, n, shift};
             avx512_gemm_part(&part, kind);
         }
@@ -203,26 +196,21 @@ AVX512_INLINE void gemm_few(const linear_args *a, const linear_fn gemv)
 
 /*
  * gemv_NAME and gemm_NAME; SHIFT: off = 1 << SHIFT, -1: no offset; FEW: up to so many tokens gemm works without expanding,
- * as far as that was measured to be faster. CODES: an expression, evaluated once per call.
+ * as far as that was measured to be faster.
  */
-#define AVX512_LINEAR_CODES(NAME, SHIFT, KIND, FEW, DECLARE, CODES) \
-    static void gemv_##NAME(const linear_args *a)                   \
-    {                                                               \
-        DECLARE                                                     \
-        const uint16_t *codes = CODES;                              \
-        for (int p = 0; p < a->n_panels; p++)                       \
-            gemv_one(a, p, unpack_##NAME, codes, SHIFT, KIND);      \
-    }                                                               \
-    static void gemm_##NAME(const linear_args *a)                   \
-    {                                                               \
-        if (a->n_tokens <= (FEW)) {                                 \
-            gemm_few(a, gemv_##NAME);                               \
-            return;                                                 \
-        }                                                           \
-        DECLARE                                                     \
-        gemm_any(a, unpack_##NAME, CODES, SHIFT, KIND);             \
+#define AVX512_LINEAR(NAME, SHIFT, KIND, FEW)           \
+    static void gemv_##NAME(const linear_args *a)       \
+    {                                                   \
+        for (int p = 0; p < a->n_panels; p++)           \
+            gemv_one(a, p, unpack_##NAME, SHIFT, KIND); \
+    }                                                   \
+    static void gemm_##NAME(const linear_args *a)       \
+    {                                                   \
+        if (a->n_tokens <= (FEW))                       \
+            gemm_few(a, gemv_##NAME);                   \
+        else                                            \
+            gemm_any(a, unpack_##NAME, SHIFT, KIND);    \
     }
-#define AVX512_LINEAR(NAME, SHIFT, KIND, FEW) AVX512_LINEAR_CODES(NAME, SHIFT, KIND, FEW, , NULL)
 
 #define AVX512_SET(TYPE, NAME)                                                   \
     do {                                                                         \

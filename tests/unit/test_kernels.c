@@ -72,7 +72,7 @@ static void rows_of_a_panel_decode_like_the_format(void **state)
     }
 }
 
-/* The types whose rows are kept as they are: the reading used by linear layers, too, gives the format's values. */
+/* The reading used by linear layers gives the format's values. */
 static void unpacked_blocks_are_the_formats_values(void **state)
 {
     (void)state;
@@ -119,7 +119,7 @@ static void panels_stay_within_their_size(void **state)
         int64_t k = 1024;
         uint64_t row_bytes;
         assert_true(format_row_bytes((dil_type)type, (uint64_t)k, &row_bytes));
-        assert_true((double)panel_bytes((dil_type)type, k) <= 1.04 * 16.0 * (double)row_bytes);
+        assert_true((double)panel_bytes((dil_type)type, k) <= 1.07 * 16.0 * (double)row_bytes);
     }
     assert_int_equal(panel_bytes(DIL_TYPE_Q4_K, 255), 0);
     assert_int_equal(panel_bytes(DIL_TYPE_Q4_0, 16), 0);
