@@ -1,113 +1,253 @@
-/* dil bench: llama-bench's shape, with the bytes that were really read. */
+/* dil bench: llama-bench's shape, with the bytes that were really read and the share of what the machine can do. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/os.h"
 #include "base/status.h"
+#include "cli/bench_print.h"
 #include "cli/cli.h"
-#include "evaluate/bench.h"
+#include "evaluate/peer.h"
+#include "evaluate/statistics.h"
 
-typedef enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON, BENCH_SQL } bench_format;
+#define MOST_TESTS 512
+#define LIMIT_SECONDS 0.25
 
-static bool find_format(const char *text, bench_format *out)
+typedef struct run_state {
+    const cli_options *o;
+    bench_format format;
+    bench_test tests[MOST_TESTS];
+    int n_tests, n_printed;
+    machine_limits limits; /* of limits.n_threads threads; all 0 with --no-limits */
+} run_state;
+
+static dil_status add_test(run_state *s, bench_test t, dil_error *err)
 {
-    static const char *const names[] = {"md", "csv", "json", "sql"};
-    for (int i = 0; i < 4; i++)
-        if (!text || str_equal_nocase(text, names[i])) {
-            *out = (bench_format)i;
-            return true;
+    if (s->n_tests == MOST_TESTS)
+        return DIL_FAIL(err, DIL_LIMIT, "bench: wanted at most %d tests, found more", MOST_TESTS);
+    if (t.n_prompt + t.n_gen > 0)
+        s->tests[s->n_tests++] = t;
+    return DIL_OK;
+}
+
+/* The list of an option, or its one value. */
+static cli_numbers values(const cli_numbers *list, int64_t scalar)
+{
+    cli_numbers one = {1, {scalar}};
+    return list->n ? *list : one;
+}
+
+static dil_status pair_test(const char *text, int32_t depth, bench_test *out, dil_error *err)
+{
+    int n = 0;
+    *out = (bench_test){.depth = depth};
+    if (sscanf(text, "%7d,%7d%n", &out->n_prompt, &out->n_gen, &n) != 2 || text[n] || out->n_prompt < 1 || out->n_gen < 1)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "-pg: wanted two numbers such as 512,128, found '%s'", text);
+    return DIL_OK;
+}
+
+static dil_status make_tests(run_state *s, dil_error *err)
+{
+    const cli_options *o = s->o;
+    cli_numbers depths = values(&o->depths, o->depth), prompts = values(&o->prompts, o->prompt_tokens);
+    cli_numbers gens = values(&o->gens, o->gen_tokens), parallels = values(&o->parallels, o->parallel);
+    for (int d = 0; d < depths.n; d++) {
+        int32_t depth = (int32_t)depths.v[d];
+        for (int i = 0; i < prompts.n; i++)
+            DIL_TRY(add_test(s, (bench_test){(int32_t)prompts.v[i], 0, depth, 1}, err));
+        for (int i = 0; i < gens.n; i++)
+            for (int j = 0; j < parallels.n; j++)
+                DIL_TRY(add_test(s, (bench_test){0, (int32_t)gens.v[i], depth, (int32_t)parallels.v[j]}, err));
+        for (int i = 0; i < o->n_pairs; i++) {
+            bench_test t;
+            DIL_TRY(pair_test(o->pairs[i], depth, &t, err));
+            DIL_TRY(add_test(s, t, err));
         }
-    return false;
-}
-
-static void test_name(const bench_test *t, char *out, size_t n)
-{
-    int used = snprintf(out, n, "%s%d", t->n_prompt ? "pp" : "tg", t->n_prompt ? t->n_prompt : t->n_gen);
-    if (t->depth && used > 0 && (size_t)used < n)
-        snprintf(out + used, n - (size_t)used, " @ d%d", t->depth);
-}
-
-/* "llama 134.5 M Q4_1": architecture, parameters, the type most weights have. */
-static void model_label(const model *m, char *out, size_t n)
-{
-    uint64_t bytes[DIL_TYPE_COUNT] = {0};
-    int most = 0;
-    for (uint64_t i = 0; i < gguf_n_tensors(m->file); i++) {
-        const gguf_tensor *t = gguf_tensor_at(m->file, i);
-        bytes[t->type] += t->size_bytes;
-        most = bytes[t->type] > bytes[most] ? (int)t->type : most;
     }
-    snprintf(out, n, "%.*s %s", STR_ARG(m->h.architecture), format_get((dil_type)most)->name);
+    if (s->n_tests == 0)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "bench: nothing to measure: -p and -n are both 0, and there is no -pg");
+    return DIL_OK;
 }
 
-static void print_head(bench_format f)
+/* Room for the largest test, and for the most sequences at once. */
+static void size_for(const run_state *s, engine_options *eo)
 {
-    if (f == BENCH_MD)
-        printf("| model | size | params | threads | cpu | test | t/s | median t/s | GB/s |\n| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |\n");
-    if (f == BENCH_CSV)
-        printf("model,model_size,model_n_params,n_threads,cpu,n_prompt,n_gen,n_depth,runs,avg_ts,stddev_ts,median_ts,bytes_per_token,gb_per_s\n");
-    if (f == BENCH_JSON)
-        printf("[\n");
-    if (f == BENCH_SQL)
-        printf("CREATE TABLE IF NOT EXISTS bench (model TEXT, model_size INTEGER, model_n_params INTEGER, n_threads INTEGER, cpu TEXT, "
-               "n_prompt INTEGER, n_gen INTEGER, n_depth INTEGER, runs INTEGER, avg_ts REAL, stddev_ts REAL, median_ts REAL, "
-               "bytes_per_token REAL, gb_per_s REAL);\n");
-}
-
-static void print_row(bench_format f, engine *e, const bench_result *r, bool first)
-{
-    const model *m = engine_model(e);
-    char label[96], test[64], size[32], quote = f == BENCH_SQL ? '\'' : '"';
-    double gb = r->bytes_per_token * r->median * 1e-9;
-    unsigned long long bytes = gguf_size_bytes(m->file), params = model_n_params(m);
-    model_label(m, label, sizeof label);
-    test_name(&r->test, test, sizeof test);
-    if (f == BENCH_MD) {
-        printf("| %s | %s | %.2f M | %d | %s | %s | %.2f +- %.2f | %.2f | %.1f |\n", label, str_bytes(bytes, size, sizeof size),
-               (double)params * 1e-6, engine_n_threads(e), engine_kernels(e)->name, test, r->mean, r->deviation, r->median, gb);
-    } else if (f == BENCH_JSON) {
-        printf("%s  {\"model\": \"%s\", \"model_size\": %llu, \"model_n_params\": %llu, \"n_threads\": %d, \"cpu\": \"%s\", \"n_prompt\": %d, "
-               "\"n_gen\": %d, \"n_depth\": %d, \"avg_ts\": %.4f, \"stddev_ts\": %.4f, \"median_ts\": %.4f, \"bytes_per_token\": %.0f, "
-               "\"gb_per_s\": %.3f, \"samples_s\": [", first ? "" : ",\n", label, bytes, params, engine_n_threads(e), engine_kernels(e)->name,
-               r->test.n_prompt, r->test.n_gen, r->test.depth, r->mean, r->deviation, r->median, r->bytes_per_token, gb);
-        for (int32_t i = 0; i < r->n_runs; i++)
-            printf("%s%.6f", i ? ", " : "", r->seconds[i]);
-        printf("]}");
-    } else {
-        printf("%s%c%s%c,%llu,%llu,%d,%c%s%c,%d,%d,%d,%d,%.4f,%.4f,%.4f,%.0f,%.3f%s\n", f == BENCH_SQL ? "INSERT INTO bench VALUES (" : "",
-               quote, label, quote, bytes, params, engine_n_threads(e), quote, engine_kernels(e)->name, quote, r->test.n_prompt, r->test.n_gen,
-               r->test.depth, r->n_runs, r->mean, r->deviation, r->median, r->bytes_per_token, gb, f == BENCH_SQL ? ");" : "");
+    int32_t parallel = 1;
+    int64_t context = s->o->context;
+    for (int i = 0; i < s->n_tests; i++) {
+        const bench_test *t = &s->tests[i];
+        int64_t need = (int64_t)t->depth + t->n_prompt + t->n_gen;
+        context = need > context ? need : context;
+        parallel = t->n_parallel > parallel ? t->n_parallel : parallel;
     }
-    fflush(stdout);
+    eo->context = (int32_t)(context < 1 << 26 ? context : 1 << 26);
+    eo->n_sessions = parallel;
+    eo->max_outputs = parallel > 8 ? parallel : 8;
+    eo->no_vocab = true;
 }
 
-static dil_status bench_model(const cli_options *o, const char *name, bench_format f, bool *first, dil_error *err)
+static dil_status measure_limits(run_state *s, engine *e, dil_error *err)
 {
-    cli_options own = *o;
-    engine *e = NULL;
+    machine *m;
+    team *t;
+    int n = engine_n_threads(e), cpus[TEAM_MAX];
+    if (s->o->no_limits || s->limits.n_threads == n)
+        return DIL_OK;
+    DIL_TRY(machine_topology(&m, NULL, err));
+    dil_status status = team_new(&t, n, err);
+    if (status == DIL_OK) {
+        if (machine_thread_cpus(m, cpus, n) == n)
+            team_pin(t, cpus, NULL);
+        status = machine_measure(&s->limits, m, engine_kernels(e), t, LIMIT_MEMORY | LIMIT_INT8 | LIMIT_BF16 | LIMIT_F32, LIMIT_SECONDS, err);
+        team_free(t);
+    }
+    machine_free(m);
+    return status;
+}
+
+static dil_status run_tests(run_state *s, engine *e, dil_error *err)
+{
     bench_result *r = mem_calloc(1, sizeof *r, MEM_MISC);
-    own.model = name;
-    engine_options eo = cli_engine_options(&own);
-    int64_t need = o->depth + (o->prompt_tokens > o->gen_tokens ? o->prompt_tokens : o->gen_tokens);
-    eo.context = (int32_t)(o->context > need ? o->context : need > 0 ? need : 1);
-    eo.no_vocab = true;
-    dil_status status = r ? cli_open(&e, &own, &eo, err) : DIL_FAIL(err, DIL_NO_MEMORY, "bench: no memory");
-    bench_test tests[2] = {{(int32_t)o->prompt_tokens, 0, (int32_t)o->depth}, {0, (int32_t)o->gen_tokens, (int32_t)o->depth}};
-    for (int i = 0; i < 2 && status == DIL_OK; i++) {
-        if (tests[i].n_prompt + tests[i].n_gen == 0)
-            continue;
-        status = bench_run(e, &tests[i], (int32_t)o->repeats, cli_progress, r, err);
+    dil_status status = r ? measure_limits(s, e, err) : DIL_FAIL(err, DIL_NO_MEMORY, "bench: no memory");
+    for (int i = 0; i < s->n_tests && status == DIL_OK; i++) {
+        status = bench_run(e, &s->tests[i], (int32_t)s->o->repeats, cli_progress, r, err);
         cli_progress_end();
-        if (status == DIL_OK)
-            print_row(f, e, r, *first);
-        *first = false;
-        if (status == DIL_OK && o->timing) {
+        if (status != DIL_OK)
+            break;
+        bench_print_row(s->format, e, r, &s->limits, s->n_printed++ == 0);
+        if (s->o->timing)
             cli_print_timing(e);
-            compute_times_reset(engine_compute(e));
-        }
     }
-    engine_close(e);
     mem_free(r);
+    return status;
+}
+
+/* ---- with a peer ---- */
+
+typedef struct series { int32_t n_ours, n_peer; double ours[BENCH_MAX_RUNS], peer[BENCH_MAX_RUNS]; } series;
+
+static dil_status run_peer(const run_state *s, series *all, dil_error *err)
+{
+    char *out, errors[2048];
+    int code;
+    peer_row rows[MOST_TESTS];
+    int32_t n;
+    DIL_TRY(os_capture(s->o->compare, (size_t)16 << 20, &out, errors, sizeof errors, &code, err));
+    for (size_t end = strlen(errors); end > 0 && errors[end - 1] == '\n'; end--)
+        errors[end - 1] = '\0';
+    dil_status status = code == 0 ? peer_parse(out, rows, MOST_TESTS, &n, err)
+                                  : DIL_FAIL(err, DIL_IO, "--compare: the command ended with exit code %d: %s", code, errors);
+    if (status == DIL_FORMAT)
+        status_prefix(err, "--compare: ");
+    mem_free(out);
+    for (int i = 0; i < s->n_tests && status == DIL_OK; i++)
+        for (int32_t j = 0; j < n; j++) {
+            const bench_test *t = &s->tests[i];
+            if (rows[j].n_prompt == t->n_prompt && rows[j].n_gen == t->n_gen && rows[j].depth == t->depth && t->n_parallel <= 1) {
+                all[i].peer[all[i].n_peer++] = rows[j].tokens_per_second;
+                break;
+            }
+        }
+    return status;
+}
+
+static dil_status run_ours(const run_state *s, engine *e, series *all, dil_error *err)
+{
+    for (int i = 0; i < s->n_tests; i++) {
+        bench *b;
+        double seconds;
+        DIL_TRY(bench_open(&b, e, &s->tests[i], err));
+        dil_status status = bench_once(b, &seconds, err);
+        bench_close(b);
+        if (status != DIL_OK)
+            return status;
+        all[i].ours[all[i].n_ours++] = bench_tokens(&s->tests[i]) / seconds;
+    }
+    return DIL_OK;
+}
+
+static void print_ratios(const run_state *s, series *all)
+{
+    printf("| test | ours t/s | peer t/s | median ratio | interval | rounds |\n| --- | ---: | ---: | ---: | --- | ---: |\n");
+    for (int i = 0; i < s->n_tests; i++) {
+        series *x = &all[i];
+        char name[96];
+        double ratios[BENCH_MAX_RUNS];
+        int32_t n = x->n_ours < x->n_peer ? x->n_ours : x->n_peer;
+        bench_test_name(&s->tests[i], name, sizeof name);
+        for (int32_t j = 0; j < n; j++)
+            ratios[j] = x->ours[j] / x->peer[j];
+        if (n == 0) {
+            printf("| %s | | not in the peer's output | | | 0 |\n", name);
+            continue;
+        }
+        median_interval ours = statistics_median(x->ours, n), peer = statistics_median(x->peer, n), ratio = statistics_median(ratios, n);
+        printf("| %s | %.2f | %.2f | %.3f | %.3f .. %.3f (%.1f %%) | %d |\n", name, ours.median, peer.median, ratio.median, ratio.low, ratio.high,
+               100.0 * ratio.coverage, n);
+    }
+}
+
+/* Rounds of ours and the peer's, either first in turn. */
+static dil_status compare(run_state *s, engine *e, dil_error *err)
+{
+    series *all = mem_calloc((size_t)s->n_tests, sizeof *all, MEM_MISC);
+    dil_status status = all ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "bench: no memory");
+    for (int64_t round = 0; round < s->o->repeats && status == DIL_OK; round++) {
+        if (round % 2)
+            status = run_peer(s, all, err);
+        if (status == DIL_OK)
+            status = run_ours(s, e, all, err);
+        if (round % 2 == 0 && status == DIL_OK)
+            status = run_peer(s, all, err);
+        if (status == DIL_OK && !cli_progress(NULL, "rounds", (uint64_t)round + 1, (uint64_t)s->o->repeats))
+            status = DIL_FAIL(err, DIL_CANCELLED, "bench: cancelled after %d of %d rounds", (int)round + 1, (int)s->o->repeats);
+    }
+    cli_progress_end();
+    if (all && (status == DIL_OK || status == DIL_CANCELLED || os_interrupted()))
+        print_ratios(s, all);
+    mem_free(all);
+    return status;
+}
+
+/* ---- every model in every configuration ---- */
+
+static dil_status bench_configuration(run_state *s, const cli_options *o, dil_error *err)
+{
+    engine *e = NULL;
+    engine_options eo = cli_engine_options(o);
+    size_for(s, &eo);
+    DIL_TRY(cli_open(&e, o, &eo, err));
+    dil_status status = o->compare ? compare(s, e, err) : run_tests(s, e, err);
+    engine_close(e);
+    return status;
+}
+
+static dil_status bench_model(run_state *s, const char *name, dil_error *err)
+{
+    cli_options own = *s->o;
+    cli_numbers t = values(&own.thread_counts, own.threads), ub = values(&own.micro_batches, own.micro_batch);
+    cli_numbers k = values(&own.types_k, (int64_t)own.type_k), v = values(&own.types_v, (int64_t)own.type_v);
+    own.model = name;
+    for (int i = 0; i < t.n * ub.n * k.n * v.n; i++) { /* the last of them changes first */
+        own.type_v = (dil_type)v.v[i % v.n];
+        own.type_k = (dil_type)k.v[i / v.n % k.n];
+        own.micro_batch = ub.v[i / (v.n * k.n) % ub.n];
+        own.threads = t.v[i / (v.n * k.n * ub.n)];
+        DIL_TRY(bench_configuration(s, &own, err));
+    }
+    return DIL_OK;
+}
+
+static dil_status bench_all(run_state *s, char *names, dil_error *err)
+{
+    DIL_TRY(make_tests(s, err));
+    if (!s->o->compare)
+        bench_print_head(s->format);
+    dil_status status = DIL_OK;
+    for (char *rest = names, *name; status == DIL_OK && (name = strsep(&rest, ","));)
+        status = bench_model(s, name, err);
+    if (!s->o->compare)
+        bench_print_end(s->format, &s->limits);
     return status;
 }
 
@@ -115,27 +255,32 @@ static int run(const cli_options *o, char **positional, int n_positional)
 {
     (void)positional, (void)n_positional;
     dil_error err = {0};
-    bench_format f;
     char names[4096];
-    bool first = true;
-    dil_status status = DIL_OK;
-    if (!o->model || strlen(o->model) >= sizeof names)
-        return cli_usage("bench: no model given; use -m MODEL[,MODEL]");
-    if (!find_format(o->output, &f))
-        return cli_usage("bench: -o: wanted md, csv, json or sql, found '%s'", o->output);
-    snprintf(names, sizeof names, "%s", o->model);
-    print_head(f);
-    for (char *rest = names, *name; status == DIL_OK && (name = strsep(&rest, ","));)
-        status = bench_model(o, name, f, &first, &err);
-    if (f == BENCH_JSON)
-        printf("\n]\n");
-    return status == DIL_OK ? CLI_OK : cli_fail(&err);
+    run_state *s = mem_calloc(1, sizeof *s, MEM_MISC);
+    if (!s)
+        return cli_usage("bench: no memory");
+    s->o = o;
+    int code = CLI_USAGE;
+    if (strlen(o->model) >= sizeof names)
+        (void)cli_usage("bench: -m: wanted less than %zu bytes, found %zu", sizeof names, strlen(o->model));
+    else if (!bench_find_format(o->output, &s->format))
+        (void)cli_usage("bench: -o: wanted md, csv, json, jsonl or sql, found '%s'", o->output);
+    else {
+        memcpy(names, o->model, strlen(o->model) + 1);
+        code = bench_all(s, names, &err) == DIL_OK ? CLI_OK : cli_fail(&err);
+    }
+    mem_free(s);
+    return code;
 }
 
-static const char *const options[] = {"model", "n-prompt", "n-gen", "depth", "repetitions", "threads", "ctx-size", "batch-size", "ubatch-size",
-                                      "cache-type-k", "cache-type-v", "cpu", "memory", "no-pack-cache", "exact", "output", "timing", "quiet", NULL};
+static const char *const options[] = {"model", "n-prompt", "n-gen", "prompt-gen", "depth", "parallel", "repetitions", "threads", "ctx-size",
+                                      "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "cpu", "memory", "no-pack-cache", "exact",
+                                      "output", "compare", "no-limits", "timing", "quiet", NULL};
 
 const cli_command command_bench = {
-    .name = "bench", .usage = "bench -m MODEL[,MODEL] [-p 512] [-n 128] [-d DEPTH] [-t T] [-r 5] [-o md|csv|json|sql]",
-    .summary = "Measures prompt processing and generation, as llama-bench does.",
-    .example = "dil bench -m smollm2 -p 512 -n 128 -r 5", .options = options, .run = run};
+    .name = "bench", .usage = "bench -m MODEL[,MODEL] [-p 512] [-n 128] [-pg P,N] [-d DEPTH] [-npl B] [-t T] [-r 5] [-o FORMAT] [--compare COMMAND]",
+    .summary = "Measures prompt processing and generation, as llama-bench does.\n\n-p, -n, -d, -npl, -t, -ub, -ctk and -ctv take lists (1,2,4) and "
+               "ranges (0-64+16, 1-16*2).\nof read: share of the reading speed measured in the same run; of peak: share of what the integer "
+               "units\n(F32, F16, BF16 weights: the f32 or bf16 units) could do.",
+    .example = "dil bench -m smollm2 -p 512 -n 128 -d 0,4096 -npl 1,8\n  dil bench -m a.gguf -p 512 -n 128 --compare 'llama-bench -m a.gguf -p 512 -n 128 -r 1 -o json'",
+    .options = options, .run = run, .lists = true};

@@ -62,10 +62,14 @@ static const option_row table[] = {
     {"base", NULL, "FILE", OPTION_TEXT, AT(base), 0, 0, "log-probabilities to compare with"},
     {"exact", NULL, NULL, OPTION_FLAG, AT(exact), 0, 0, "f32 activations: the yardstick for their rounding (slow)"},
     {"tokens", NULL, "IDS", OPTION_TEXT, AT(tokens), 0, 0, "token ids, separated by commas"},
-    {"output", "o", "OUT", OPTION_TEXT, AT(output), 0, 0, "where to write, or the output format (md, csv, json, sql)"},
+    {"output", "o", "OUT", OPTION_TEXT, AT(output), 0, 0, "where to write, or the output format (md, csv, json, jsonl, sql)"},
     {"n-prompt", "p", "N", OPTION_INT, AT(prompt_tokens), 0, 1e6, "bench: tokens of the prompt test"},
     {"n-gen", "n", "N", OPTION_INT, AT(gen_tokens), 0, 1e6, "bench: tokens of the generation test"},
     {"depth", "d", "N", OPTION_INT, AT(depth), 0, 1e7, "bench: tokens already in the context"},
+    {"prompt-gen", "pg", "P,N", OPTION_LIST, AT(pairs), 0, 0, "bench: a prompt of P tokens and N generated ones, timed together (repeatable)"},
+    {"parallel", "npl", "N", OPTION_INT, AT(parallel), 1, 256, "bench: sequences that generate at once"},
+    {"compare", NULL, "COMMAND", OPTION_TEXT, AT(compare), 0, 0, "bench: run this llama-bench command in turns with ours, print ratios"},
+    {"no-limits", NULL, NULL, OPTION_FLAG, AT(no_limits), 0, 0, "bench: do not measure what the machine can do at most"},
     {"repetitions", "r", "N", OPTION_INT, AT(repeats), 1, 1000, "bench: runs per test"},
     {"type", NULL, "TYPE", OPTION_TEXT, AT(type), 0, 0, "type of the matrices: F32, F16, BF16, Q8_0, Q6_K, Q4_K, ..."},
     {"dry-run", NULL, NULL, OPTION_FLAG, AT(dry_run), 0, 0, "say what would be written, write nothing"},
@@ -91,7 +95,7 @@ static cli_options defaults(void)
         .repeat_last_n = s.penalty_last_n, .dry_base = (double)s.dry_base, .dry_allowed_length = s.dry_allowed_length,
         .dry_last_n = s.dry_last_n, .xtc_threshold = (double)s.xtc_threshold, .mirostat_tau = (double)s.mirostat_tau,
         .mirostat_eta = (double)s.mirostat_eta, .type_k = DIL_TYPE_F16, .type_v = DIL_TYPE_F16, .prompt_tokens = 512,
-        .gen_tokens = 128, .repeats = 5, .batch = 512};
+        .gen_tokens = 128, .repeats = 5, .batch = 512, .parallel = 1};
 }
 
 static bool bad_value(const option_row *row, const char *wanted, const char *found)
@@ -122,8 +126,8 @@ static bool store_number(cli_options *o, const option_row *row, const char *text
 
 static bool store_list(cli_options *o, const option_row *row, const char *text)
 {
-    const char **list = row->offset == AT(stops) ? o->stops : o->biases;
-    int *n = row->offset == AT(stops) ? &o->n_stops : &o->n_biases;
+    const char **list = row->offset == AT(stops) ? o->stops : row->offset == AT(pairs) ? o->pairs : o->biases;
+    int *n = row->offset == AT(stops) ? &o->n_stops : row->offset == AT(pairs) ? &o->n_pairs : &o->n_biases;
     if (*n == CLI_MAX_LIST)
         return bad_value(row, "at most 64 of them", text);
     list[(*n)++] = text;
@@ -156,6 +160,70 @@ static bool store(cli_options *o, const option_row *row, const char *text)
     }
 }
 
+/* Where the values of an option go in commands that take lists. */
+static cli_numbers *numbers_of(cli_options *o, const option_row *row)
+{
+    const struct { size_t scalar; cli_numbers *list; } places[] = {
+        {AT(prompt_tokens), &o->prompts}, {AT(gen_tokens), &o->gens}, {AT(depth), &o->depths}, {AT(threads), &o->thread_counts},
+        {AT(micro_batch), &o->micro_batches}, {AT(parallel), &o->parallels}, {AT(type_k), &o->types_k}, {AT(type_v), &o->types_v}};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (places[i].scalar == row->offset)
+            return places[i].list;
+    return NULL;
+}
+
+/* Adds the value text names; "A-B", "A-B+S" and "A-B*F" name several. */
+static bool store_values(cli_options *o, const option_row *row, cli_numbers *list, char *text)
+{
+    char *to = row->kind == OPTION_INT ? strchr(text + 1, '-') : NULL, *step = to ? strpbrk(to, "+*") : NULL;
+    int64_t last = 0, by = 1;
+    char how = step ? *step : '+';
+    if (step) {
+        *step = '\0';
+        if (!str_to_i64(step + 1, &by) || by < (how == '*' ? 2 : 1))
+            return bad_value(row, "a step such as +16 or *2", step + 1);
+    }
+    if (to) {
+        *to = '\0';
+        if (!store(o, row, to + 1))
+            return false;
+        (void)str_to_i64(to + 1, &last);
+    }
+    if (!store(o, row, text))
+        return false;
+    const void *at = (const char *)o + row->offset;
+    int64_t value = row->kind == OPTION_KV_TYPE ? (int64_t)*(const dil_type *)at : *(const int64_t *)at;
+    if (to && how == '*' && value == 0)
+        return bad_value(row, "a range with * that does not start at 0", text);
+    do {
+        if (list->n == CLI_MAX_LIST)
+            return bad_value(row, "at most 64 values", text);
+        list->v[list->n++] = value;
+        value = how == '*' ? value * by : value + by;
+    } while (to && value <= last);
+    return true;
+}
+
+static bool store_numbers(cli_options *o, const option_row *row, cli_numbers *list, const char *text)
+{
+    char copy[1024];
+    if (strlen(text) >= sizeof copy)
+        return bad_value(row, "a shorter list", text);
+    memcpy(copy, text, strlen(text) + 1);
+    list->n = 0;
+    for (char *rest = copy, *word; (word = strsep(&rest, ","));)
+        if (!store_values(o, row, list, word))
+            return false;
+    return true;
+}
+
+/* For a command that takes lists, the options that may hold one do. */
+static bool store_for(cli_options *o, const cli_command *c, const option_row *row, const char *text)
+{
+    cli_numbers *list = c->lists ? numbers_of(o, row) : NULL;
+    return list ? store_numbers(o, row, list, text) : store(o, row, text);
+}
+
 bool options_set(cli_options *o, const char *name, const char *text)
 {
     const option_row *row = option_find(name);
@@ -163,7 +231,7 @@ bool options_set(cli_options *o, const char *name, const char *text)
 }
 
 /* DIL_ARG_CTX_SIZE=2048 is --ctx-size 2048, under what the command line says. */
-static bool store_environment(cli_options *o, const option_row *row)
+static bool store_environment(cli_options *o, const cli_command *c, const option_row *row)
 {
     char name[64] = "DIL_ARG_";
     size_t n = strlen(name);
@@ -171,7 +239,7 @@ static bool store_environment(cli_options *o, const option_row *row)
         name[n++] = (char)(*p == '-' ? '_' : *p >= 'a' && *p <= 'z' ? *p - 32 : *p);
     name[n] = '\0';
     const char *value = os_env(name);
-    return !value || store(o, row, value);
+    return !value || store_for(o, c, row, value);
 }
 
 #define MAX_LONG 160
@@ -188,7 +256,7 @@ static int build_long(const cli_command *c, struct option *out, cli_options *o, 
         out[n++] = (struct option){row->name, has_arg, NULL, (int)(row - table)};
         if (row->alias)
             out[n++] = (struct option){row->alias, has_arg, NULL, (int)(row - table)};
-        *good = *good && store_environment(o, row);
+        *good = *good && store_environment(o, c, row);
     }
     out[n++] = (struct option){"help", no_argument, NULL, N_ROWS - 1};
     out[n++] = (struct option){"h", no_argument, NULL, N_ROWS - 1};
@@ -214,7 +282,7 @@ bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv
             fprintf(stderr, "dil %s: option '%s': unknown, ambiguous or without its argument; see dil %s --help\n", c->name, what, c->name);
             return false;
         }
-        good = store(out, &table[val], optarg);
+        good = store_for(out, c, &table[val], optarg);
     }
     if (!good || out->help)
         return good;

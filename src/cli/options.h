@@ -10,19 +10,24 @@
 
 #define CLI_MAX_LIST 64
 
+/* The values of an option that takes several, as bench's do: "1,2,4" or a range "1-4", "0-64+16", "1-16*2". n 0: not given. */
+typedef struct cli_numbers { int n; int64_t v[CLI_MAX_LIST]; } cli_numbers;
+
 /* Every value an option can set; commands read what they listed. */
 typedef struct cli_options {
-    const char *model, *prompt, *file, *system, *cpu, *output, *base, *type, *tokens, *save_base, *sha256;
+    const char *model, *prompt, *file, *system, *cpu, *output, *base, *type, *tokens, *save_base, *sha256, *compare;
     int64_t n_predict, context, threads, batch, micro_batch, seed, top_k, repeat_last_n, dry_allowed_length, dry_last_n, mirostat,
-        chunks, tasks, prompt_tokens, gen_tokens, depth, repeats;
+        chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel;
     double temperature, top_p, min_p, typical_p, repeat_penalty, presence_penalty, frequency_penalty, dry_multiplier, dry_base,
         xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta;
     uint64_t memory_bytes;
     dil_type type_k, type_v;
-    bool json, no_template, no_special, no_pack_cache, timing, help, tensors, quiet, exact, ignore_eos, dry_run;
+    bool json, no_template, no_special, no_pack_cache, timing, help, tensors, quiet, exact, ignore_eos, dry_run, no_limits;
     const char *stops[CLI_MAX_LIST];
     const char *biases[CLI_MAX_LIST];
-    int n_stops, n_biases;
+    const char *pairs[CLI_MAX_LIST];
+    int n_stops, n_biases, n_pairs;
+    cli_numbers prompts, gens, depths, thread_counts, micro_batches, parallels, types_k, types_v; /* commands with lists only */
 } cli_options;
 
 typedef enum option_kind { OPTION_FLAG, OPTION_INT, OPTION_FLOAT, OPTION_TEXT, OPTION_LIST, OPTION_BYTES, OPTION_KV_TYPE } option_kind;
@@ -43,6 +48,7 @@ typedef struct cli_command {
     const char *name, *usage, *summary, *example;
     const char *const *options;  /* names from the table, NULL-terminated */
     int least_positional, most_positional; /* most -1: any */
+    bool lists;                  /* some numbers may be lists */
     int (*run)(const cli_options *o, char **positional, int n_positional);
 } cli_command;
 

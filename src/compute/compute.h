@@ -47,5 +47,7 @@ const float *compute_logits(const compute *c, int32_t i);
 const uint64_t *compute_times(const compute *c); /* [STEP_KINDS] */
 void compute_times_reset(compute *c);
 uint64_t compute_weight_bytes(const model *m);
+/* Multiply-adds of the layers' matrices for one token, by type of weight (the head, needed for few tokens, is left out). */
+void compute_macs(const model *m, uint64_t macs[DIL_TYPE_COUNT]);
 
 #endif

@@ -133,6 +133,17 @@ uint64_t compute_weight_bytes(const model *m)
     return bytes + m->head.panel_bytes * (uint64_t)m->head.n_panels;
 }
 
+void compute_macs(const model *m, uint64_t macs[DIL_TYPE_COUNT])
+{
+    memset(macs, 0, DIL_TYPE_COUNT * sizeof *macs);
+    for (uint32_t i = 0; i < m->h.n_layer; i++) {
+        const layer *l = &m->layers[i];
+        const weight *w[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+        for (size_t j = 0; j < sizeof w / sizeof w[0]; j++)
+            macs[w[j]->type] += (uint64_t)w[j]->rows * w[j]->cols;
+    }
+}
+
 static step *add_step(compute *c, step s)
 {
     c->steps[c->n_steps] = s;

@@ -171,3 +171,6 @@ int32_t engine_micro_batch(const engine *e) { return e->options.micro_batch; }
 int32_t engine_max_outputs(const engine *e) { return e->options.max_outputs; }
 int32_t engine_n_vocab(const engine *e) { return (int32_t)e->m->h.n_vocab; }
 size_t engine_kv_bytes(const engine *e) { return kv_pool_bytes(e->pool); }
+size_t engine_kv_bytes_per_token(const engine *e) { return kv_bytes_per_page(&e->m->h, e->options.type_k, e->options.type_v) / KV_PAGE; }
+dil_type engine_type_k(const engine *e) { return e->options.type_k; }
+dil_type engine_type_v(const engine *e) { return e->options.type_v; }

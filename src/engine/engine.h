@@ -53,7 +53,10 @@ int32_t engine_n_threads(const engine *e);
 int32_t engine_micro_batch(const engine *e);
 int32_t engine_max_outputs(const engine *e);
 int32_t engine_n_vocab(const engine *e);
+dil_type engine_type_k(const engine *e);
+dil_type engine_type_v(const engine *e);
 size_t engine_kv_bytes(const engine *e);
+size_t engine_kv_bytes_per_token(const engine *e); /* over all layers */
 
 /* [owned: free with session_free] */
 DIL_MUST_CHECK dil_status session_new(session **out, engine *e, dil_error *err);

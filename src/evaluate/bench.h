@@ -3,20 +3,42 @@
 #define EVALUATE_BENCH_H
 
 #include "engine/engine.h"
+#include "machine/limits.h"
 
 #define BENCH_MAX_RUNS 1000
+#define BENCH_MAX_TOKENS 10000000
 
-typedef struct bench_test { int32_t n_prompt, n_gen, depth; } bench_test; /* one of n_prompt, n_gen is 0 */
+/* n_prompt tokens in passes of a micro-batch, then n_gen tokens one by one, both after depth tokens. n_parallel sequences
+ * generate at once (0: 1); only one may have a prompt. */
+typedef struct bench_test { int32_t n_prompt, n_gen, depth, n_parallel; } bench_test;
 
 typedef struct bench_result {
     bench_test test;
     int32_t n_runs;
     double seconds[BENCH_MAX_RUNS];
-    double mean, deviation, median; /* tokens per second */
-    double bytes_per_token;         /* weights and KV read per generated token; per prompt token: weights / micro-batch */
+    double mean, deviation, median; /* tokens per second, of all sequences together */
+    double bytes_per_token;         /* weights and KV read per token */
+    double macs_per_token;          /* multiply-adds of the linear layers */
 } bench_result;
 
-/* Needs an engine whose context holds depth + n_prompt + n_gen. progress (may be NULL) is asked between passes. */
+/* A test under way: sessions that hold its depth. */
+typedef struct bench bench;
+
+/* Reads the depth in and warms up. Needs an engine whose context holds depth + n_prompt + n_gen, and n_parallel sessions.
+ * [owned: free with bench_close, before the engine] */
+DIL_MUST_CHECK dil_status bench_open(bench **out, engine *e, const bench_test *test, dil_error *err);
+DIL_MUST_CHECK dil_status bench_once(bench *b, double *seconds, dil_error *err); /* one run */
+void bench_close(bench *b);
+
+/* Tokens a run makes, for t/s. */
+double bench_tokens(const bench_test *t);
+
+/* All of it: n_runs runs. progress (may be NULL) is asked between them. */
 DIL_MUST_CHECK dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, dil_progress_fn progress, bench_result *out, dil_error *err);
+
+/* Seconds per token if nothing but the multiply-adds of the linear layers took time, and if nothing but reading did: the
+ * integer units for quantized weights, the better of bf16 and f32 for F16 and BF16, f32 for F32. 0: not measured. */
+double bench_compute_seconds(engine *e, const bench_result *r, const machine_limits *l);
+double bench_memory_seconds(const bench_result *r, const machine_limits *l);
 
 #endif

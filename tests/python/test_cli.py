@@ -108,6 +108,42 @@ def test_pull_address(room):
     want(json.loads(dil("list", "--json", env=home)[0]) == [], "rm")
 
 
+def test_bench(room):
+    """Every format, lists and ranges, parallel sequences, refusals, and a comparison with a command that prints a table."""
+    model = room("llama.gguf")
+    quick = ("-m", model, "-r", "2", "-q", "--no-limits")
+    rows = json.loads(dil("bench", *quick, "-p", "4-16*2", "-n", "3", "-d", "0,5", "-npl", "1,3", "-pg", "6,2", "-t", "1,2", "-o", "json")[0])
+    found = [(r["n_threads"], r["n_prompt"], r["n_gen"], r["n_depth"], r["n_parallel"]) for r in rows]
+    wanted = [(t, p, n, d, b) for t in (1, 2) for d in (0, 5)
+              for p, n, b in ((4, 0, 1), (8, 0, 1), (16, 0, 1), (0, 3, 1), (0, 3, 3), (6, 2, 1))]
+    want(found == wanted, f"bench: tests {found}")
+    for r in rows:
+        want(r["median_ts"] > 0 and len(r["samples_s"]) == 2 and r["share_of_read"] == 0, f"bench: {r}")
+    one, three = rows[3], rows[4]
+    want(one["bytes_per_token"] > 2 * three["bytes_per_token"], "bench: several sequences share the weights they read")
+    lines = dil("bench", *quick, "-p", "4", "-n", "0", "-ctk", "f16,q8_0", "-ctv", "f32", "-o", "jsonl")[0].splitlines()
+    want([(json.loads(x)["type_k"], json.loads(x)["type_v"]) for x in lines] == [("F16", "F32"), ("Q8_0", "F32")], str(lines))
+    csv = dil("bench", *quick, "-p", "4", "-n", "2", "-o", "csv")[0].splitlines()
+    want(len(csv) == 3 and all(len(x.split(",")) == len(csv[0].split(",")) for x in csv) and "avg_ts" in csv[0], str(csv))
+    sql = dil("bench", *quick, "-p", "4", "-n", "2", "-o", "sql")[0]
+    want(sql.startswith("CREATE TABLE") and sql.count("INSERT INTO bench") == 2, sql)
+    out, _ = dil("bench", "-m", model, "-p", "4", "-n", "2", "-r", "1", "-q", "-t", "1")
+    want("| pp4 |" in out and "| tg2 |" in out and re.search(r"reading [\d.]+ GB/s; \d+ Gmac/s in int8", out), out)
+    want(len(re.findall(r"\| \d+ % \|", out)) >= 2, out)
+    for bad, text in ((("-p", "0", "-n", "0"), "nothing to measure"), (("-pg", "5"), "two numbers"), (("-p", "x"), "whole number"),
+                      (("-p", "1-9+0"), "a step"), (("-npl", "0"), "--parallel"), (("-o", "xml"), "jsonl")):
+        done = subprocess.run([BINARY, "bench", *quick, *bad], capture_output=True, text=True, timeout=60)
+        want(done.returncode in (1, 2) and text in done.stderr, f"bench {bad}: {done.returncode} {done.stderr}")
+    table = "echo '| model | test | t/s |'; echo '| --- | --- | ---: |'; echo '| x | pp4 | 0.50 ± 0.01 |'; echo '| x | tg2 @ d5 | 1.0 |'"
+    out, _ = dil("bench", *quick, "-p", "4", "-n", "2", "--compare", table)
+    want(re.search(r"\| pp4 \| [\d.]+ \| 0\.50 \| [\d.]+ \| [\d.]+ \.\. [\d.]+ \(50\.0 %\) \| 2 \|", out), out)
+    want("| tg2 | | not in the peer's output | | | 0 |" in out, out)
+    _, err = dil("bench", *quick, "-p", "4", "--compare", "echo no model >&2; exit 7", code=1)
+    want("exit code 7: no model" in err, err)
+    _, err = dil("bench", *quick, "-p", "4", "--compare", "echo hello", code=1)
+    want("wanted llama-bench's output" in err and "hello" in err, err)
+
+
 def test_show(room):
     path = room("llama.gguf")
     out, _ = dil("show", path, "--tensors")

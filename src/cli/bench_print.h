@@ -1,0 +1,17 @@
+/* How dil bench shows a result: one row in the format of llama-bench, and what the machine can do at most. */
+#ifndef CLI_BENCH_PRINT_H
+#define CLI_BENCH_PRINT_H
+
+#include "evaluate/bench.h"
+
+typedef enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON, BENCH_JSONL, BENCH_SQL } bench_format;
+
+/* "md", "csv", ...; NULL: md. */
+bool bench_find_format(const char *text, bench_format *out);
+
+void bench_test_name(const bench_test *t, char *out, size_t n);
+void bench_print_head(bench_format f);
+void bench_print_row(bench_format f, engine *e, const bench_result *r, const machine_limits *l, bool first);
+void bench_print_end(bench_format f, const machine_limits *l);
+
+#endif

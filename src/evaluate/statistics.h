@@ -1,0 +1,14 @@
+/* The few statistics a comparison of speeds needs. */
+#ifndef EVALUATE_STATISTICS_H
+#define EVALUATE_STATISTICS_H
+
+#include <stdint.h>
+
+/* A median with an interval from order statistics: no assumption on the distribution. coverage is the probability that the
+ * interval holds the true median: at least 0.95 where n >= 6 values allow it, 1 - 2^(1-n) (all of them) below that. */
+typedef struct median_interval { double median, low, high, coverage; } median_interval;
+
+/* Sorts values. n >= 1. */
+median_interval statistics_median(double *values, int32_t n);
+
+#endif
