@@ -57,7 +57,9 @@ AVX512_INLINE __m512i block_offset(const act *x, size_t row, int64_t b, int h, c
     return avx512_shift_left32(_mm512_set1_epi32(sum), shift);
 }
 
-/* One panel, nt tokens. Panels are read one after the other, as one stream: the hardware prefetches that best. */
+#define FEW_TOKENS 8 /* tokens that meet a block while it is unpacked in registers */
+
+/* One panel, nt <= FEW_TOKENS tokens. Panels are read one after the other, as one stream: the hardware prefetches that best. */
 AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn unpack,
                               const int shift, const block_kind kind, const int nt)
 {
@@ -65,15 +67,15 @@ AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn u
     const uint8_t *weights = a->panels + (size_t)panel * a->panel_bytes;
     const int64_t n_blocks = a->k / ACT_BLOCK;
     const int halves = KIND_HALVES(kind), steps = BLOCK_STEPS / halves;
-    __m512 acc[GEMV_TOKENS];
+    __m512 acc[FEW_TOKENS];
 
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int t = 0; t < nt; t++)
         acc[t] = _mm512_setzero_ps();
     for (int64_t b = 0; b < n_blocks; b++) {
         weight_block w;
         unpack(weights, b, &w);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int t = 0; t < nt; t++) {
             const size_t token = (size_t)(a->token + t), row = token * x->b_stride;
             const int8_t *q = x->q + token * x->q_stride + 32 * b;
@@ -93,7 +95,7 @@ AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn u
                           kind);
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int t = 0; t < nt; t++)
         _mm512_storeu_ps(a->y + (size_t)t * a->y_stride + (size_t)panel * PANEL_ROWS, acc[t]);
 }
@@ -177,19 +179,32 @@ AVX512_INLINE void gemm_any(const linear_args *a, const unpack_fn unpack, const 
     }
 }
 
-/* A few tokens: every panel meets them GEMV_TOKENS at a time while it lies in the cache. */
-AVX512_INLINE void gemm_few(const linear_args *a, const linear_fn gemv)
+/* 1..FEW_TOKENS tokens of one panel. */
+AVX512_INLINE void gemv_more(const linear_args *a, int panel, const unpack_fn unpack,
+                             const int shift, const block_kind kind)
 {
+    switch (a->n_tokens) {
+    case 5: gemv_panel(a, panel, unpack, shift, kind, 5); break;
+    case 6: gemv_panel(a, panel, unpack, shift, kind, 6); break;
+    case 7: gemv_panel(a, panel, unpack, shift, kind, 7); break;
+    case 8: gemv_panel(a, panel, unpack, shift, kind, 8); break;
+    default: gemv_one(a, panel, unpack, shift, kind); break;
+    }
+}
+
+/* A few tokens: every panel meets them in even parts of at most FEW_TOKENS while it lies in the cache. */
+AVX512_INLINE void gemm_few(const linear_args *a, const unpack_fn unpack, const int shift,
+                            const block_kind kind)
+{
+    const int parts = (a->n_tokens + FEW_TOKENS - 1) / FEW_TOKENS;
     for (int p = 0; p < a->n_panels; p++) {
         linear_args part = *a;
-        part.panels += (size_t)p * a->panel_bytes;
-        part.n_panels = 1;
-        part.y += (size_t)p * PANEL_ROWS;
-        for (int t = 0; t < a->n_tokens; t += GEMV_TOKENS) {
-            part.n_tokens = a->n_tokens - t < GEMV_TOKENS ? a->n_tokens - t : GEMV_TOKENS;
-            gemv(&part);
-            part.token += GEMV_TOKENS;
-            part.y += GEMV_TOKENS * a->y_stride;
+        int done = 0;
+        for (int i = 0; i < parts; i++, done += part.n_tokens) {
+            part.token = a->token + done;
+            part.y = a->y + (size_t)done * a->y_stride;
+            part.n_tokens = (a->n_tokens - done + parts - i - 1) / (parts - i);
+            gemv_more(&part, p, unpack, shift, kind);
         }
     }
 }
@@ -207,7 +222,7 @@ AVX512_INLINE void gemm_few(const linear_args *a, const linear_fn gemv)
     static void gemm_##NAME(const linear_args *a)       \
     {                                                   \
         if (a->n_tokens <= (FEW))                       \
-            gemm_few(a, gemv_##NAME);                   \
+            gemm_few(a, unpack_##NAME, SHIFT, KIND);    \
         else                                            \
             gemm_any(a, unpack_##NAME, SHIFT, KIND);    \
     }

@@ -68,10 +68,10 @@ AVX512_UNPACK(nvfp4)
     block_look_up(value_table(fp4_values), w->u);
 }
 
-AVX512_LINEAR(iq4_nl, 7, KIND_32, 4)
-AVX512_LINEAR(iq4_xs, 7, KIND_32, 4)
-AVX512_LINEAR(mxfp4, 7, KIND_32, 4)
-AVX512_LINEAR(nvfp4, 7, KIND_16, 4)
+AVX512_LINEAR(iq4_nl, 7, KIND_32, 32)
+AVX512_LINEAR(iq4_xs, 7, KIND_32, 16)
+AVX512_LINEAR(mxfp4, 7, KIND_32, 16)
+AVX512_LINEAR(nvfp4, 7, KIND_16, 16)
 
 /* ---- one and two bits ---- */
 
@@ -102,9 +102,9 @@ AVX512_UNPACK(q1_0)
         w->u[s] = _mm512_and_si512(avx512_shift_right16(bits, s - 1), two);
 }
 
-AVX512_LINEAR(tq, 0, KIND_32, 16)
-AVX512_LINEAR(q2_0, 0, KIND_32, 16)
-AVX512_LINEAR(q1_0, 0, KIND_32, 16)
+AVX512_LINEAR(tq, 0, KIND_32, 32)
+AVX512_LINEAR(q2_0, 0, KIND_32, 32)
+AVX512_LINEAR(q1_0, 0, KIND_32, 32)
 
 void avx512_add_small(kernels *k)
 {
