@@ -157,7 +157,7 @@ static void item_store(compute *c, const attn_item *it, const worker_scratch *ws
         for (uint32_t d = 0; d < h->head_dim; d++)
             out[d] = total[d] * inverse;
         if (r % it->n_heads == it->n_heads - 1 && first % ACT_BLOCK == 0 && width % ACT_BLOCK == 0)
-            act_quantize(c, &c->attn, it->out_row[r], first, width);
+            act_quantize(c, &c->attn, it->out_row[r], 1, first, width);
     }
 }
 
@@ -195,5 +195,5 @@ void step_attn_quantize(compute *c, const step *s, int worker)
     (void)worker;
     int64_t width = (int64_t)c->h->n_head * c->h->head_dim;
     for (uint32_t t; (t = team_claim(c->workers)) < (uint32_t)step_rows(c, s);)
-        act_quantize(c, &c->attn, (int32_t)t, 0, width);
+        act_quantize(c, &c->attn, (int32_t)t, 1, 0, width);
 }

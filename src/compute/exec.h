@@ -103,8 +103,11 @@ void step_gate_up(compute *c, const step *s, int worker);
 void step_down(compute *c, const step *s, int worker);
 void step_head(compute *c, const step *s, int worker);
 
-/* Quantizes columns [from, from + n) of a row; from is a multiple of ACT_BLOCK. */
-void act_quantize(const compute *c, act_buffer *a, int32_t row, int64_t from, int64_t n);
+/* Quantizes columns [from, from + n) of some rows; from is a multiple of ACT_BLOCK. */
+void act_quantize(const compute *c, act_buffer *a, int32_t row, int32_t n_rows, int64_t from, int64_t n);
+/* The same with values that lie elsewhere: f[n_rows][f_stride]. */
+void act_quantize_from(const compute *c, act_buffer *a, const float *f, size_t f_stride, int32_t row, int32_t n_rows, int64_t from,
+                       int64_t n);
 /* Work items of attention over n tokens. */
 uint32_t attention_items(const compute *c, int32_t n_tokens);
 void rope_prepare(compute *c);

@@ -8,6 +8,8 @@
 
 static bool is_float_type(dil_type t) { return t == DIL_TYPE_F32 || t == DIL_TYPE_F16 || t == DIL_TYPE_BF16; }
 
+enum { HIDDEN_ROWS = 32 }; /* rows that go through the activation together */
+
 /* The yardstick: the panel decoded to f32, times f32 activations. */
 static void linear_exact(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t n, float *y,
                          size_t y_stride, worker_scratch *ws)
@@ -50,13 +52,15 @@ static void linear(const compute *c, const weight *w, const act *x, int panel, i
     }
 }
 
-/* Panels per claim: few enough that every worker gets several, enough that a claim is worth its atomic. */
+/* Panels per claim: few enough that every worker gets several, enough that a claim is worth its atomic; gemm wants them even. */
 static int chunk_panels(const compute *c, int n_panels, int32_t n_rows, size_t bytes_per_panel)
 {
     int workers = team_size(c->workers);
+    if (n_rows >= 16) {
+        int chunk = n_panels / (8 * workers) / 2 * 2;
+        return chunk < 2 ? 2 : chunk < c->k->panel_chunk ? chunk : c->k->panel_chunk;
+    }
     int chunk = (n_panels + 6 * workers - 1) / (6 * workers);
-    if (n_rows >= 16)
-        return chunk < c->k->panel_chunk ? chunk : c->k->panel_chunk;
     int least = (int)(8192 / (bytes_per_panel + 1)) + 1;
     return workers == 1 ? n_panels : chunk > least ? chunk : least;
 }
@@ -132,6 +136,21 @@ void step_down(compute *c, const step *s, int worker)
     project(c, s, worker, &l->down, l->down_bias, &c->hidden);
 }
 
+/* hidden = act(gate) * up of n rows of the chunk's values, which lie one row after the other; quantized from where they are. */
+static void finish_hidden(compute *c, const layer *l, int32_t n, int first, int values, size_t stride, worker_scratch *ws)
+{
+    void (*act_mul)(const float *, const float *, float *, int64_t) = c->h->act == ACTIVATION_GELU ? c->k->gelu_mul : c->k->silu_mul;
+    bool floats = c->options.exact || is_float_type(l->down.type);
+    for (int32_t t = 0; t < n; t += HIDDEN_ROWS) {
+        int32_t rows = n - t < HIDDEN_ROWS ? n - t : HIDDEN_ROWS;
+        float *g = ws->gate + (size_t)t * stride, *u = ws->up + (size_t)t * stride;
+        act_mul(g, u, g, (int64_t)((size_t)(rows - 1) * stride) + values);
+        for (int32_t r = 0; floats && r < rows; r++)
+            memcpy(c->hidden.f + (size_t)(t + r) * c->hidden.view.f_stride + first, g + (size_t)r * stride, (size_t)values * sizeof *g);
+        act_quantize_from(c, &c->hidden, g, stride, t, rows, first, values);
+    }
+}
+
 /* hidden = act(gate * nrm) * (up * nrm), quantized for the down projection on the way. */
 void step_gate_up(compute *c, const step *s, int worker)
 {
@@ -140,24 +159,16 @@ void step_gate_up(compute *c, const step *s, int worker)
     int32_t n = step_rows(c, s);
     int chunk = chunk_panels(c, l->gate.n_panels, n, 2 * l->gate.panel_bytes);
     chunk = chunk > FFN_CHUNK ? FFN_CHUNK : (chunk + 1) / 2 * 2;
-    size_t stride = FFN_CHUNK * PANEL_ROWS;
     for (uint32_t claim; (claim = team_claim(c->workers)) < (uint32_t)((l->gate.n_panels + chunk - 1) / chunk);) {
         int panel = (int)claim * chunk;
         int n_panels = l->gate.n_panels - panel < chunk ? l->gate.n_panels - panel : chunk;
         int first = panel * PANEL_ROWS, values = chunk_values(&l->gate, panel, n_panels);
+        size_t stride = (size_t)n_panels * PANEL_ROWS;
         linear(c, &l->gate, &c->nrm.view, panel, n_panels, n, ws->gate, stride, ws);
         linear(c, &l->up, &c->nrm.view, panel, n_panels, n, ws->up, stride, ws);
         add_bias(ws->gate, stride, l->gate_bias, first, values, n, c->k);
         add_bias(ws->up, stride, l->up_bias, first, values, n, c->k);
-        for (int32_t t = 0; t < n; t++) {
-            float *out = c->hidden.f + (size_t)t * c->hidden.view.f_stride + first;
-            const float *g = ws->gate + (size_t)t * stride, *u = ws->up + (size_t)t * stride;
-            if (c->h->act == ACTIVATION_GELU)
-                c->k->gelu_mul(g, u, out, values);
-            else
-                c->k->silu_mul(g, u, out, values);
-            act_quantize(c, &c->hidden, t, first, values);
-        }
+        finish_hidden(c, l, n, first, values, stride, ws);
     }
 }
 

@@ -7,14 +7,20 @@
 #include <math.h>
 #include <string.h>
 
-void act_quantize(const compute *c, act_buffer *a, int32_t row, int64_t from, int64_t n)
+void act_quantize_from(const compute *c, act_buffer *a, const float *f, size_t f_stride, int32_t row, int32_t n_rows, int64_t from,
+                       int64_t n)
 {
     if (!a->quantized)
         return;
-    size_t r = (size_t)row, block = (size_t)from / ACT_BLOCK;
-    size_t at = r * a->view.b_stride + block;
-    c->k->quantize(a->f + r * a->view.f_stride + from, n, a->q + r * a->view.q_stride + from, a->d + at, a->s + at, a->isum + at,
-                   a->s16 + 2 * at, a->isum16 + 2 * at);
+    size_t r = (size_t)row, at = r * a->view.b_stride + (size_t)from / ACT_BLOCK;
+    c->k->quantize(&(quantize_args){.f = f, .f_stride = f_stride, .k = n, .n_rows = n_rows, .q = a->q + r * a->view.q_stride + from,
+                                    .d = a->d + at, .s = a->s + at, .isum = a->isum + at, .s16 = a->s16 + 2 * at,
+                                    .isum16 = a->isum16 + 2 * at, .q_stride = a->view.q_stride, .b_stride = a->view.b_stride});
+}
+
+void act_quantize(const compute *c, act_buffer *a, int32_t row, int32_t n_rows, int64_t from, int64_t n)
+{
+    act_quantize_from(c, a, a->f + (size_t)row * a->view.f_stride + from, a->view.f_stride, row, n_rows, from, n);
 }
 
 /* cosine and sine of every pair at every position of the batch; YaRN mixes interpolated and extrapolated angles. */
@@ -46,22 +52,37 @@ void step_embed(compute *c, const step *s, int worker)
     }
 }
 
+/* Rows per claim in steps that take whole rows: claims cost little, workers stay balanced. */
+static int32_t claim_rows(const compute *c, int32_t n)
+{
+    int32_t share = n / (8 * team_size(c->workers));
+    return share < 1 ? 1 : share < 8 ? share : 8;
+}
+
+static void norm_row(compute *c, const step *s, int32_t t)
+{
+    const hparams *h = c->h;
+    float *x = c->x + (size_t)t * c->x_stride, *tmp = c->tmp + (size_t)t * c->x_stride;
+    float *nrm = c->nrm.f + (size_t)t * c->nrm.view.f_stride;
+    if (s->post_weight) {
+        c->k->rmsnorm(tmp, s->post_weight, h->norm_eps, h->n_embd, tmp);
+        c->k->add_scaled(x, tmp, h->residual_scale, h->n_embd);
+    }
+    if (s->normalise)
+        c->k->rmsnorm(x, s->pre_weight, h->norm_eps, h->n_embd, nrm);
+    else
+        memcpy(nrm, x, h->n_embd * sizeof *nrm);
+}
+
 void step_norm(compute *c, const step *s, int worker)
 {
     (void)worker;
-    const hparams *h = c->h;
-    for (uint32_t t; (t = team_claim(c->workers)) < (uint32_t)step_rows(c, s);) {
-        float *x = c->x + (size_t)t * c->x_stride, *tmp = c->tmp + (size_t)t * c->x_stride;
-        float *nrm = c->nrm.f + (size_t)t * c->nrm.view.f_stride;
-        if (s->post_weight) {
-            c->k->rmsnorm(tmp, s->post_weight, h->norm_eps, h->n_embd, tmp);
-            c->k->add_scaled(x, tmp, h->residual_scale, h->n_embd);
-        }
-        if (s->normalise)
-            c->k->rmsnorm(x, s->pre_weight, h->norm_eps, h->n_embd, nrm);
-        else
-            memcpy(nrm, x, h->n_embd * sizeof *nrm);
-        act_quantize(c, &c->nrm, (int32_t)t, 0, h->n_embd);
+    int32_t n = step_rows(c, s), rows = claim_rows(c, n);
+    for (uint32_t claim; (claim = team_claim(c->workers)) < (uint32_t)((n + rows - 1) / rows);) {
+        int32_t from = (int32_t)claim * rows, to = from + rows < n ? from + rows : n;
+        for (int32_t t = from; t < to; t++)
+            norm_row(c, s, t);
+        act_quantize(c, &c->nrm, from, to - from, 0, c->h->n_embd);
     }
 }
 

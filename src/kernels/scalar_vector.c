@@ -4,26 +4,6 @@
 
 #include "kernels/scalar.h"
 
-/* Nearest integer of -127..127, ties to even; NaN becomes 0. */
-static int8_t round_to_int8(float v)
-{
-    if (!(v > -127.0f))
-        return v <= -127.0f ? -127 : 0;
-    return (int8_t)(v < 127.0f ? lrintf(v) : 127);
-}
-
-/*
- * Scale of a block with largest magnitude amax, and its inverse. Blocks so small that the inverse would overflow become zero,
- * like blocks of zeros.
- */
-static float block_scale(float amax, float *inverse)
-{
-    float inv = 127.0f / amax;
-    bool usable = inv <= 3.0e38f; /* false for amax = 0 and NaN too */
-    *inverse = usable ? inv : 0.0f;
-    return usable ? amax / 127.0f : 0.0f;
-}
-
 static float largest_magnitude(const float *f, int64_t n)
 {
     float amax = 0.0f;
@@ -32,64 +12,74 @@ static float largest_magnitude(const float *f, int64_t n)
     return amax;
 }
 
-/* Sum of x[i] * y[i] over a block, in the order of 16 lanes folded in halves. */
-static float block_dot(const float *x, const float *y)
+/* A block on the fine grid: Y of quantize_args, and d0. */
+static float fine_grid(const float *f, int64_t n, int32_t fine[ACT_BLOCK])
 {
-    float lane[16];
-    for (int j = 0; j < 16; j++)
-        lane[j] = fmaf(x[j + 16], y[j + 16], x[j] * y[j]);
-    for (int width = 8; width > 0; width /= 2)
-        for (int j = 0; j < width; j++)
-            lane[j] += lane[j + width];
-    return lane[0];
+    float amax = largest_magnitude(f, n), factor = 32512.0f / amax;
+    bool usable = factor <= 3.0e38f; /* false for amax = 0 */
+    memset(fine, 0, ACT_BLOCK * sizeof *fine);
+    for (int64_t i = 0; usable && i < n; i++) {
+        float v = f[i] * factor;
+        fine[i] = v == v ? (int32_t)lrintf(v) : 0;
+    }
+    return usable ? amax / 127.0f : 0.0f;
 }
 
-/* The best grid for y = f / d0: q and its scale. */
-static float choose_grid(const float *y, float d0, int8_t *q)
+/* The best grid for a block: its bytes and its scale. */
+static float choose_grid(const int32_t fine[ACT_BLOCK], float d0, int8_t *q)
 {
-    float best = 0.0f, scale = d0;
+    int32_t best_a = 0, best_b = 0;
     for (int c = 0; c < ACT_CANDIDATES; c++) {
         int8_t tried[ACT_BLOCK];
-        float rounded[ACT_BLOCK], u[ACT_BLOCK], grow = 127.0f / (float)(127 - c);
-        for (int j = 0; j < ACT_BLOCK; j++) {
-            float t = y[j] * ((float)(127 - c) / 127.0f);
-            tried[j] = round_to_int8(t);
-            rounded[j] = (float)tried[j];
-            u[j] = t - rounded[j];
+        int32_t a = 0, b = 0;
+        for (int i = 0; i < ACT_BLOCK; i++) {
+            int32_t scaled = fine[i] * (128 - c) + (1 << 14);
+            tried[i] = (int8_t)((scaled - (scaled & 0x7fff)) / (1 << 15)); /* towards minus infinity */
+            a += fine[i] * tried[i];
+            b += tried[i] * tried[i];
         }
-        float a = block_dot(u, rounded), b = block_dot(rounded, rounded); /* b is exact in any order */
-        float error = (block_dot(u, u) - a * (a / b)) * (grow * grow);
-        if (c > 0 && !(error < best))
+        if (c > 0 && !((double)a * a * best_b > (double)best_a * best_a * b))
             continue;
         memcpy(q, tried, sizeof tried);
-        best = error;
-        scale = b > 0.0f ? d0 * grow * (1.0f + a / b) : d0;
+        best_a = a;
+        best_b = b;
     }
-    return scale;
+    return best_b > 0 ? d0 * ((float)best_a / (float)best_b / 256.0f) : d0;
 }
 
-static void vec_quantize(const float *f, int64_t k, int8_t *q, float *d, float *s, int32_t *isum,
-                         float *s16, int32_t *isum16)
+/* Block b of a row: the outputs' pointers stand at the row. */
+static void quantize_block(const float *f, int64_t n, size_t b, const quantize_args *row)
 {
-    for (int64_t b = 0; b * ACT_BLOCK < k; b++) {
-        const float *from = f + b * ACT_BLOCK;
-        int64_t n = k - b * ACT_BLOCK < ACT_BLOCK ? k - b * ACT_BLOCK : ACT_BLOCK;
-        float inverse, scale = block_scale(largest_magnitude(from, n), &inverse), y[ACT_BLOCK] = {0};
-        int32_t sum[2] = {0, 0};
-        for (int64_t i = 0; i < n; i++) {
-            float v = from[i] * inverse;
-            y[i] = v == v ? v : 0.0f;
+    int32_t fine[ACT_BLOCK], sum[2] = {0, 0};
+    float d0 = fine_grid(f, n, fine);
+    int8_t *q = row->q + b * ACT_BLOCK;
+    float scale = choose_grid(fine, d0, q);
+    for (int i = 0; i < ACT_BLOCK; i++)
+        sum[i / 16] += q[i];
+    row->d[b] = scale;
+    row->isum[b] = sum[0] + sum[1];
+    row->s[b] = scale * (float)(sum[0] + sum[1]);
+    for (size_t half = 0; half < 2; half++) {
+        row->isum16[2 * b + half] = sum[half];
+        row->s16[2 * b + half] = scale * (float)sum[half];
+    }
+}
+
+static void vec_quantize(const quantize_args *a)
+{
+    quantize_args row = *a;
+    for (int r = 0; r < a->n_rows; r++) {
+        for (int64_t b = 0; b * ACT_BLOCK < a->k; b++) {
+            int64_t left = a->k - b * ACT_BLOCK;
+            quantize_block(row.f + b * ACT_BLOCK, left < ACT_BLOCK ? left : ACT_BLOCK, (size_t)b, &row);
         }
-        scale = choose_grid(y, scale, q + b * ACT_BLOCK);
-        for (int64_t i = 0; i < ACT_BLOCK; i++)
-            sum[i / 16] += q[b * ACT_BLOCK + i];
-        d[b] = scale;
-        isum[b] = sum[0] + sum[1];
-        s[b] = scale * (float)isum[b];
-        for (int half = 0; half < 2; half++) {
-            isum16[2 * b + half] = sum[half];
-            s16[2 * b + half] = scale * (float)sum[half];
-        }
+        row.f += a->f_stride;
+        row.q += a->q_stride;
+        row.d += a->b_stride;
+        row.s += a->b_stride;
+        row.isum += a->b_stride;
+        row.s16 += 2 * a->b_stride;
+        row.isum16 += 2 * a->b_stride;
     }
 }
 

@@ -26,14 +26,6 @@ AVX2_INLINE void store_lanes(float *p, int64_t lanes, __m256 v)
 
 AVX2_INLINE __m256 magnitude_256(__m256 v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 
-/* Nearest integers of -127..127, NaN as 0. */
-AVX2_INLINE __m256i rounded_256(__m256 v)
-{
-    v = _mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q));
-    v = _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f));
-    return _mm256_cvtps_epi32(v);
-}
-
 AVX2_INLINE int32_t sum_of_lanes(__m256i v)
 {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
@@ -41,91 +33,84 @@ AVX2_INLINE int32_t sum_of_lanes(__m256i v)
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 }
 
-/* Sum of x * y over a block: lanes j and j + 16 by fma, then folded in halves. */
-AVX2_INLINE float block_dot(const __m256 x[4], const __m256 y[4])
+/* Sum of x * y over 32 int16. */
+AVX2_INLINE int32_t block_dot(const __m256i x[2], const __m256i y[2])
 {
-    __m256 low = _mm256_fmadd_ps(x[2], y[2], _mm256_mul_ps(x[0], y[0]));
-    __m256 high = _mm256_fmadd_ps(x[3], y[3], _mm256_mul_ps(x[1], y[1]));
-    __m256 eight = _mm256_add_ps(low, high);
-    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    return sum_of_lanes(
+        _mm256_add_epi32(_mm256_madd_epi16(x[0], y[0]), _mm256_madd_epi16(x[1], y[1])));
 }
 
-/* The best grid for y = f / d0 (kernels.h): q and its scale. */
-AVX2_INLINE float choose_grid(const __m256 y[4], float d0, __m256i q[4])
+/* The best grid for the block Y (quantize_args): its values q and its scale. */
+AVX2_INLINE float choose_grid(const __m256i fine[2], float d0, __m256i q[2])
 {
-    float best = 0.0f, scale = d0;
+    int32_t best_a = 0, best_b = 0;
     for (int c = 0; c < ACT_CANDIDATES; c++) {
-        const float grow = 127.0f / (float)(127 - c);
-        const __m256 shrink = _mm256_set1_ps((float)(127 - c) / 127.0f);
-        __m256i tried[4];
-        __m256 rounded[4], u[4];
-        for (int i = 0; i < 4; i++) {
-            __m256 t = _mm256_mul_ps(y[i], shrink);
-            tried[i] = rounded_256(t);
-            rounded[i] = _mm256_cvtepi32_ps(tried[i]);
-            u[i] = _mm256_sub_ps(t, rounded[i]);
-        }
-        float a = block_dot(u, rounded), b = block_dot(rounded, rounded);
-        float error = (block_dot(u, u) - a * (a / b)) * (grow * grow);
-        if (c > 0 && !(error < best))
+        const __m256i factor = _mm256_set1_epi16((short)(128 - c));
+        const __m256i tried[2] = {_mm256_mulhrs_epi16(fine[0], factor),
+                                  _mm256_mulhrs_epi16(fine[1], factor)};
+        const int32_t a = block_dot(fine, tried), b = block_dot(tried, tried);
+        if (c > 0 && !((double)a * a * best_b > (double)best_a * best_a * b))
             continue;
-        for (int i = 0; i < 4; i++)
-            q[i] = tried[i];
-        best = error;
-        scale = b > 0.0f ? d0 * grow * (1.0f + a / b) : d0;
+        q[0] = tried[0];
+        q[1] = tried[1];
+        best_a = a;
+        best_b = b;
     }
-    return scale;
+    return best_b > 0 ? d0 * ((float)best_a / (float)best_b / 256.0f) : d0;
 }
 
 /* 32 values of a block: q, the scale, sums of the halves. */
 AVX2_INLINE float quantize_block(const __m256 v[4], int8_t *q, int32_t sum[2])
 {
-    __m256 top = magnitude_256(v[0]); /* maxps keeps the second operand beside NaN */
-    for (int i = 1; i < 4; i++)
+    __m256 top = _mm256_setzero_ps(); /* maxps keeps the second operand beside NaN */
+    for (int i = 0; i < 4; i++)
         top = _mm256_max_ps(magnitude_256(v[i]), top);
-    float amax = max_256(top), inverse = 127.0f / amax;
-    bool usable = inverse <= 3.0e38f;
-    __m256 factor = _mm256_set1_ps(usable ? inverse : 0.0f);
-    __m256 y[4];
-    __m256i r[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+    const float amax = max_256(top), factor = 32512.0f / amax;
+    const bool usable = factor <= 3.0e38f;
+    const __m256 factors = _mm256_set1_ps(usable ? factor : 0.0f);
+    __m256i y[4];
     for (int i = 0; i < 4; i++) {
-        y[i] = _mm256_mul_ps(v[i], factor);
-        y[i] = _mm256_and_ps(y[i], _mm256_cmp_ps(y[i], y[i], _CMP_ORD_Q));
+        __m256 t = _mm256_mul_ps(v[i], factors);
+        y[i] = _mm256_cvtps_epi32(_mm256_and_ps(t, _mm256_cmp_ps(t, t, _CMP_ORD_Q)));
     }
-    const float scale = choose_grid(y, usable ? amax / 127.0f : 0.0f, r);
-    sum[0] = sum_of_lanes(_mm256_add_epi32(r[0], r[1]));
-    sum[1] = sum_of_lanes(_mm256_add_epi32(r[2], r[3]));
-    /* Packing works within 128 bits: put the groups of 4 back in order. */
-    __m256i bytes =
-        _mm256_packs_epi16(_mm256_packs_epi32(r[0], r[1]), _mm256_packs_epi32(r[2], r[3]));
-    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    _mm256_storeu_si256((__m256i_u *)q, bytes);
+    /* Packing works within 128 bits: put the groups back in order. */
+    const __m256i fine[2] = {_mm256_permute4x64_epi64(_mm256_packs_epi32(y[0], y[1]), 0xd8),
+                             _mm256_permute4x64_epi64(_mm256_packs_epi32(y[2], y[3]), 0xd8)};
+    __m256i r[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    const float scale = choose_grid(fine, usable ? amax / 127.0f : 0.0f, r);
+    sum[0] = sum_of_lanes(_mm256_madd_epi16(r[0], _mm256_set1_epi16(1)));
+    sum[1] = sum_of_lanes(_mm256_madd_epi16(r[1], _mm256_set1_epi16(1)));
+    _mm256_storeu_si256((__m256i_u *)q,
+                        _mm256_permute4x64_epi64(_mm256_packs_epi16(r[0], r[1]), 0xd8));
     return scale;
 }
 
-static void vec_quantize(const float *f, int64_t k, int8_t *q, float *d, float *s, int32_t *isum,
-                         float *s16, int32_t *isum16)
+static void quantize_row(const quantize_args *a, size_t row)
 {
-    for (int64_t b = 0; b * ACT_BLOCK < k; b++) {
+    const float *f = a->f + row * a->f_stride;
+    for (int64_t b = 0; b * ACT_BLOCK < a->k; b++) {
         __m256 v[4];
         for (int i = 0; i < 4; i++) {
-            int64_t left = k - b * ACT_BLOCK - 8 * i;
-            v[i] = load_lanes(left > 0 ? f + b * ACT_BLOCK + 8 * i : f, left > 8   ? 8
-                                                                        : left > 0 ? left
-                                                                                   : 0);
+            const int64_t left = a->k - b * ACT_BLOCK - 8 * i, lanes = left > 8 ? 8 : left;
+            v[i] = left > 0 ? load_lanes(f + b * ACT_BLOCK + 8 * i, lanes) : _mm256_setzero_ps();
         }
         int32_t sum[2];
-        float scale = quantize_block(v, q + b * ACT_BLOCK, sum);
-        d[b] = scale;
-        isum[b] = sum[0] + sum[1];
-        s[b] = scale * (float)isum[b];
-        for (int half = 0; half < 2; half++) {
-            isum16[2 * b + half] = sum[half];
-            s16[2 * b + half] = scale * (float)sum[half];
+        const size_t at = row * a->b_stride + (size_t)b;
+        const float scale = quantize_block(v, a->q + row * a->q_stride + b * ACT_BLOCK, sum);
+        a->d[at] = scale;
+        a->isum[at] = sum[0] + sum[1];
+        a->s[at] = scale * (float)a->isum[at];
+        for (size_t half = 0; half < 2; half++) {
+            a->isum16[2 * at + half] = sum[half];
+            a->s16[2 * at + half] = scale * (float)sum[half];
         }
     }
+}
+
+static void vec_quantize(const quantize_args *a)
+{
+    for (int r = 0; r < a->n_rows; r++)
+        quantize_row(a, (size_t)r);
 }
 
 static void vec_rmsnorm(const float *x, const float *w, float eps, int64_t n, float *y)

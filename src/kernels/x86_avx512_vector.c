@@ -6,106 +6,226 @@ AVX512_INLINE __m512 load_lanes(const float *x, int64_t i, int64_t n)
     return _mm512_maskz_loadu_ps(avx512_lanes(n - i), x + i);
 }
 
-AVX512_INLINE __m512 number_or_zero(__m512 v)
-{
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v);
-}
-
-/* a + b of the halves of a vector: lanes j and j + 8, then j and j + 4. */
-AVX512_INLINE __m128 fold_to_4(__m512 v)
-{
-    __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-}
-
-AVX512_INLINE __m128i fold_bytes(__m256i q)
-{
-    const __m256i size = _mm256_abs_epi8(q);
-    __m256i eight = _mm256_dpbusd_epi32(_mm256_setzero_si256(), size, size);
-    return _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-}
-
-/* Four vectors of four lanes: (lane 0 + lane 2) + (lane 1 + lane 3) of each. */
-AVX512_INLINE __m128 fold_four(__m128 v[ACT_CANDIDATES])
-{
-    _MM_TRANSPOSE4_PS(v[0], v[1], v[2], v[3]);
-    return _mm_add_ps(_mm_add_ps(v[0], v[2]), _mm_add_ps(v[1], v[3]));
-}
-
-/* The best grid for y = f / d0 (kernels.h): q as bytes, and its scale. The four candidates are the lanes of A, B and C. */
-AVX512_INLINE float choose_grid(__m512 y0, __m512 y1, float d0, __m256i *q)
-{
-    __m256i bytes[ACT_CANDIDATES];
-    __m128 uq[ACT_CANDIDATES], uu[ACT_CANDIDATES];
-    __m128i qq[ACT_CANDIDATES];
-#pragma GCC unroll 4
-    for (int c = 0; c < ACT_CANDIDATES; c++) {
-        const __m512 shrink = _mm512_set1_ps((float)(127 - c) / 127.0f);
-        const __m512 t0 = _mm512_mul_ps(y0, shrink), t1 = _mm512_mul_ps(y1, shrink);
-        const __m512i q0 = _mm512_cvtps_epi32(t0), q1 = _mm512_cvtps_epi32(t1);
-        const __m512 r0 = _mm512_cvtepi32_ps(q0), r1 = _mm512_cvtepi32_ps(q1);
-        const __m512 u0 = _mm512_sub_ps(t0, r0), u1 = _mm512_sub_ps(t1, r1);
-        uq[c] = fold_to_4(_mm512_fmadd_ps(u1, r1, _mm512_mul_ps(u0, r0)));
-        uu[c] = fold_to_4(_mm512_fmadd_ps(u1, u1, _mm512_mul_ps(u0, u0)));
-        bytes[c] = _mm256_set_m128i(_mm512_cvtsepi32_epi8(q1), _mm512_cvtsepi32_epi8(q0));
-        qq[c] = fold_bytes(bytes[c]);
-    }
-    const __m128i pair0 = _mm_hadd_epi32(qq[0], qq[1]), pair1 = _mm_hadd_epi32(qq[2], qq[3]);
-    const __m128 b = _mm_cvtepi32_ps(_mm_hadd_epi32(pair0, pair1));
-    const __m128 a = fold_four(uq), ratio = _mm_div_ps(a, b);
-    const __m128 grow = _mm_setr_ps(1.0f, 127.0f / 126.0f, 127.0f / 125.0f, 127.0f / 124.0f);
-    const __m128 error = _mm_mul_ps(_mm_sub_ps(fold_four(uu), _mm_mul_ps(a, ratio)), _mm_mul_ps(grow, grow));
-    const __m128 scale = _mm_mul_ps(_mm_mul_ps(_mm_set1_ps(d0), grow), _mm_add_ps(_mm_set1_ps(1.0f), ratio));
-    float errors[ACT_CANDIDATES], scales[ACT_CANDIDATES];
-    _mm_storeu_ps(errors, error);
-    _mm_storeu_ps(scales, scale);
-    int best = 0;
-#pragma GCC unroll 3
-    for (int c = 1; c < ACT_CANDIDATES; c++)
-        best = errors[c] < errors[best] ? c : best;
-    *q = bytes[best];
-    return _mm_cvtss_f32(b) > 0.0f ? scales[best] : d0;
-}
-
 /*
- * One block of up to 32 values; the tail is zero. NaN counts as 0; a block so small that 127 / amax would overflow is a block
- * of zeros. Sums over halves first: the block's is their sum, exactly.
+ * Quantization of activations: up to 16 blocks at a time, so that all per-block arithmetic has one lane per block. A block on the
+ * fine grid (Y of quantize_args) is one vector of int16; transposed, lane i of vector j is the pair Y[2j], Y[2j+1] of block i.
  */
-AVX512_INLINE void quantize_block(__m512 f0, __m512 f1, int8_t *q, float *d, float *s,
-                                  int32_t *isum, float *s16, int32_t *isum16)
+enum { GROUP = 16 };
+
+typedef struct block_group {
+    int n;
+    const float *f[GROUP];    /* 32 values each */
+    int8_t *q[GROUP];
+    size_t at[GROUP];         /* where the block's scale and sums go */
+    __m512i fine[GROUP], pairs[GROUP];
+    float padded[GROUP][ACT_BLOCK]; /* blocks at the end of a row */
+} block_group;
+
+/* The largest magnitude of every block; NaN does not count. */
+AVX512_INLINE __m512 group_largest(const block_group *g)
 {
-    /* max returns its second operand when one is NaN. */
-    const __m512 largest =
-        _mm512_max_ps(_mm512_abs_ps(f1), _mm512_max_ps(_mm512_abs_ps(f0), _mm512_setzero_ps()));
-    const float amax = _mm512_reduce_max_ps(largest), over = 127.0f / amax;
-    const bool usable = over <= 3.0e38f;
-    float scale = usable ? amax / 127.0f : 0.0f;
-    const __m512 inverse = _mm512_set1_ps(usable ? over : 0.0f);
-    __m256i bytes;
-    scale = choose_grid(number_or_zero(_mm512_mul_ps(f0, inverse)), number_or_zero(_mm512_mul_ps(f1, inverse)), scale, &bytes);
-    _mm256_storeu_si256((__m256i *)(void *)q, bytes);
-    const __m256i sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), bytes);
-    const __m128i half0 = _mm256_castsi256_si128(sums), half1 = _mm256_extracti128_si256(sums, 1);
-    const __m128i both = _mm_hadd_epi32(_mm_hadd_epi32(half0, half1), _mm_setzero_si128());
-    isum16[0] = _mm_cvtsi128_si32(both);
-    isum16[1] = _mm_extract_epi32(both, 1);
-    *isum = isum16[0] + isum16[1];
-    *d = scale;
-    s16[0] = scale * (float)isum16[0];
-    s16[1] = scale * (float)isum16[1];
-    *s = scale * (float)*isum;
+    _Alignas(64) __m128 four[GROUP];
+    __m512 all = _mm512_setzero_ps();
+    for (int i = 0; i < g->n; i++) {
+        /* max returns its second operand when one is NaN. */
+        const __m512 v = _mm512_max_ps(
+            _mm512_abs_ps(_mm512_loadu_ps(g->f[i])),
+            _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(g->f[i] + 16)), _mm512_setzero_ps()));
+        const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+        four[i] = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    }
+    for (int i = g->n; i < GROUP; i++)
+        four[i] = _mm_setzero_ps();
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) { /* blocks 4j .. 4j + 3, one per 128 bits */
+        __m512 v = _mm512_load_ps((const float *)(const void *)(four + 4 * j));
+        v = _mm512_max_ps(v, _mm512_permute_ps(v, 0x4e));
+        v = _mm512_max_ps(v, _mm512_permute_ps(v, 0xb1));
+        all = _mm512_mask_mov_ps(all, (__mmask16)(0x1111 << j), v);
+    }
+    return _mm512_permutexvar_ps(
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), all);
 }
 
-static void quantize(const float *f, int64_t k, int8_t *q, float *d, float *s, int32_t *isum,
-                     float *s16, int32_t *isum16)
+/* Y of every block, from the factor of each. */
+AVX512_INLINE void group_fine(block_group *g, __m512 factors)
 {
-    int64_t b = 0;
-    for (; 32 * b + 32 <= k; b++)
-        quantize_block(_mm512_loadu_ps(f + 32 * b), _mm512_loadu_ps(f + 32 * b + 16), q + 32 * b,
-                       d + b, s + b, isum + b, s16 + 2 * b, isum16 + 2 * b);
-    if (32 * b < k)
-        quantize_block(load_lanes(f, 32 * b, k), load_lanes(f, 32 * b + 16, k), q + 32 * b, d + b,
-                       s + b, isum + b, s16 + 2 * b, isum16 + 2 * b);
+    const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    _Alignas(64) float factor[GROUP];
+    _mm512_store_ps(factor, factors);
+    for (int i = 0; i < g->n; i++) {
+        const __m512 by = _mm512_set1_ps(factor[i]);
+        const __m512 v0 = _mm512_mul_ps(_mm512_loadu_ps(g->f[i]), by),
+                     v1 = _mm512_mul_ps(_mm512_loadu_ps(g->f[i] + 16), by);
+        const __m512i y0 = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(v0, v0, _CMP_ORD_Q), v0),
+                      y1 = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(v1, v1, _CMP_ORD_Q), v1);
+        g->fine[i] = _mm512_permutexvar_epi64(in_order, _mm512_packs_epi32(y0, y1));
+    }
+    for (int i = g->n; i < GROUP; i++)
+        g->fine[i] = _mm512_setzero_si512();
+}
+
+/* 16 x 16 of 32 bits. */
+AVX512_INLINE void transpose(const __m512i from[16], __m512i to[16])
+{
+    __m512i a[16], b[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_epi32(from[i], from[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(from[i], from[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) { /* b[i + c]: column 4 * lane + c of rows i .. i + 3 */
+        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        const __m512i low0 = _mm512_shuffle_i32x4(b[c], b[c + 4], 0x44),
+                      high0 = _mm512_shuffle_i32x4(b[c], b[c + 4], 0xee),
+                      low1 = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0x44),
+                      high1 = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0xee);
+        to[c] = _mm512_shuffle_i32x4(low0, low1, 0x88);
+        to[c + 4] = _mm512_shuffle_i32x4(low0, low1, 0xdd);
+        to[c + 8] = _mm512_shuffle_i32x4(high0, high1, 0x88);
+        to[c + 12] = _mm512_shuffle_i32x4(high0, high1, 0xdd);
+    }
+}
+
+/* (a a) best_b > (best_a best_a) b in 8 lanes */
+AVX512_INLINE __mmask8 beats(__m256i a, __m256i b, __m256i best_a, __m256i best_b)
+{
+    const __m512d x = _mm512_cvtepi32_pd(a), best = _mm512_cvtepi32_pd(best_a);
+    return _mm512_cmp_pd_mask(
+        _mm512_mul_pd(_mm512_mul_pd(x, x), _mm512_cvtepi32_pd(best_b)),
+        _mm512_mul_pd(_mm512_mul_pd(best, best), _mm512_cvtepi32_pd(b)), _CMP_GT_OQ);
+}
+
+AVX512_INLINE __m256i upper_half(__m512i v) { return _mm512_extracti64x4_epi64(v, 1); }
+
+/* The best candidate of every block: A, B, and 128 - c in both halves of a lane. */
+AVX512_INLINE __m512i group_choose(const block_group *g, __m512i *best_a, __m512i *best_b)
+{
+    __m512i best = _mm512_set1_epi16(128);
+#pragma GCC unroll 8
+    for (int c = 0; c < ACT_CANDIDATES; c++) {
+        const __m512i factor = _mm512_set1_epi16((short)(128 - c));
+        __m512i a[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()},
+                b[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+#pragma GCC unroll 16
+        for (int j = 0; j < GROUP; j++) {
+            const __m512i q = _mm512_mulhrs_epi16(g->pairs[j], factor);
+            a[j % 2] = _mm512_dpwssd_epi32(a[j % 2], g->pairs[j], q);
+            b[j % 2] = _mm512_dpwssd_epi32(b[j % 2], q, q);
+        }
+        const __m512i a0 = _mm512_add_epi32(a[0], a[1]), b0 = _mm512_add_epi32(b[0], b[1]);
+        __mmask16 better = (__mmask16)0xffff;
+        if (c > 0) {
+            const __mmask8 low =
+                beats(_mm512_castsi512_si256(a0), _mm512_castsi512_si256(b0),
+                      _mm512_castsi512_si256(*best_a), _mm512_castsi512_si256(*best_b));
+            const __mmask8 high = beats(upper_half(a0), upper_half(b0), upper_half(*best_a),
+                                        upper_half(*best_b));
+            better = (__mmask16)(low | high << 8);
+        }
+        *best_a = c == 0 ? a0 : _mm512_mask_mov_epi32(*best_a, better, a0);
+        *best_b = c == 0 ? b0 : _mm512_mask_mov_epi32(*best_b, better, b0);
+        best = _mm512_mask_mov_epi32(best, better, factor);
+    }
+    return best;
+}
+
+/* Sums of q over the halves of every block. */
+AVX512_INLINE void group_sums(const block_group *g, __m512i factor, __m512i sum[2])
+{
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++) {
+        sum[h] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+        for (int j = 8 * h; j < 8 * h + 8; j++)
+            sum[h] = _mm512_dpwssd_epi32(sum[h], _mm512_mulhrs_epi16(g->pairs[j], factor),
+                                         _mm512_set1_epi16(1));
+    }
+}
+
+/* Writes scale and sums of every block. */
+AVX512_INLINE void group_store(const quantize_args *a, const block_group *g, __m512 d,
+                               const __m512i sum[2])
+{
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+                  second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    const __m512i total = _mm512_add_epi32(sum[0], sum[1]);
+    _Alignas(64) float scale[GROUP], s[GROUP], s16[2 * GROUP];
+    _Alignas(64) int32_t isum[GROUP], isum16[2 * GROUP];
+    const __m512i pair0 = _mm512_permutex2var_epi32(sum[0], first, sum[1]),
+                  pair1 = _mm512_permutex2var_epi32(sum[0], second, sum[1]);
+    const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
+                  high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    _mm512_store_ps(scale, d);
+    _mm512_store_si512(isum, total);
+    _mm512_store_ps(s, _mm512_mul_ps(d, _mm512_cvtepi32_ps(total)));
+    _mm512_store_si512(isum16, pair0);
+    _mm512_store_si512(isum16 + 16, pair1);
+    _mm512_store_ps(s16, _mm512_mul_ps(_mm512_permutexvar_ps(low, d), _mm512_cvtepi32_ps(pair0)));
+    _mm512_store_ps(s16 + 16, _mm512_mul_ps(_mm512_permutexvar_ps(high, d), _mm512_cvtepi32_ps(pair1)));
+    const quantize_args to = *a;
+    for (int i = 0; i < g->n; i++) {
+        const size_t at = g->at[i];
+        to.d[at] = scale[i];
+        to.s[at] = s[i];
+        to.isum[at] = isum[i];
+        memcpy(to.isum16 + 2 * at, isum16 + 2 * i, 8);
+        memcpy(to.s16 + 2 * at, s16 + 2 * i, 8);
+    }
+}
+
+static void quantize_group(const quantize_args *a, block_group *g)
+{
+    const __m512 zero = _mm512_setzero_ps();
+    const __m512 amax = group_largest(g), factor = _mm512_div_ps(_mm512_set1_ps(32512.0f), amax);
+    const __mmask16 usable = _mm512_cmp_ps_mask(factor, _mm512_set1_ps(3.0e38f), _CMP_LE_OQ);
+    const __m512 d0 = _mm512_maskz_div_ps(usable, amax, _mm512_set1_ps(127.0f));
+    group_fine(g, _mm512_mask_mov_ps(zero, usable, factor));
+    transpose(g->fine, g->pairs);
+    __m512i best_a = _mm512_setzero_si512(), best_b = best_a, sum[2];
+    const __m512i best = group_choose(g, &best_a, &best_b);
+    group_sums(g, best, sum);
+    const __m512 ratio = _mm512_div_ps(_mm512_cvtepi32_ps(best_a), _mm512_cvtepi32_ps(best_b));
+    const __mmask16 some = _mm512_test_epi32_mask(best_b, best_b);
+    const __m512 d = _mm512_mask_mul_ps(d0, some, d0, _mm512_mul_ps(ratio, _mm512_set1_ps(1.0f / 256.0f)));
+    _Alignas(64) int32_t factors[GROUP];
+    _mm512_store_si512(factors, best);
+    for (int i = 0; i < g->n; i++)
+        _mm256_storeu_si256((__m256i *)(void *)g->q[i],
+                            _mm512_cvtepi16_epi8(_mm512_mulhrs_epi16(g->fine[i], _mm512_set1_epi32(factors[i]))));
+    group_store(a, g, d, sum);
+}
+
+static void quantize(const quantize_args *a)
+{
+    block_group g;
+    g.n = 0;
+    for (int r = 0; r < a->n_rows; r++) {
+        const float *f = a->f + (size_t)r * a->f_stride;
+        for (int64_t b = 0; 32 * b < a->k; b++) {
+            g.f[g.n] = f + 32 * b;
+            g.q[g.n] = a->q + (size_t)r * a->q_stride + 32 * b;
+            g.at[g.n] = (size_t)r * a->b_stride + (size_t)b;
+            if (32 * b + 32 > a->k) {
+                _mm512_storeu_ps(g.padded[g.n], load_lanes(f, 32 * b, a->k));
+                _mm512_storeu_ps(g.padded[g.n] + 16, load_lanes(f, 32 * b + 16, a->k));
+                g.f[g.n] = g.padded[g.n];
+            }
+            if (++g.n == GROUP) {
+                quantize_group(a, &g);
+                g.n = 0;
+            }
+        }
+    }
+    if (g.n > 0)
+        quantize_group(a, &g);
 }
 
 static void rmsnorm(const float *x, const float *w, float eps, int64_t n, float *y)

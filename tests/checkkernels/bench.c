@@ -47,9 +47,7 @@ static void bench_type(const kernels *k, dil_type type)
     random_floats(f, TOKENS * COLUMNS, DATA_NORMAL);
     float *d = sums, *s = sums + TOKENS * blocks, *s16 = sums + 2 * TOKENS * blocks;
     int32_t *isum = isums, *isum16 = isums + TOKENS * blocks;
-    for (size_t t = 0; t < TOKENS; t++)
-        k->quantize(f + t * COLUMNS, COLUMNS, q + t * COLUMNS, d + t * blocks, s + t * blocks,
-                    isum + t * blocks, s16 + 2 * t * blocks, isum16 + 2 * t * blocks);
+    k->quantize(&(quantize_args){f, COLUMNS, COLUMNS, TOKENS, q, d, s, isum, s16, isum16, COLUMNS, blocks});
     for (size_t r = 0; r < PANEL_ROWS; r++)
         random_row(type, rows + r * row_bytes, COLUMNS, DATA_NORMAL);
     for (size_t p = 0; p < PANELS_GEMV; p++)
@@ -83,8 +81,36 @@ static void bench_type(const kernels *k, dil_type type)
     free(q);
 }
 
+/* Nanoseconds per block of quantize and per value of the activation function. */
+static void bench_vector(const kernels *k)
+{
+    enum { VALUES = 4096 };
+    static float f[VALUES], up[VALUES], d[VALUES / 32], s[VALUES / 32], s16[VALUES / 16], y[VALUES];
+    static int32_t isum[VALUES / 32], isum16[VALUES / 16];
+    static int8_t q[VALUES];
+    random_floats(f, VALUES, DATA_NORMAL);
+    random_floats(up, VALUES, DATA_NORMAL);
+    const quantize_args a = {f, VALUES, VALUES, 1, q, d, s, isum, s16, isum16, VALUES, VALUES / 32};
+    double best[3] = {1e30, 1e30, 1e30};
+    for (double end = seconds() + seconds_wanted; seconds() < end;) {
+        double t[4] = {seconds()};
+        k->quantize(&a);
+        t[1] = seconds();
+        k->silu_mul(f, up, y, VALUES);
+        t[2] = seconds();
+        k->rmsnorm(f, up, 1e-5f, VALUES, y);
+        t[3] = seconds();
+        for (int i = 0; i < 3; i++)
+            best[i] = t[i + 1] - t[i] < best[i] ? t[i + 1] - t[i] : best[i];
+    }
+    printf("%-8s ns per 32 values: quantize %.1f, silu_mul %.1f, rmsnorm %.1f\n", k->name, best[0] * 1e9 * 32 / VALUES,
+           best[1] * 1e9 * 32 / VALUES, best[2] * 1e9 * 32 / VALUES);
+}
+
 void bench_all(const kernels *level, const char *filter)
 {
+    if (!filter || strcmp(filter, "vector") == 0)
+        bench_vector(level);
     for (int type = 0; type < DIL_TYPE_COUNT; type++) {
         const format *f = format_get((dil_type)type);
         if (f && f->decode && (!filter || strstr(f->name, filter)))

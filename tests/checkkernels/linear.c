@@ -51,10 +51,10 @@ static void make_act(setup *t)
         kernels scalar;
         dil_error err;
         if (kernels_select(&scalar, "scalar", &err) == DIL_OK)
-            scalar.quantize(padded, (int64_t)k, q, (float *)t->d.p + r * b_stride,
-                            (float *)t->sum.p + r * b_stride, (int32_t *)t->isum.p + r * b_stride,
-                            (float *)t->s16.p + 2 * r * b_stride,
-                            (int32_t *)t->isum16.p + 2 * r * b_stride);
+            scalar.quantize(&(quantize_args){padded, 0, (int64_t)k, 1, q, (float *)t->d.p + r * b_stride,
+                                             (float *)t->sum.p + r * b_stride, (int32_t *)t->isum.p + r * b_stride,
+                                             (float *)t->s16.p + 2 * r * b_stride,
+                                             (int32_t *)t->isum16.p + 2 * r * b_stride, 0, 0});
         memcpy((int8_t *)t->q.p + r * q_stride, q, blocks * 32);
         free(padded);
         free(q);
