@@ -14,6 +14,7 @@ endfunction()
 
 dil_library(pcre2 libpcre2-8)
 dil_library(utf8proc libutf8proc)
+dil_library(xxhash libxxhash)
 dil_library(jansson jansson)
 dil_library(curl libcurl)
 dil_library(gnutls gnutls)

@@ -69,6 +69,7 @@ typedef struct dil_engine_options {
     const char *cpu_level;  /* "auto" (default), "scalar", "avx2", "avx512"; NULL: auto [borrowed during the call] */
     dil_progress_fn progress; /* may be NULL */
     void *user;
+    bool no_pack_cache;     /* true: packed weights are neither read from $XDG_CACHE_HOME/dilmodeli nor kept there */
 } dil_engine_options;
 
 DIL_API dil_engine_options dil_engine_options_default(void);
@@ -84,6 +85,7 @@ typedef struct dil_model_info {
     char architecture[64];
     uint64_t n_params, file_bytes, packed_bytes, kv_bytes;
     int32_t n_vocab, n_embd, n_layer, n_head, n_head_kv, n_ff, n_context_trained, n_context, n_threads;
+    char pack_cache[12];    /* packed weights on disk: "off", "read", "written", "failed" (could not be kept) */
 } dil_model_info;
 
 DIL_API DIL_MUST_CHECK dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *err);

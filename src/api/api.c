@@ -69,6 +69,7 @@ dil_status dil_engine_open(dil_engine **out, const char *path, const dil_engine_
     eo.max_outputs = o.n_sessions > 8 ? o.n_sessions : 0;
     eo.memory_bytes = o.memory_bytes;
     eo.cpu = o.cpu_level;
+    eo.no_pack_cache = o.no_pack_cache;
     eo.progress = o.progress;
     eo.user = o.user;
     DIL_TRY(engine_open(&e, path, &eo, err));
@@ -90,6 +91,9 @@ dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *
                            .n_context = engine_context(inner(e)), .n_threads = engine_n_threads(inner(e))};
     if (out->struct_size < sizeof(uint32_t) || out->struct_size > 4096)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_model_info: struct_size: wanted %zu, found %u", sizeof info, out->struct_size);
+    static const char *const cache_states[] = {[PACK_CACHE_OFF] = "off", [PACK_CACHE_READ] = "read", [PACK_CACHE_WRITTEN] = "written",
+                                               [PACK_CACHE_FAILED] = "failed"};
+    snprintf(info.pack_cache, sizeof info.pack_cache, "%s", cache_states[m->cache_state]);
     snprintf(info.architecture, sizeof info.architecture, "%.*s", STR_ARG(m->h.architecture));
     memcpy(out, &info, out->struct_size < sizeof info ? out->struct_size : sizeof info);
     return DIL_OK;

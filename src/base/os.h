@@ -13,6 +13,13 @@ typedef struct os_file { int fd; uint64_t size_bytes; uint64_t device, inode; in
 DIL_MUST_CHECK dil_status os_file_open(os_file *out, const char *path, dil_error *err);
 DIL_MUST_CHECK dil_status os_file_read(const os_file *f, uint64_t offset, void *out, size_t n, dil_error *err); /* all n or an error */
 void os_file_close(os_file *f);
+/* As os_file_open, but DIL_IO for symbolic links, files of other users and files others may write. */
+DIL_MUST_CHECK dil_status os_file_open_own(os_file *out, const char *path, dil_error *err);
+bool os_file_unchanged(const os_file *f);        /* size and time of change are those of opening */
+/* Advisory lock, gone with os_file_close or the process; a second one replaces the first. Never waits: false when somebody else
+ * holds the file (shared locks get along with each other) or the file system has no locks. */
+bool os_file_lock(const os_file *f, bool alone);
+void os_file_touch(const os_file *f);            /* its time of change becomes now, where that is allowed */
 /* Whole file into a mem_alloc'ed, NUL-terminated block [owned: free with mem_free]; fails with LIMIT above max_bytes. */
 DIL_MUST_CHECK dil_status os_read_all(const char *path, size_t max_bytes, char **out, size_t *n, dil_error *err);
 DIL_MUST_CHECK dil_status os_read_stdin(size_t max_bytes, char **out, size_t *n, dil_error *err);
@@ -24,16 +31,29 @@ void os_advise_sequential(const void *p, size_t n);
 void os_advise_willneed(const void *p, size_t n);
 void os_advise_drop(const void *p, size_t n); /* resident pages wholly inside may be dropped */
 void os_advise_huge(void *p, size_t n);
+void os_advise_populate(const void *p, size_t n); /* brings the pages in now, where the system can */
 /* Runs fn(ctx); a SIGBUS inside [p, p+n) ends it and gives DIL_IO. Not reentrant on one thread. */
 DIL_MUST_CHECK dil_status os_guard(void (*fn)(void *), void *ctx, const void *p, size_t n, dil_error *err);
 
+/* Shared read-only mapping of n bytes from a page-aligned offset on, for many threads without a guard: p lies on a huge page's
+ * boundary, and pages that cannot be read become zeros; whoever used them asks os_mapping_lost afterwards. {0} is no mapping. */
+typedef struct os_mapping { const void *p; size_t size_bytes; int slot; } os_mapping;
+DIL_MUST_CHECK dil_status os_map_shared(os_mapping *out, const os_file *f, uint64_t offset, size_t n, dil_error *err);
+bool os_mapping_lost(const os_mapping *m);
+void os_mapping_close(os_mapping *m);
+
 /* Writing: into a temporary file beside path, which appears under its name on commit only. */
-typedef struct os_writer { int fd; char path[4096], temporary[4096 + 16]; uint64_t written_bytes; } os_writer;
+typedef struct os_writer { int fd; char path[4096], temporary[4096 + 32]; uint64_t written_bytes; } os_writer;
 DIL_MUST_CHECK dil_status os_writer_open(os_writer *out, const char *path, dil_error *err);
 DIL_MUST_CHECK dil_status os_writer_write(os_writer *w, const void *bytes, size_t n, dil_error *err);
 DIL_MUST_CHECK dil_status os_writer_patch(os_writer *w, uint64_t offset, const void *bytes, size_t n, dil_error *err);
 DIL_MUST_CHECK dil_status os_writer_commit(os_writer *w, dil_error *err); /* fsync, rename; the writer is closed either way */
 void os_writer_abort(os_writer *w);                                       /* removes the temporary file */
+/* For caches: the temporary file has a name of its own in every call and is locked alone until the writer ends, so that others see
+ * whether its process lives; readable by this user only. os_writer_patch may be called by many threads. */
+DIL_MUST_CHECK dil_status os_writer_open_locked(os_writer *out, const char *path, dil_error *err);
+/* As commit, without waiting for the disk: after a crash of the system the file may hold anything. */
+DIL_MUST_CHECK dil_status os_writer_publish(os_writer *w, dil_error *err);
 
 /* Appends to a file over several runs (downloads that resume): out->written_bytes is what it already held. Ends with
  * os_writer_close; nothing is removed. */
@@ -48,6 +68,7 @@ DIL_MUST_CHECK dil_status os_remove(const char *path, dil_error *err);
 DIL_MUST_CHECK dil_status os_list_dir(const char *path, void (*each)(void *ctx, const char *name, bool is_dir, uint64_t size), void *ctx, dil_error *err);
 DIL_MUST_CHECK dil_status os_remove_tree(const char *path, dil_error *err); /* a directory with everything in it */
 bool os_exists(const char *path);
+uint64_t os_disk_free_bytes(const char *path); /* for this user, on the file system of path; 0 when unknown */
 /* Runs a program found on PATH, without a shell, its standard output going to standard error; *exit_code is its own. */
 DIL_MUST_CHECK dil_status os_run(const char *const *argv, int *exit_code, dil_error *err);
 /* Runs a command line with the shell, its input empty. *out: what it wrote, NUL-terminated [owned: free with mem_free], LIMIT

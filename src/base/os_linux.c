@@ -1,20 +1,18 @@
-/* Linux: files, mappings and writing. Time, machine and terminal are in os_linux_machine.c. */
+/* Linux: files, writing and directories. Mappings are in os_linux_map.c; time, machine and terminal in os_linux_machine.c. */
 #include "base/os.h"
 
 #include <dirent.h>
 #include <ftw.h>
-#include <spawn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
+#include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +39,15 @@ bool os_should_fail(void)
 
 /* ---- reading ---- */
 
+static void take_stat(os_file *out, int fd, const struct stat *st)
+{
+    out->fd = fd;
+    out->size_bytes = (uint64_t)st->st_size;
+    out->device = (uint64_t)st->st_dev;
+    out->inode = (uint64_t)st->st_ino;
+    out->mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
 dil_status os_file_open(os_file *out, const char *path, dil_error *err)
 {
     int fd = os_should_fail() ? -1 : open(path, O_RDONLY | O_CLOEXEC);
@@ -51,13 +58,41 @@ dil_status os_file_open(os_file *out, const char *path, dil_error *err)
         close(fd);
         return DIL_FAIL(err, DIL_IO, "%s: not a regular file", path);
     }
-    out->fd = fd;
-    out->size_bytes = (uint64_t)st.st_size;
-    out->device = (uint64_t)st.st_dev;
-    out->inode = (uint64_t)st.st_ino;
-    out->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    take_stat(out, fd, &st);
     return DIL_OK;
 }
+
+/* Not blocking, so that a pipe put there does not hold us. */
+dil_status os_file_open_own(os_file *out, const char *path, dil_error *err)
+{
+    int fd = os_should_fail() ? -1 : open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return DIL_FAIL(err, DIL_IO, "%s: cannot open: %s", path, strerror(errno));
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH))) {
+        close(fd);
+        return DIL_FAIL(err, DIL_IO, "%s: wanted a regular file that belongs to this user and that nobody else may write", path);
+    }
+    take_stat(out, fd, &st);
+    return DIL_OK;
+}
+
+bool os_file_unchanged(const os_file *f)
+{
+    struct stat st;
+    os_file now;
+    if (os_should_fail() || fstat(f->fd, &st) != 0)
+        return false;
+    take_stat(&now, f->fd, &st);
+    return now.size_bytes == f->size_bytes && now.mtime_ns == f->mtime_ns;
+}
+
+bool os_file_lock(const os_file *f, bool alone)
+{
+    return !os_should_fail() && flock(f->fd, (alone ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0;
+}
+
+void os_file_touch(const os_file *f) { (void)futimens(f->fd, NULL); }
 
 dil_status os_file_read(const os_file *f, uint64_t offset, void *out, size_t n, dil_error *err)
 {
@@ -135,98 +170,28 @@ dil_status os_read_stdin(size_t max_bytes, char **out, size_t *n, dil_error *err
     return read_fd(STDIN_FILENO, "standard input", max_bytes, out, n, err);
 }
 
-/* ---- mapping ---- */
-
-dil_status os_map_file(const os_file *f, const void **out, dil_error *err)
-{
-    if (f->size_bytes == 0)
-        return DIL_FAIL(err, DIL_FORMAT, "the file is empty");
-    void *p = os_should_fail() ? MAP_FAILED : mmap(NULL, f->size_bytes, PROT_READ, MAP_SHARED, f->fd, 0);
-    if (p == MAP_FAILED)
-        return DIL_FAIL(err, DIL_IO, "cannot map %llu bytes: %s", (unsigned long long)f->size_bytes, strerror(errno));
-    *out = p;
-    return DIL_OK;
-}
-
-/* munmap and madvise take non-const pointers but change nothing the caller can see. */
-static void *writable(const void *p) { return (void *)(uintptr_t)p; }
-
-void os_unmap(const void *p, size_t n)
-{
-    if (p)
-        munmap(writable(p), n);
-}
-
-static void advise(const void *p, size_t n, int advice, bool inside)
-{
-    uintptr_t page = 4096, from = (uintptr_t)p, to = from + n;
-    from = inside ? (from + page - 1) & ~(page - 1) : from & ~(page - 1);
-    to = to & ~(page - 1);
-    if (to > from)
-        madvise(writable((const void *)from), to - from, advice);
-}
-
-void os_advise_sequential(const void *p, size_t n) { advise(p, n, MADV_SEQUENTIAL, false); }
-void os_advise_willneed(const void *p, size_t n) { advise(p, n, MADV_WILLNEED, false); }
-void os_advise_drop(const void *p, size_t n) { advise(p, n, MADV_DONTNEED, true); }
-void os_advise_huge(void *p, size_t n) { advise(p, n, MADV_HUGEPAGE, true); }
-
-static _Thread_local sigjmp_buf *guard_jump; /* set while this thread is inside os_guard */
-static _Thread_local uintptr_t guard_from, guard_to;
-
-static struct sigaction sigbus_before; /* whoever handled SIGBUS before us; written before our handler is installed */
-
-static void on_sigbus(int sig, siginfo_t *info, void *context)
-{
-    uintptr_t at = (uintptr_t)info->si_addr;
-    if (guard_jump && at >= guard_from && at < guard_to)
-        siglongjmp(*guard_jump, 1);
-    if ((sigbus_before.sa_flags & SA_SIGINFO) && sigbus_before.sa_sigaction) {
-        sigbus_before.sa_sigaction(sig, info, context);
-        return;
-    }
-    signal(sig, SIG_DFL);
-    raise(sig);
-}
-
-/* For good: guards on several threads overlap, so nobody may take the handler away again. The program may still set one of its
- * own at any time (Python's faulthandler does); then ours goes back on top of it. */
-static void ensure_sigbus(void)
-{
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    struct sigaction now, ours = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER};
-    sigaction(SIGBUS, NULL, &now);
-    if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_sigbus)
-        return;
-    sigemptyset(&ours.sa_mask);
-    pthread_mutex_lock(&lock);
-    sigaction(SIGBUS, NULL, &now);
-    if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_sigbus) {
-        sigbus_before = now;
-        sigaction(SIGBUS, &ours, NULL);
-    }
-    pthread_mutex_unlock(&lock);
-}
-
-dil_status os_guard(void (*fn)(void *), void *ctx, const void *p, size_t n, dil_error *err)
-{
-    ensure_sigbus();
-    sigjmp_buf jump;
-    volatile bool faulted = true;
-    guard_from = (uintptr_t)p;
-    guard_to = guard_from + n;
-    if (sigsetjmp(jump, 1) == 0) { /* with the mask: whoever called our handler (a sanitizer, another handler) may have blocked */
-        guard_jump = &jump;
-        fn(ctx);
-        faulted = false;
-    }
-    guard_jump = NULL;
-    if (faulted)
-        return DIL_FAIL(err, DIL_IO, "a mapped file could not be read: it was truncated or its disk failed");
-    return DIL_OK;
-}
-
 /* ---- writing ---- */
+
+dil_status os_writer_open_locked(os_writer *out, const char *path, dil_error *err)
+{
+    uint64_t unique = 0;
+    if (strlen(path) >= sizeof out->path)
+        return DIL_FAIL(err, DIL_LIMIT, "path: wanted at most %zu bytes, found %zu", sizeof out->path - 1, strlen(path));
+    os_writer w = {.fd = -1};
+    os_random(&unique, sizeof unique);
+    snprintf(w.path, sizeof w.path, "%s", path);
+    snprintf(w.temporary, sizeof w.temporary, "%s.part-%016llx", path, (unsigned long long)unique);
+    w.fd = os_should_fail() ? -1 : open(w.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (w.fd < 0)
+        return DIL_FAIL(err, DIL_IO, "%s: cannot create: %s", path, strerror(errno));
+    if (os_should_fail() || flock(w.fd, LOCK_EX | LOCK_NB) != 0) {
+        int why = errno;
+        os_writer_abort(&w);
+        return DIL_FAIL(err, DIL_IO, "%s: cannot lock: %s", path, strerror(why));
+    }
+    *out = w;
+    return DIL_OK;
+}
 
 dil_status os_writer_open(os_writer *out, const char *path, dil_error *err)
 {
@@ -271,9 +236,9 @@ dil_status os_writer_patch(os_writer *w, uint64_t offset, const void *bytes, siz
     return write_at(w, offset, bytes, n, err);
 }
 
-dil_status os_writer_commit(os_writer *w, dil_error *err)
+static dil_status commit(os_writer *w, bool wait, dil_error *err)
 {
-    bool good = !os_should_fail() && fsync(w->fd) == 0;
+    bool good = !os_should_fail() && (!wait || fsync(w->fd) == 0);
     good = close(w->fd) == 0 && good;
     w->fd = -1;
     good = good && rename(w->temporary, w->path) == 0;
@@ -284,6 +249,9 @@ dil_status os_writer_commit(os_writer *w, dil_error *err)
     }
     return DIL_OK;
 }
+
+dil_status os_writer_commit(os_writer *w, dil_error *err) { return commit(w, true, err); }
+dil_status os_writer_publish(os_writer *w, dil_error *err) { return commit(w, false, err); }
 
 void os_writer_abort(os_writer *w)
 {
@@ -383,6 +351,14 @@ dil_status os_list_dir(const char *path, void (*each)(void *ctx, const char *nam
     }
     closedir(dir);
     return DIL_OK;
+}
+
+uint64_t os_disk_free_bytes(const char *path)
+{
+    struct statvfs fs;
+    if (os_should_fail() || statvfs(path, &fs) != 0)
+        return 0;
+    return (uint64_t)fs.f_bavail * (uint64_t)fs.f_frsize;
 }
 
 bool os_exists(const char *path) { return access(path, F_OK) == 0; }

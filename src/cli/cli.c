@@ -71,6 +71,7 @@ engine_options cli_engine_options(const cli_options *o)
     e.memory_bytes = o->memory_bytes;
     e.timing = o->timing;
     e.exact = o->exact;
+    e.no_pack_cache = o->no_pack_cache;
     e.progress = o->quiet ? NULL : cli_progress;
     return e;
 }
@@ -81,6 +82,11 @@ dil_status cli_open(engine **out, const cli_options *o, const engine_options *eo
     DIL_TRY(cli_model_path(o->model, path, sizeof path, err));
     dil_status status = engine_open(out, path, eo, err);
     cli_progress_end();
+    if (status == DIL_OK && !o->quiet && engine_model(*out)->cache_state == PACK_CACHE_FAILED) {
+        fputs("dil: warning: the packed weights were not kept for the next start: ", stderr);
+        print_text(stderr, str_of(engine_model(*out)->cache_note.text), sizeof engine_model(*out)->cache_note.text);
+        fputc('\n', stderr);
+    }
     return status;
 }
 

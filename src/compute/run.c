@@ -118,6 +118,11 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
         return DIL_FAIL(err, DIL_IO, "%s: the token embedding could not be read: the file was truncated or its disk failed",
                         gguf_path(c->m->file));
     }
+    if (model_lost(c->m)) {
+        give_back(c, c->n_runs);
+        return DIL_FAIL(err, DIL_IO, "%s: its packed weights could not be read: the cache file was truncated or its disk failed; "
+                        "load the model again", gguf_path(c->m->file));
+    }
     for (int32_t r = 0; r < c->n_runs; r++)
         c->runs[r].seq->n_tokens += c->runs[r].n;
     return DIL_OK;

@@ -120,7 +120,9 @@ static dil_status build(engine *e, const char *path, dil_error *err)
     DIL_TRY(kernels_select(&e->k, o->cpu ? o->cpu : "auto", err));
     DIL_TRY(check_memory(path, o, err));
     DIL_TRY(choose_threads(o, &e->workers, err));
-    model_options mo = {.workers = e->workers, .no_vocab = o->no_vocab, .progress = o->progress, .user = o->user};
+    model_options mo = {.workers = e->workers, .no_vocab = o->no_vocab, .no_pack_cache = o->no_pack_cache,
+                        .pack_cache_least = o->pack_cache_least, .pack_cache_most = o->pack_cache_most, .progress = o->progress,
+                        .user = o->user};
     DIL_TRY(model_open(&e->m, path, &mo, err));
     DIL_TRY(resolve(o, &e->m->h, err));
     DIL_TRY(kv_pool_new(&e->pool, &e->m->h, o->type_k, o->type_v, pool_pages(o), err));

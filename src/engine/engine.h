@@ -25,6 +25,8 @@ typedef struct engine_options {
     const char *cpu;       /* kernel level, NULL: auto */
     uint64_t memory_bytes; /* most memory for weights, KV and buffers; 0: no limit of our own */
     bool timing, exact, no_vocab;
+    bool no_pack_cache;          /* packed weights are neither read from disk nor kept there (model.h has the next two) */
+    uint64_t pack_cache_least, pack_cache_most;
     dil_progress_fn progress;
     void *user;
 } engine_options;

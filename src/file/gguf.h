@@ -79,6 +79,8 @@ uint32_t gguf_version(const gguf *g);
 uint64_t gguf_size_bytes(const gguf *g); /* of all shards */
 int gguf_shards(const gguf *g);
 const os_file *gguf_shard_file(const gguf *g, int shard);
+/* The bytes before the tensors' data; mapped: a truncated file faults (os_guard). */
+str gguf_shard_header(const gguf *g, int shard);
 
 uint64_t gguf_n_values(const gguf *g);
 const gguf_value *gguf_value_at(const gguf *g, uint64_t i);

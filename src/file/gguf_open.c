@@ -354,6 +354,13 @@ uint64_t gguf_size_bytes(const gguf *g)
     return n;
 }
 
+str gguf_shard_header(const gguf *g, int shard)
+{
+    const gguf_shard *s = &g->shards[shard];
+    uint64_t n = s->data_offset < s->size_bytes ? s->data_offset : s->size_bytes;
+    return (str){(const char *)s->bytes, (size_t)n};
+}
+
 const os_file *gguf_shard_file(const gguf *g, int shard)
 {
     return shard >= 0 && shard < g->n_shards ? &g->shards[shard].file : NULL;

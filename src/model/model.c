@@ -2,6 +2,7 @@
 
 #include "base/os.h"
 #include "base/status.h"
+#include "model/pack.h"
 #include "model/vocab_load.h"
 #include "model/weights.h"
 
@@ -65,7 +66,7 @@ static dil_status load(model *m, const char *path, const model_options *options,
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to load", path);
     DIL_TRY(gguf_open(&m->file, path, &file_options, err));
     DIL_TRY(model_read(m, options, err));
-    return options->header_only ? DIL_OK : weights_pack(m, options, err);
+    return options->header_only ? DIL_OK : pack_weights(m, options, err);
 }
 
 dil_status model_open(model **out, const char *path, const model_options *options, dil_error *err)
@@ -73,6 +74,7 @@ dil_status model_open(model **out, const char *path, const model_options *option
     model *m = mem_calloc(1, sizeof *m, MEM_WEIGHTS);
     if (!m)
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to load", path);
+    m->cache_file.fd = -1;
     dil_status status = load(m, path, options, err);
     if (status != DIL_OK) {
         model_close(m);
@@ -86,7 +88,7 @@ void model_close(model *m)
 {
     if (!m)
         return;
-    mem_unmap(m->packed, m->packed_bytes, MEM_PACKED);
+    pack_free(m);
     vocab_free(m->words);
     gguf_close(m->file);
     arena_free(m->memory);
@@ -118,6 +120,8 @@ dil_status model_embed(const model *m, token_id id, float *dst, dil_error *err)
     row_read r = {t, (const uint8_t *)t->data + row * row_bytes, dst};
     return os_guard(read_row, &r, r.bytes, row_bytes, err);
 }
+
+bool model_lost(const model *m) { return os_mapping_lost(&m->cache); }
 
 uint64_t model_n_params(const model *m)
 {

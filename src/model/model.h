@@ -16,8 +16,9 @@ typedef struct weight {
     uint64_t first_row;      /* in the tensor */
     uint32_t rows, cols;
     dil_type type;
-    uint8_t *panels;         /* packed; NULL until packed */
+    const uint8_t *panels;   /* packed; NULL until packed */
     size_t panel_bytes;
+    size_t packed_offset;    /* of the panels in the model's region */
     int n_panels;
 } weight;
 
@@ -27,6 +28,14 @@ typedef struct layer {
     const float *q_norm, *k_norm;               /* [head_dim] or [n_head(_kv) * head_dim] or NULL */
     const float *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias; /* or NULL */
 } layer;
+
+/* What became of the cache of packed weights. */
+typedef enum pack_cache_state {
+    PACK_CACHE_OFF,      /* switched off, or too little to be worth a file */
+    PACK_CACHE_READ,     /* the weights were found in it */
+    PACK_CACHE_WRITTEN,  /* the weights were packed into it */
+    PACK_CACHE_FAILED    /* packed into memory: it could not be written */
+} pack_cache_state;
 
 typedef struct model {
     hparams h;
@@ -39,14 +48,21 @@ typedef struct model {
     bool tied;
     const float *output_norm, *head_bias;
     const float *rope_freqs, *rope_long, *rope_short; /* [n_rot / 2] or NULL */
-    uint8_t *packed;         /* one region for all panels */
+    const uint8_t *packed;   /* one region for all panels: memory of ours, or mapped from the cache file */
     size_t packed_bytes;
+    os_mapping cache;        /* the mapping, when packed is one */
+    os_file cache_file;      /* open and locked while it is mapped: others leave it alone; fd -1 otherwise */
+    pack_cache_state cache_state;
+    dil_error cache_note;    /* why nothing could be kept (PACK_CACHE_FAILED) */
 } model;
 
 typedef struct model_options {
     team *workers;           /* [borrowed] packs in parallel */
     bool header_only;        /* bind and size everything, pack nothing (plan) */
     bool no_vocab;           /* skip the vocabulary (plan, bench on files without one) */
+    bool no_pack_cache;      /* neither read nor write packed weights on disk */
+    uint64_t pack_cache_least; /* bytes of packed weights below which no file is made; 0: 8 MiB */
+    uint64_t pack_cache_most;  /* bytes all cache files together may take; 0: 32 GiB or a quarter of the free disk, if that is less */
     dil_progress_fn progress;
     void *user;
 } model_options;
@@ -57,6 +73,9 @@ void model_close(model *m);
 
 /* Row `id` of the token embedding as f32 [n_embd], before embd_scale. IO: the file was truncated since it was opened. */
 DIL_MUST_CHECK dil_status model_embed(const model *m, token_id id, float *dst, dil_error *err);
+/* Whether packed weights that were used meanwhile could not be read (the cache file was truncated, its disk failed): asked after
+ * each pass over them. */
+bool model_lost(const model *m);
 /* Parameters and bytes of all tensors, for people. */
 uint64_t model_n_params(const model *m);
 

@@ -202,7 +202,7 @@ dil_status weights_bind(model *m, dil_error *err)
     return bind_head(m, err);
 }
 
-/* ---- packing ---- */
+/* ---- the packed region ---- */
 
 #define WEIGHTS_PER_LAYER 7
 
@@ -212,23 +212,23 @@ static weight *layer_weight(layer *l, int i)
     return all[i];
 }
 
-/* The i-th packed weight of the model, in the order tokens meet them; the head is last. */
-static weight *nth_weight(model *m, size_t i)
+weight *weights_nth(model *m, size_t i)
 {
     if (i == (size_t)m->h.n_layer * WEIGHTS_PER_LAYER)
         return &m->head;
     return layer_weight(&m->layers[i / WEIGHTS_PER_LAYER], (int)(i % WEIGHTS_PER_LAYER));
 }
 
-static size_t n_weights(const model *m) { return (size_t)m->h.n_layer * WEIGHTS_PER_LAYER + 1; }
+size_t weights_count(const model *m) { return (size_t)m->h.n_layer * WEIGHTS_PER_LAYER + 1; }
 
 dil_status weights_size(model *m, dil_error *err)
 {
     size_t total = 0;
-    for (size_t i = 0; i < n_weights(m); i++) {
-        weight *w = nth_weight(m, i);
+    for (size_t i = 0; i < weights_count(m); i++) {
+        weight *w = weights_nth(m, i);
         w->n_panels = (int)((w->rows + PANEL_ROWS - 1) / PANEL_ROWS);
         w->panel_bytes = panel_bytes(w->type, w->cols);
+        w->packed_offset = total;
         size_t bytes;
         if (!checked_mul_size(w->panel_bytes, (size_t)w->n_panels, &bytes) ||
             !checked_add_size(total, round_up_size(bytes, 64), &total))
@@ -238,93 +238,11 @@ dil_status weights_size(model *m, dil_error *err)
     return DIL_OK;
 }
 
-#define CHUNK_PANELS 16
-
-typedef struct pack_job {
-    model *m;
-    team *workers;
-    const model_options *options;
-    dil_status status[TEAM_MAX];
-    dil_error errors[TEAM_MAX];
-} pack_job;
-
-typedef struct pack_chunk { const weight *w; int first, n; } pack_chunk;
-
-static void pack_panels(void *ctx)
+void weights_place(model *m, const uint8_t *region)
 {
-    const pack_chunk *c = ctx;
-    const weight *w = c->w;
-    size_t row_bytes = (size_t)(w->tensor->size_bytes / w->tensor->ne[1]);
-    const uint8_t *rows = (const uint8_t *)w->tensor->data + w->first_row * row_bytes;
-    for (int p = c->first; p < c->first + c->n; p++) {
-        uint32_t row = (uint32_t)p * PANEL_ROWS, left = w->rows - row;
-        panel_pack(w->type, rows + row * row_bytes, row_bytes, left < PANEL_ROWS ? (int)left : PANEL_ROWS, w->cols,
-                   w->panels + (size_t)p * w->panel_bytes);
+    m->packed = region;
+    for (size_t i = 0; i < weights_count(m); i++) {
+        weight *w = weights_nth(m, i);
+        w->panels = region + w->packed_offset;
     }
-}
-
-/* Tells how many weights are packed, 0 before the first is read; CANCELLED when the caller wants no more. */
-static dil_status pack_progress(const pack_job *job, size_t done, dil_error *err)
-{
-    const model_options *o = job->options;
-    if (!o->progress || o->progress(o->user, "packing weights", done, n_weights(job->m)))
-        return DIL_OK;
-    return DIL_FAIL(err, DIL_CANCELLED, "%s: loading was cancelled", gguf_path(job->m->file));
-}
-
-static void pack_worker(void *ctx, int worker)
-{
-    pack_job *job = ctx;
-    uint32_t next = team_claim(job->workers), at = 0;
-    for (size_t i = 0; i < n_weights(job->m); i++) {
-        const weight *w = nth_weight(job->m, i);
-        size_t row_bytes = (size_t)(w->tensor->size_bytes / w->tensor->ne[1]);
-        uint32_t n_chunks = (uint32_t)((w->n_panels + CHUNK_PANELS - 1) / CHUNK_PANELS);
-        for (; next < at + n_chunks; next = team_claim(job->workers)) {
-            pack_chunk c = {w, (int)(next - at) * CHUNK_PANELS, CHUNK_PANELS};
-            if (c.first + c.n > w->n_panels)
-                c.n = w->n_panels - c.first;
-            size_t from = (w->first_row + (size_t)c.first * PANEL_ROWS) * row_bytes, n = (size_t)c.n * PANEL_ROWS * row_bytes;
-            if (n > w->tensor->size_bytes - from)
-                n = (size_t)w->tensor->size_bytes - from;
-            const uint8_t *source = (const uint8_t *)w->tensor->data + from;
-            job->status[worker] = os_guard(pack_panels, &c, source, n, &job->errors[worker]);
-            if (job->status[worker] != DIL_OK)
-                return;
-            os_advise_drop(source, n);
-        }
-        at += n_chunks;
-        if (worker == 0 && (job->status[0] = pack_progress(job, i + 1, &job->errors[0])) != DIL_OK)
-            return;
-    }
-}
-
-dil_status weights_pack(model *m, const model_options *options, dil_error *err)
-{
-    m->packed = mem_map(m->packed_bytes, MEM_PACKED);
-    if (!m->packed)
-        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for %zu bytes of packed weights", gguf_path(m->file), m->packed_bytes);
-    os_advise_huge(m->packed, m->packed_bytes);
-    size_t used = 0;
-    for (size_t i = 0; i < n_weights(m); i++) {
-        weight *w = nth_weight(m, i);
-        w->panels = m->packed + used;
-        used += round_up_size(w->panel_bytes * (size_t)w->n_panels, 64);
-    }
-    pack_job *job = mem_calloc(1, sizeof *job, MEM_MISC);
-    if (!job)
-        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to load", gguf_path(m->file));
-    job->m = m;
-    job->workers = options->workers;
-    job->options = options;
-    dil_status status = pack_progress(job, 0, err);
-    if (status == DIL_OK)
-        team_run(options->workers, pack_worker, job);
-    for (int i = 0; i < team_size(options->workers) && status == DIL_OK; i++) {
-        status = job->status[i];
-        if (status != DIL_OK && err)
-            *err = job->errors[i];
-    }
-    mem_free(job);
-    return status;
 }

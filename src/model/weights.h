@@ -1,4 +1,5 @@
-/* Binding: the file's tensors -> the roles of model.h, every shape checked; then packing. Private to the model module. */
+/* Binding: the file's tensors -> the roles of model.h, every shape checked, and where each goes in the packed region (pack.h fills
+ * it). Private to the model module. */
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
 
@@ -7,8 +8,12 @@
 /* model.c: all of an opened file (m->file, m->memory are set) but the packing; IO when it was truncated meanwhile. */
 DIL_MUST_CHECK dil_status model_read(model *m, const model_options *options, dil_error *err);
 DIL_MUST_CHECK dil_status weights_bind(model *m, dil_error *err);
-/* Bytes every panel needs; fills panel_bytes and n_panels of each weight. */
+/* Bytes every panel needs and where it will be; fills panel_bytes, n_panels and packed_offset of each weight. */
 DIL_MUST_CHECK dil_status weights_size(model *m, dil_error *err);
-DIL_MUST_CHECK dil_status weights_pack(model *m, const model_options *options, dil_error *err);
+/* The packed weights in the order of the region, which is the order tokens meet them; the head is last. */
+weight *weights_nth(model *m, size_t i);
+size_t weights_count(const model *m);
+/* The region is there: every weight learns where its panels are. */
+void weights_place(model *m, const uint8_t *region);
 
 #endif
