@@ -122,6 +122,7 @@ dil_status pack_cache_key(pack_key *out, const model *m, dil_error *err)
 
 #define NAME_BYTES 21 /* 16 hexadecimal digits, ".pack" */
 #define PART_BYTES 43 /* then ".part-" and 16 more */
+#define PART_AGE 60   /* seconds: a writer makes its file first and locks it then */
 
 typedef struct place { char dir[2048], path[2048 + 64]; } place;
 
@@ -249,8 +250,8 @@ static bool is_hex(const char *p, size_t n)
     return true;
 }
 
-/* Removes a file unless somebody has locked it; true when it is gone. */
-static bool remove_unused(const char *dir, const char *name)
+/* Removes a file unless somebody has locked it or it changed within the last least_age seconds; true when it is gone. */
+static bool remove_unused(const char *dir, const char *name, int64_t least_age)
 {
     char path[2048 + 64];
     os_file f;
@@ -258,7 +259,8 @@ static bool remove_unused(const char *dir, const char *name)
     snprintf(path, sizeof path, "%s/%s", dir, name);
     if (os_file_open_own(&f, path, &ignored) != DIL_OK)
         return false;
-    bool gone = os_file_lock(&f, true) && os_remove(path, &ignored) == DIL_OK;
+    bool old = least_age == 0 || f.mtime_ns / 1000000000 + least_age < os_wall_seconds();
+    bool gone = old && os_file_lock(&f, true) && os_remove(path, &ignored) == DIL_OK;
     os_file_close(&f);
     return gone;
 }
@@ -297,7 +299,7 @@ static void survey_one(void *ctx, const char *name, bool is_dir, uint64_t size)
     if (is_dir || n < NAME_BYTES || !is_hex(name, 16) || memcmp(name + 16, ".pack", 5) != 0)
         return;
     if (n == PART_BYTES && memcmp(name + NAME_BYTES, ".part-", 6) == 0)
-        (void)remove_unused(s->dir, name);
+        (void)remove_unused(s->dir, name, PART_AGE);
     else if (n == NAME_BYTES)
         add_kept(s, name);
 }
@@ -322,7 +324,7 @@ static dil_status make_room(const place *p, uint64_t need, uint64_t most, dil_er
     if (status == DIL_OK && need <= most && s.n > 0) {
         qsort(s.list, s.n, sizeof *s.list, by_use);
         for (size_t i = 0; i < s.n && s.bytes > most - need; i++)
-            if (remove_unused(p->dir, s.list[i].name))
+            if (remove_unused(p->dir, s.list[i].name, 0))
                 s.bytes -= s.list[i].size_bytes;
     }
     if (status == DIL_OK && (need > most || s.bytes > most - need))
