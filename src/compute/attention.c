@@ -1,12 +1,13 @@
 /*
- * Attention over the paged KV cache, with an online softmax.
+ * Attention over the paged KV cache.
  *
  * A work item is a block of tokens of one run and the query heads of one KV head: its rows share every page they read.
- * For one row the result is defined by absolute positions alone: pages are visited in order, ATTN_CHUNK pages form a partial
- * (max m, sum l, accumulator), partials are merged in order. So neither the batch, nor the thread count, nor a reused
- * prefix changes a bit:
- *     partial:  m' = max(m, max s),  acc = acc * e^(m - m') + sum_j e^(s_j - m') v_j,  l likewise
+ * For one row the result is defined by absolute positions alone: ATTN_CHUNK pages form a partial (max m, sum l, accumulator),
+ * partials are merged in order. So neither the batch, nor the thread count, nor a reused prefix changes a bit:
+ *     partial:  m = max s,           acc = sum_j e^(s_j - m) v_j,  l = sum_j e^(s_j - m)
  *     merge:    M = max(m_a, m_b),   acc = acc_a * e^(m_a - M) + acc_b * e^(m_b - M),  l likewise
+ * In a batch of few tokens the chunks of one block are items of their own, so that all workers share a long context; who
+ * finishes a block's last chunk merges.
  */
 #include "compute/exec.h"
 
@@ -17,6 +18,7 @@ typedef struct attn_item {
     const kv_seq *seq;
     uint32_t layer, kv_head, first_head;
     int n_heads, n_rows;          /* rows: token-major, heads within */
+    int32_t token[ATTN_ROWS];     /* of the batch */
     int32_t position[ATTN_ROWS];  /* of each row's token */
     int32_t out_row[ATTN_ROWS];
     float m[ATTN_ROWS], l[ATTN_ROWS];             /* of the chunk */
@@ -30,13 +32,17 @@ static uint32_t head_blocks(const compute *c)
     return (group + (uint32_t)c->heads_per_item - 1) / (uint32_t)c->heads_per_item;
 }
 
-uint32_t attention_items(const compute *c, int32_t n_tokens)
+uint32_t attention_items(const compute *c, const batch_run *run, int32_t n_tokens)
 {
     uint32_t blocks = (uint32_t)((n_tokens + c->tokens_per_item - 1) / c->tokens_per_item);
-    return blocks * c->h->n_head_kv * head_blocks(c);
+    return blocks * c->h->n_head_kv * head_blocks(c) * run->n_splits;
 }
 
-static size_t pad16(size_t n) { return (n + 15) & ~(size_t)15; }
+uint32_t attention_splits(const compute *c, const batch_run *run)
+{
+    int32_t chunks = (run->position + run->n - 1) / ATTN_SLOTS + 1;
+    return c->n <= ATTN_SPLIT_TOKENS && (size_t)chunks <= c->max_chunks ? (uint32_t)chunks : 1;
+}
 
 /* First position a token at `position` sees. */
 static int32_t window_start(const compute *c, uint32_t layer_index, int32_t position)
@@ -47,7 +53,7 @@ static int32_t window_start(const compute *c, uint32_t layer_index, int32_t posi
     return from > 0 ? (int32_t)from : 0;
 }
 
-/* Finds which rows item number `index` of a run has, and gathers their queries. */
+/* Finds which rows block number `index` of a run has, and gathers their queries. */
 static void item_open(compute *c, const step *s, const batch_run *run, uint32_t index, attn_item *it, worker_scratch *ws)
 {
     const hparams *h = c->h;
@@ -55,7 +61,6 @@ static void item_open(compute *c, const step *s, const batch_run *run, uint32_t 
     int32_t block = (int32_t)(index / per_block);
     uint32_t within = index % per_block, head_block = within / h->n_head_kv;
     bool outputs_only = s->layer + 1 == h->n_layer;
-    size_t dim_pad = pad16(h->head_dim);
     it->seq = run->seq;
     it->layer = s->layer;
     it->kv_head = within % h->n_head_kv;
@@ -74,7 +79,9 @@ static void item_open(compute *c, const step *s, const batch_run *run, uint32_t 
         taken++;
         for (int g = 0; g < it->n_heads; g++) {
             const float *q = c->q + (size_t)t * c->q_stride + (size_t)(it->first_head + (uint32_t)g) * h->head_dim;
-            memcpy(ws->queries + (size_t)it->n_rows * dim_pad, q, h->head_dim * sizeof *q);
+            c->k->attn_query(kv_type_k(run->seq->pool), q, (int)h->head_dim, h->attn_scale,
+                             (char *)ws->queries + (size_t)it->n_rows * attn_row_bytes((int)h->head_dim));
+            it->token[it->n_rows] = t;
             it->position[it->n_rows] = c->position[t];
             it->out_row[it->n_rows++] = outputs_only ? c->output_of[t] : t;
         }
@@ -84,81 +91,116 @@ static void item_open(compute *c, const step *s, const batch_run *run, uint32_t 
     }
 }
 
-static void attend_page(compute *c, attn_item *it, int32_t page, worker_scratch *ws)
+/* One chunk of pages: its partial of every row in it->m, it->l and acc [n_rows][acc_stride]. */
+static void attend_chunk(compute *c, attn_item *it, int32_t chunk, float *acc, worker_scratch *ws)
 {
     const hparams *h = c->h;
     const kernels *k = c->k;
-    kv_pool *pool = it->seq->pool;
-    size_t dim_pad = pad16(h->head_dim);
-    int dim = (int)h->head_dim;
-    int32_t start = page * KV_PAGE;
-    int n_slots = it->highest + 1 - start < KV_PAGE ? it->highest + 1 - start : KV_PAGE;
-    k->kv_load_k(kv_type_k(pool), kv_k(pool, it->layer, it->seq->pages[page], it->kv_head), dim, n_slots, ws->k_page);
-    k->kv_load_v(kv_type_v(pool), kv_v(pool, it->layer, it->seq->pages[page], it->kv_head), dim, n_slots, ws->v_page, dim_pad);
-    k->attn_qk(ws->queries, dim_pad, it->n_rows, ws->k_page, dim, n_slots, h->attn_scale, ws->scores);
-    for (int r = 0; r < it->n_rows; r++) {
-        int32_t lo = window_start(c, it->layer, it->position[r]) - start, hi = it->position[r] + 1 - start;
-        float f = k->attn_softmax(ws->scores + (size_t)r * KV_PAGE, lo > 0 ? lo : 0, hi < n_slots ? hi : n_slots, n_slots,
-                                  h->attn_softcap, &it->m[r], &it->l[r]);
-        if (f != 1.0f)
-            k->scale(ws->chunk + (size_t)r * dim_pad, f, (int64_t)dim_pad);
+    const kv_pool *pool = it->seq->pool;
+    int32_t first = it->lowest / KV_PAGE, last = it->highest / KV_PAGE, start = chunk * ATTN_SLOTS, n_slots[ATTN_ROWS];
+    first = first > chunk * ATTN_CHUNK ? first : chunk * ATTN_CHUNK;
+    last = last < (chunk + 1) * ATTN_CHUNK ? last : (chunk + 1) * ATTN_CHUNK - 1;
+    attn_page p = {.head_dim = (int)h->head_dim, .n_rows = it->n_rows, .n_slots = n_slots, .scratch = ws->page};
+    for (int pass = 0; pass < 2; pass++) {
+        p.type = pass ? kv_type_v(pool) : kv_type_k(pool);
+        for (int32_t page = first; page <= last; page++) {
+            for (int r = 0; r < it->n_rows; r++) {
+                int32_t seen = it->position[r] + 1 - page * KV_PAGE;
+                n_slots[r] = seen < 0 ? 0 : seen < KV_PAGE ? seen : KV_PAGE;
+            }
+            p.first_slot = page * KV_PAGE - start;
+            p.page = (pass ? kv_v : kv_k)(pool, it->layer, it->seq->pages[page], it->kv_head);
+            if (pass)
+                k->attn_pv(&p, ws->scores, ATTN_SCORE_STRIDE, acc, c->head_stride);
+            else
+                k->attn_qk(&p, ws->queries, attn_row_bytes((int)h->head_dim), ws->scores, ATTN_SCORE_STRIDE);
+        }
+        for (int r = 0; r < it->n_rows && !pass; r++) {
+            int32_t lo = window_start(c, it->layer, it->position[r]) - start, hi = it->position[r] + 1 - start;
+            int32_t n = it->highest + 1 - start;
+            k->attn_softmax(kv_type_v(pool), ws->scores + (size_t)r * ATTN_SCORE_STRIDE, lo > 0 ? lo : 0,
+                            hi < ATTN_SLOTS ? hi : ATTN_SLOTS, n < ATTN_SLOTS ? n : ATTN_SLOTS, h->attn_softcap, &it->m[r], &it->l[r]);
+            memset(acc + (size_t)r * c->head_stride, 0, c->head_stride * sizeof *acc);
+        }
     }
-    k->attn_pv(ws->scores, it->n_rows, ws->v_page, dim_pad, dim, n_slots, ws->chunk, dim_pad);
 }
 
-static void merge_chunk(const compute *c, attn_item *it, worker_scratch *ws)
+/* The next partial of row r: max m, sum l, accumulator acc. */
+static void merge(const compute *c, attn_item *it, int r, float m, float l, const float *acc, worker_scratch *ws)
 {
-    size_t dim_pad = pad16(c->h->head_dim);
-    for (int r = 0; r < it->n_rows; r++) {
-        if (it->l[r] == 0.0f)
-            continue; /* this row saw nothing of the chunk */
-        float *total = ws->total + (size_t)r * dim_pad;
-        float m = it->total_m[r] > it->m[r] ? it->total_m[r] : it->m[r];
-        float old = it->total_l[r] == 0.0f ? 0.0f : expf(it->total_m[r] - m), fresh = expf(it->m[r] - m);
-        c->k->scale(total, old, (int64_t)dim_pad);
-        c->k->add_scaled(total, ws->chunk + (size_t)r * dim_pad, fresh, (int64_t)dim_pad);
-        it->total_l[r] = it->total_l[r] * old + it->l[r] * fresh;
+    float *total = ws->total + (size_t)r * c->head_stride;
+    if (l == 0.0f)
+        return; /* this row saw nothing of the chunk */
+    if (it->total_l[r] == 0.0f) {
+        if (total != acc)
+            memcpy(total, acc, c->head_stride * sizeof *total);
         it->total_m[r] = m;
+        it->total_l[r] = l;
+        return;
     }
+    float top = it->total_m[r] > m ? it->total_m[r] : m;
+    float old = expf(it->total_m[r] - top), fresh = expf(m - top);
+    c->k->scale(total, old, (int64_t)c->head_stride);
+    c->k->add_scaled(total, acc, fresh, (int64_t)c->head_stride);
+    it->total_l[r] = it->total_l[r] * old + l * fresh;
+    it->total_m[r] = top;
 }
 
 static void item_run(compute *c, attn_item *it, worker_scratch *ws)
 {
-    size_t dim_pad = pad16(c->h->head_dim);
-    size_t acc_bytes = (size_t)it->n_rows * dim_pad * sizeof(float);
-    int32_t first_page = it->lowest / KV_PAGE, last_page = it->highest / KV_PAGE;
-    memset(ws->total, 0, acc_bytes);
-    for (int r = 0; r < it->n_rows; r++) {
-        it->total_m[r] = -INFINITY;
-        it->total_l[r] = 0.0f;
-    }
-    for (int32_t page = first_page; page <= last_page;) {
-        int32_t chunk_end = (page / ATTN_CHUNK + 1) * ATTN_CHUNK;
-        memset(ws->chunk, 0, acc_bytes);
-        for (int r = 0; r < it->n_rows; r++) {
-            it->m[r] = -INFINITY;
-            it->l[r] = 0.0f;
-        }
-        for (; page <= last_page && page < chunk_end; page++)
-            attend_page(c, it, page, ws);
-        merge_chunk(c, it, ws);
+    memset(it->total_l, 0, sizeof it->total_l);
+    int32_t first = it->lowest / ATTN_SLOTS, last = it->highest / ATTN_SLOTS;
+    for (int32_t chunk = first; chunk <= last; chunk++) {
+        float *acc = chunk == first ? ws->total : ws->chunk;
+        attend_chunk(c, it, chunk, acc, ws);
+        for (int r = 0; r < it->n_rows; r++)
+            merge(c, it, r, it->m[r], it->l[r], acc + (size_t)r * c->head_stride, ws);
     }
 }
 
 static void item_store(compute *c, const attn_item *it, const worker_scratch *ws)
 {
     const hparams *h = c->h;
-    size_t dim_pad = pad16(h->head_dim);
     int64_t first = (int64_t)it->first_head * h->head_dim, width = (int64_t)it->n_heads * h->head_dim;
     for (int r = 0; r < it->n_rows; r++) {
         float *out = c->attn.f + (size_t)it->out_row[r] * c->attn.view.f_stride + first + (r % it->n_heads) * (int64_t)h->head_dim;
-        const float *total = ws->total + (size_t)r * dim_pad;
-        float inverse = 1.0f / it->total_l[r];
-        for (uint32_t d = 0; d < h->head_dim; d++)
-            out[d] = total[d] * inverse;
+        memcpy(out, ws->total + (size_t)r * c->head_stride, h->head_dim * sizeof *out);
+        c->k->scale(out, 1.0f / it->total_l[r], h->head_dim);
         if (r % it->n_heads == it->n_heads - 1 && first % ACT_BLOCK == 0 && width % ACT_BLOCK == 0)
             act_quantize(c, &c->attn, it->out_row[r], 1, first, width);
     }
+}
+
+/* Where row r's partial of a chunk lies: [head_stride] accumulator, then m and l. */
+static float *partial(const compute *c, const attn_item *it, int r, int32_t chunk)
+{
+    size_t head = it->first_head + (uint32_t)(r % it->n_heads), row = (size_t)it->token[r] * c->h->n_head + head;
+    return c->partials + (row * c->max_chunks + (size_t)chunk) * (c->head_stride + 16);
+}
+
+/* One chunk of a block whose chunks are items of their own; block counts over all runs. */
+static void item_run_split(compute *c, attn_item *it, int32_t chunk, uint32_t n_splits, uint32_t block, worker_scratch *ws)
+{
+    int32_t first = it->lowest / ATTN_SLOTS, last = it->highest / ATTN_SLOTS;
+    if (chunk >= first && chunk <= last)
+        attend_chunk(c, it, chunk, ws->chunk, ws);
+    for (int r = 0; r < it->n_rows && chunk >= first && chunk <= last; r++) {
+        float *p = partial(c, it, r, chunk);
+        memcpy(p, ws->chunk + (size_t)r * c->head_stride, c->head_stride * sizeof *p);
+        p[c->head_stride] = it->m[r];
+        p[c->head_stride + 1] = it->l[r];
+    }
+    if (atomic_fetch_add_explicit(&c->chunks_done[block], 1, memory_order_acq_rel) + 1 != n_splits)
+        return;
+    atomic_store_explicit(&c->chunks_done[block], 0, memory_order_relaxed); /* for the next layer, after a barrier */
+    memset(it->total_l, 0, sizeof it->total_l);
+    for (int r = 0; r < it->n_rows; r++) {
+        for (chunk = first; chunk <= last; chunk++) {
+            const float *p = partial(c, it, r, chunk);
+            merge(c, it, r, p[c->head_stride], p[c->head_stride + 1], p, ws);
+        }
+    }
+    item_store(c, it, ws);
 }
 
 /* From here on only outputs are wanted: their rows of the residual stream move to the front. */
@@ -169,23 +211,42 @@ static void select_outputs(compute *c)
             memcpy(c->x + (size_t)i * c->x_stride, c->x + (size_t)c->token_of[i] * c->x_stride, c->h->n_embd * sizeof *c->x);
 }
 
+static uint32_t items_before(const compute *c, int32_t run, bool last_layer)
+{
+    return last_layer ? c->runs[run].items_before_outputs : c->runs[run].items_before;
+}
+
+static uint32_t run_blocks(const compute *c, int32_t run, bool last_layer)
+{
+    return (items_before(c, run + 1, last_layer) - items_before(c, run, last_layer)) / c->runs[run].n_splits;
+}
+
 void step_attention(compute *c, const step *s, int worker)
 {
     bool last = s->layer + 1 == c->h->n_layer;
     if (last && worker == 0)
         select_outputs(c);
     attn_item it;
+    worker_scratch *ws = &c->scratch[worker];
+    uint32_t blocks_before = 0;
     int32_t r = 0;
     for (uint32_t item;;) {
         item = team_claim(c->workers);
-        while (r < c->n_runs && item >= (last ? c->runs[r + 1].items_before_outputs : c->runs[r + 1].items_before))
-            r++;
+        for (; r < c->n_runs && item >= items_before(c, r + 1, last); r++)
+            blocks_before += run_blocks(c, r, last);
         if (r == c->n_runs)
             return;
         const batch_run *run = &c->runs[r];
-        item_open(c, s, run, item - (last ? run->items_before_outputs : run->items_before), &it, &c->scratch[worker]);
-        item_run(c, &it, &c->scratch[worker]);
-        item_store(c, &it, &c->scratch[worker]);
+        item -= items_before(c, r, last);
+        if (run->n_splits > 1) {
+            uint32_t block = item / run->n_splits;
+            item_open(c, s, run, block, &it, ws);
+            item_run_split(c, &it, (int32_t)(item % run->n_splits), run->n_splits, blocks_before + block, ws);
+            continue;
+        }
+        item_open(c, s, run, run_blocks(c, r, last) - 1 - item, &it, ws); /* the longest ones first */
+        item_run(c, &it, ws);
+        item_store(c, &it, ws);
     }
 }
 

@@ -24,6 +24,7 @@ typedef struct batch_run {
     int32_t position;     /* of the first token */
     uint32_t items_before; /* attention work items of earlier runs */
     uint32_t items_before_outputs; /* the same in the last layer, where only outputs are asked */
+    uint32_t n_splits;    /* items per attention block: 1, or its chunks */
 } batch_run;
 
 /* One step of the plan; all workers run it, then meet at the barrier. */
@@ -41,15 +42,16 @@ typedef struct worker_scratch {
     uint8_t *linear;      /* linear_scratch_bytes(largest k) */
     float *exact;         /* exact mode: [16][k] rows and their [k][16] panel */
     float *gate, *up;     /* [max_tokens][FFN_CHUNK * PANEL_ROWS] */
-    float *queries;       /* [ATTN_ROWS][head_dim_pad] */
-    float *k_page, *v_page; /* [head_dim][KV_PAGE], [KV_PAGE][head_dim_pad] */
-    float *scores;        /* [ATTN_ROWS][KV_PAGE] */
-    float *chunk, *total; /* [ATTN_ROWS][head_dim_pad] */
+    float *queries;       /* [ATTN_ROWS][attn_row_bytes] */
+    float *page;          /* attn_scratch_bytes */
+    float *scores;        /* [ATTN_ROWS][ATTN_SCORE_STRIDE] */
+    float *chunk, *total; /* [ATTN_ROWS][head_stride] */
 } worker_scratch;
 
 #define FFN_CHUNK 4     /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
-#define ATTN_ROWS 48    /* query rows (tokens x heads of a group) handled together */
-#define ATTN_CHUNK 8    /* KV pages per partial result; the order of sums depends on absolute positions only */
+#define ATTN_ROWS 96    /* query rows (tokens x heads of a group) handled together */
+#define ATTN_SCORE_STRIDE (ATTN_SLOTS + 16) /* rows apart in cache sets */
+#define ATTN_SPLIT_TOKENS 4 /* batches up to here share a long context among all workers */
 
 struct compute {
     const model *m;
@@ -75,6 +77,10 @@ struct compute {
     worker_scratch *scratch; /* [workers] */
     int heads_per_item;     /* query heads of one KV head handled together */
     int tokens_per_item;
+    size_t head_stride;     /* floats: head_dim rounded up to whole vectors */
+    size_t max_chunks;      /* of ATTN_CHUNK pages in a context */
+    float *partials;        /* [ATTN_SPLIT_TOKENS][n_head][max_chunks][head_stride + 16] */
+    atomic_uint *chunks_done; /* [ATTN_SPLIT_TOKENS * n_head]: per block whose chunks are items */
 
     /* the batch */
     const batch_token *tokens;
@@ -108,8 +114,10 @@ void act_quantize(const compute *c, act_buffer *a, int32_t row, int32_t n_rows, 
 /* The same with values that lie elsewhere: f[n_rows][f_stride]. */
 void act_quantize_from(const compute *c, act_buffer *a, const float *f, size_t f_stride, int32_t row, int32_t n_rows, int64_t from,
                        int64_t n);
-/* Work items of attention over n tokens. */
-uint32_t attention_items(const compute *c, int32_t n_tokens);
+/* Items an attention block of the run is split into; needs c->n. */
+uint32_t attention_splits(const compute *c, const batch_run *run);
+/* Work items of attention over n tokens of a run; needs its n_splits. */
+uint32_t attention_items(const compute *c, const batch_run *run, int32_t n_tokens);
 void rope_prepare(compute *c);
 
 #endif

@@ -65,17 +65,16 @@ static void carve_scratch(carver *cv, compute *c, worker_scratch *ws)
     int64_t widest = h->n_embd;
     widest = widest > (int64_t)h->n_ff ? widest : (int64_t)h->n_ff;
     widest = widest > (int64_t)h->n_head * h->head_dim ? widest : (int64_t)h->n_head * h->head_dim;
-    size_t tokens = (size_t)c->options.max_tokens, dim_pad = round_up_size(h->head_dim, 16);
+    size_t tokens = (size_t)c->options.max_tokens;
     ws->linear = carve(cv, linear_scratch_bytes(widest), 1);
     ws->exact = carve(cv, c->options.exact ? (size_t)widest * (PANEL_ROWS + 1) : 0, sizeof *ws->exact);
     ws->gate = carve(cv, tokens * FFN_CHUNK * PANEL_ROWS, sizeof *ws->gate);
     ws->up = carve(cv, tokens * FFN_CHUNK * PANEL_ROWS, sizeof *ws->up);
-    ws->queries = carve(cv, ATTN_ROWS * dim_pad, sizeof *ws->queries);
-    ws->k_page = carve(cv, h->head_dim * KV_PAGE, sizeof *ws->k_page);
-    ws->v_page = carve(cv, KV_PAGE * dim_pad, sizeof *ws->v_page);
-    ws->scores = carve(cv, ATTN_ROWS * KV_PAGE, sizeof *ws->scores);
-    ws->chunk = carve(cv, ATTN_ROWS * dim_pad, sizeof *ws->chunk);
-    ws->total = carve(cv, ATTN_ROWS * dim_pad, sizeof *ws->total);
+    ws->queries = carve(cv, ATTN_ROWS, attn_row_bytes((int)h->head_dim));
+    ws->page = carve(cv, 1, attn_scratch_bytes((int)h->head_dim));
+    ws->scores = carve(cv, ATTN_ROWS * ATTN_SCORE_STRIDE, sizeof *ws->scores);
+    ws->chunk = carve(cv, ATTN_ROWS * c->head_stride, sizeof *ws->chunk);
+    ws->total = carve(cv, ATTN_ROWS * c->head_stride, sizeof *ws->total);
 }
 
 /* Every buffer, in the order of use. The worker scratch array itself comes from the arena. */
@@ -89,6 +88,8 @@ static void carve_all(carver *cv, compute *c, int n_workers, worker_scratch *scr
     c->q_stride = round_up_size((size_t)h->n_head * h->head_dim, 16);
     c->kv_stride = round_up_size((size_t)h->n_head_kv * h->head_dim, 16);
     c->logit_stride = round_up_size(h->n_vocab, 16);
+    c->head_stride = round_up_size(h->head_dim, 16);
+    c->max_chunks = ((size_t)c->options.context + ATTN_SLOTS - 1) / ATTN_SLOTS;
     c->x = carve(cv, n * c->x_stride, sizeof *c->x);
     c->tmp = carve(cv, n * c->x_stride, sizeof *c->tmp);
     carve_act(cv, &c->nrm, n, h->n_embd, nrm);
@@ -108,6 +109,9 @@ static void carve_all(carver *cv, compute *c, int n_workers, worker_scratch *scr
     c->output_of = carve(cv, n, sizeof *c->output_of);
     c->token_of = carve(cv, (size_t)c->options.max_outputs, sizeof *c->token_of);
     c->runs = carve(cv, n + 1, sizeof *c->runs);
+    size_t split_rows = (n < ATTN_SPLIT_TOKENS ? n : ATTN_SPLIT_TOKENS) * h->n_head;
+    c->partials = carve(cv, split_rows * c->max_chunks * (c->head_stride + 16), sizeof *c->partials);
+    c->chunks_done = carve(cv, split_rows, sizeof *c->chunks_done);
     worker_scratch none;
     for (int i = 0; i < n_workers; i++)
         carve_scratch(cv, c, scratch ? &scratch[i] : &none);

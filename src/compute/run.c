@@ -78,8 +78,9 @@ static void number_attention_items(compute *c)
         int32_t n_outputs = 0;
         for (int32_t t = run->first; t < run->first + run->n; t++)
             n_outputs += c->output_of[t] >= 0;
-        items += attention_items(c, run->n);
-        outputs += attention_items(c, n_outputs);
+        run->n_splits = attention_splits(c, run);
+        items += attention_items(c, run, run->n);
+        outputs += attention_items(c, run, n_outputs);
     }
 }
 
@@ -108,9 +109,9 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "batch: wanted 1..%d tokens, found %d", c->options.max_tokens, n);
     DIL_TRY(describe(c, tokens, n, err));
     DIL_TRY(reserve(c, err));
-    number_attention_items(c);
     c->tokens = tokens;
     c->n = n;
+    number_attention_items(c);
     atomic_store(&c->unreadable, false);
     team_run(c->workers, walk, c);
     if (atomic_load(&c->unreadable)) {

@@ -22,6 +22,8 @@
 #define KV_PAGE 64      /* tokens per KV page */
 #define PEAK_ROWS 3     /* vectors of the register tile of peak_* */
 #define PEAK_COLS 4
+#define ATTN_CHUNK 8    /* KV pages per partial result of attention */
+#define ATTN_SLOTS (ATTN_CHUNK * KV_PAGE)
 #define GEMV_TOKENS 4   /* most tokens a gemv call takes */
 
 /*
@@ -102,6 +104,17 @@ typedef struct quantize_args {
 /* Pairing of the rotated dimensions: (2i, 2i+1) or (i, i + n_rot/2). */
 typedef enum rope_pairs { ROPE_ADJACENT, ROPE_HALVES } rope_pairs;
 
+/* A page of K or V of one head, and the rows that meet it. */
+typedef struct attn_page {
+    dil_type type;
+    const void *page;
+    int head_dim;
+    int first_slot;         /* of the page in the rows' chunk */
+    int n_rows;
+    const int32_t *n_slots; /* [n_rows], ascending: row i sees the first n_slots[i] (0..KV_PAGE) tokens */
+    void *scratch;          /* attn_scratch_bytes(head_dim), 64-byte aligned, private to the caller */
+} attn_page;
+
 typedef struct kernels {
     const char *name;         /* "scalar", "avx2", "avx512" */
     linear_kernels linear[DIL_TYPE_COUNT];
@@ -134,15 +147,22 @@ typedef struct kernels {
     void (*kv_load_k)(dil_type type, const void *page, int head_dim, int n_slots, float *dst);
     void (*kv_load_v)(dil_type type, const void *page, int head_dim, int n_slots, float *dst, size_t v_stride);
 
-    /* s[i][j] = scale * sum_d q[i][d] * k[d][j], d ascending by fma; j < n_slots (rounded up to 16). q row stride q_stride,
-     * s row stride KV_PAGE. Each row's result does not depend on n_q. */
-    void (*attn_qk)(const float *q, size_t q_stride, int n_q, const float *k, int head_dim, int n_slots, float scale, float *s);
-    /* acc[i][d] = fma chain over j = 0..n_slots-1 of s[i][j] * v[j][d], added onto acc. acc row stride acc_stride. */
-    void (*attn_pv)(const float *s, int n_q, const float *v, size_t v_stride, int head_dim, int n_slots, float *acc, size_t acc_stride);
-    /* One row of scores: valid slots are [lo, hi). cap > 0: softcap first. m_new = max(*m, max valid); s = exp(s - m_new), 0
-     * where invalid (all KV_PAGE entries are written up to n_slots rounded to 16); *l = *l * f + sum; *m = m_new; returns
-     * f = exp(m_old - m_new) (0 at first), by which the caller scales its accumulator. hi <= lo: nothing valid, returns 1. */
-    float (*attn_softmax)(float *s, int lo, int hi, int n_slots, float cap, float *m, float *l);
+    /*
+     * Attention of rows of queries over a chunk of up to ATTN_SLOTS cached tokens, page by page: scores of every page, softmax
+     * over the chunk, weighted sums of every page. A row's result does not depend on the rows beside it.
+     */
+    /* dst: q[d] * scale in the form attn_qk reads with K of this type, at most attn_row_bytes(head_dim). */
+    void (*attn_query)(dil_type type, const float *q, int head_dim, float scale, void *dst);
+    /* s[i][first_slot + j] = sum_d q[i][d] * k[d][j], d ascending by fma, for j < n_slots[i]; up to KV_PAGE are written.
+     * Strides of q in bytes (a multiple of 64), of s in floats. */
+    void (*attn_qk)(const attn_page *k, const void *q, size_t q_stride, float *s, size_t s_stride);
+    /* One row of scores of a chunk; valid slots are [lo, hi), the others may hold anything. cap > 0: softcap first. *m = max
+     * valid; s becomes exp(s - *m), 0 where invalid, for all slots below n, in the form attn_pv reads with V of this type;
+     * *l = their sum. hi <= lo or all minus infinity: zeros, *m = -inf, *l = 0. */
+    void (*attn_softmax)(dil_type type, float *s, int lo, int hi, int n, float cap, float *m, float *l);
+    /* acc[i][d] = fma chain over j = 0..n_slots[i]-1 of p[i][first_slot + j] * v[j][d], added onto acc; p from attn_softmax, 0
+     * from n_slots[i] to the largest n_slots. Strides in floats. */
+    void (*attn_pv)(const attn_page *v, const float *p, size_t p_stride, float *acc, size_t acc_stride);
 
     /* max and index of the lowest maximum (NaN counts as -inf); n >= 1. */
     float (*argmax)(const float *x, int64_t n, int64_t *index);
@@ -180,5 +200,7 @@ void panel_decode_row(dil_type type, const uint8_t *panel, int row, int64_t k, f
 size_t linear_scratch_bytes(int64_t k);
 
 size_t kv_page_bytes(dil_type type, int head_dim); /* of K or of V, for one KV head; 0 for types KV cannot have */
+size_t attn_row_bytes(int head_dim);     /* of a query of attn_qk: a multiple of 64 */
+size_t attn_scratch_bytes(int head_dim); /* for attn_page */
 
 #endif

@@ -123,49 +123,59 @@ static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots
     }
 }
 
-static void attn_qk(const float *q, size_t q_stride, int n_q, const float *k, int head_dim,
-                    int n_slots, float scale, float *s)
+static void attn_query(dil_type type, const float *q, int head_dim, float scale, void *dst)
 {
-    int n = round_up_16(n_slots);
-    for (int i = 0; i < n_q; i++, q += q_stride, s += KV_PAGE) {
+    (void)type;
+    for (int d = 0; d < head_dim; d++)
+        ((float *)dst)[d] = q[d] * scale;
+}
+
+static void attn_qk(const attn_page *a, const void *q, size_t q_stride, float *s, size_t s_stride)
+{
+    float *k = a->scratch;
+    kv_load_k(a->type, a->page, a->head_dim, a->n_slots[a->n_rows - 1], k);
+    for (int i = 0; i < a->n_rows; i++) {
+        const float *row = (const float *)(const void *)((const char *)q + (size_t)i * q_stride);
         float acc[KV_PAGE] = {0};
-        for (int d = 0; d < head_dim; d++)
-            for (int j = 0; j < n; j++)
-                acc[j] = fmaf(q[d], k[(size_t)d * KV_PAGE + (size_t)j], acc[j]);
-        for (int j = 0; j < n; j++)
-            s[j] = scale * acc[j];
+        for (int d = 0; d < a->head_dim; d++)
+            for (int j = 0; j < a->n_slots[i]; j++)
+                acc[j] = fmaf(row[d], k[(size_t)d * KV_PAGE + (size_t)j], acc[j]);
+        memcpy(s + (size_t)i * s_stride + a->first_slot, acc, (size_t)a->n_slots[i] * sizeof *s);
     }
 }
 
-static void attn_pv(const float *s, int n_q, const float *v, size_t v_stride, int head_dim,
-                    int n_slots, float *acc, size_t acc_stride)
+static void attn_pv(const attn_page *a, const float *p, size_t p_stride, float *acc, size_t acc_stride)
 {
-    for (int i = 0; i < n_q; i++, s += KV_PAGE, acc += acc_stride)
-        for (int j = 0; j < n_slots; j++)
-            for (int d = 0; d < head_dim; d++)
-                acc[d] = fmaf(s[j], v[(size_t)j * v_stride + (size_t)d], acc[d]);
+    float *v = a->scratch;
+    size_t dim = (size_t)a->head_dim;
+    kv_load_v(a->type, a->page, a->head_dim, a->n_slots[a->n_rows - 1], v, dim);
+    for (int i = 0; i < a->n_rows; i++, acc += acc_stride)
+        for (int j = 0; j < a->n_slots[i]; j++)
+            for (size_t d = 0; d < dim; d++)
+                acc[d] = fmaf(p[(size_t)i * p_stride + (size_t)(a->first_slot + j)], v[(size_t)j * dim + d],
+                              acc[d]);
 }
 
-static float attn_softmax(float *s, int lo, int hi, int n_slots, float cap, float *m, float *l)
+static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m, float *l)
 {
-    float max = *m, sum = 0.0f;
+    (void)type;
+    float max = -INFINITY, sum = 0.0f;
     for (int j = lo; j < hi; j++) {
         if (cap > 0.0f)
             s[j] = cap * tanhf(s[j] / cap);
         max = s[j] > max ? s[j] : max;
     }
-    bool none = hi <= lo || max == -INFINITY;
-    for (int j = 0; j < round_up_16(n_slots); j++) {
-        s[j] = !none && j >= lo && j < hi ? expf(s[j] - max) : 0.0f;
+    for (int j = 0; j < n; j++) {
+        s[j] = max > -INFINITY && j >= lo && j < hi ? expf(s[j] - max) : 0.0f;
         sum += s[j];
     }
-    if (none)
-        return 1.0f;
-    float factor = expf(*m - max);
-    *l = *l * factor + sum;
     *m = max;
-    return factor;
+    *l = sum;
 }
+
+size_t attn_row_bytes(int head_dim) { return (size_t)round_up_16(head_dim) * sizeof(float); }
+
+size_t attn_scratch_bytes(int head_dim) { return KV_PAGE * attn_row_bytes(head_dim); }
 
 void scalar_add_attention(kernels *k)
 {
@@ -173,6 +183,7 @@ void scalar_add_attention(kernels *k)
     k->kv_store_v = kv_store_v;
     k->kv_load_k = kv_load_k;
     k->kv_load_v = kv_load_v;
+    k->attn_query = attn_query;
     k->attn_qk = attn_qk;
     k->attn_pv = attn_pv;
     k->attn_softmax = attn_softmax;

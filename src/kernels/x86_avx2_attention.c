@@ -3,6 +3,7 @@
  * number of rows: tiles only share the loads of K and V. Stores to pages are scalar's.
  */
 #include <math.h>
+#include <stdbool.h>
 
 #include "kernels/x86_avx2_math.h"
 
@@ -93,7 +94,7 @@ static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots
 
 /* rows (constant) rows of scores, 16 slots from j. */
 AVX2_INLINE void qk_tile(int rows, const float *q, size_t q_stride, const float *k, int head_dim,
-                         float scale, float *s)
+                         float *s, size_t s_stride)
 {
     __m256 acc[4][2];
 #pragma GCC unroll 4
@@ -110,28 +111,38 @@ AVX2_INLINE void qk_tile(int rows, const float *q, size_t q_stride, const float 
     }
 #pragma GCC unroll 4
     for (int i = 0; i < rows; i++) {
-        _mm256_storeu_ps(s + i * KV_PAGE, _mm256_mul_ps(_mm256_set1_ps(scale), acc[i][0]));
-        _mm256_storeu_ps(s + i * KV_PAGE + 8, _mm256_mul_ps(_mm256_set1_ps(scale), acc[i][1]));
+        _mm256_storeu_ps(s + (size_t)i * s_stride, acc[i][0]);
+        _mm256_storeu_ps(s + (size_t)i * s_stride + 8, acc[i][1]);
     }
 }
 
-static void attn_qk(const float *q, size_t q_stride, int n_q, const float *k, int head_dim,
-                    int n_slots, float scale, float *s)
+static void attn_qk(const attn_page *a, const void *q, size_t q_stride, float *s, size_t s_stride)
 {
-    for (int j = 0; j < n_slots; j += 16) {
-        int i = 0;
-        for (; i + 4 <= n_q; i += 4)
-            qk_tile(4, q + (size_t)i * q_stride, q_stride, k + j, head_dim, scale,
-                    s + i * KV_PAGE + j);
-        for (; i < n_q; i++)
-            qk_tile(1, q + (size_t)i * q_stride, q_stride, k + j, head_dim, scale,
-                    s + i * KV_PAGE + j);
+    const float *k = a->page;
+    if (a->type != DIL_TYPE_F32) {
+        kv_load_k(a->type, a->page, a->head_dim, a->n_slots[a->n_rows - 1], a->scratch);
+        k = a->scratch;
+    }
+    const float *rows = q;
+    const size_t stride = q_stride / sizeof *rows;
+    s += a->first_slot;
+    for (int i = 0; i < a->n_rows;) {
+        const int n = a->n_rows - i >= 4 ? 4 : 1;
+        for (int j = 0; j < a->n_slots[i + n - 1]; j += 16) {
+            if (n == 4)
+                qk_tile(4, rows + (size_t)i * stride, stride, k + j, a->head_dim,
+                        s + (size_t)i * s_stride + j, s_stride);
+            else
+                qk_tile(1, rows + (size_t)i * stride, stride, k + j, a->head_dim,
+                        s + (size_t)i * s_stride + j, s_stride);
+        }
+        i += n;
     }
 }
 
 /* rows (constant) rows, vectors (constant) times 8 dims. */
-AVX2_INLINE void pv_tile(int rows, int vectors, const float *s, const float *v, size_t v_stride,
-                         int n_slots, float *acc, size_t acc_stride)
+AVX2_INLINE void pv_tile(int rows, int vectors, const float *p, size_t p_stride, const float *v,
+                         size_t v_stride, int n_slots, float *acc, size_t acc_stride)
 {
     __m256 sum[4][4];
 #pragma GCC unroll 4
@@ -142,10 +153,10 @@ AVX2_INLINE void pv_tile(int rows, int vectors, const float *s, const float *v, 
     for (int j = 0; j < n_slots; j++, v += v_stride) {
 #pragma GCC unroll 4
         for (int i = 0; i < rows; i++) {
-            __m256 p = _mm256_broadcast_ss(s + i * KV_PAGE + j);
+            __m256 weight = _mm256_broadcast_ss(p + (size_t)i * p_stride + j);
 #pragma GCC unroll 4
             for (int c = 0; c < vectors; c++)
-                sum[i][c] = _mm256_fmadd_ps(p, _mm256_loadu_ps(v + 8 * c), sum[i][c]);
+                sum[i][c] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(v + 8 * c), sum[i][c]);
         }
     }
 #pragma GCC unroll 4
@@ -155,36 +166,45 @@ AVX2_INLINE void pv_tile(int rows, int vectors, const float *s, const float *v, 
             _mm256_storeu_ps(acc + (size_t)i * acc_stride + 8 * c, sum[i][c]);
 }
 
-/* The last head_dim % 8 dims. */
-static void pv_tail(int n_q, const float *s, const float *v, size_t v_stride, int dims, int n_slots,
-                    float *acc, size_t acc_stride)
+/* rows (constant) rows of weights p against all of a page. */
+AVX2_INLINE void pv_rows(int rows, const float *p, size_t p_stride, const float *v, int head_dim,
+                         int n_slots, float *acc, size_t acc_stride)
 {
-    for (int i = 0; i < n_q; i++)
-        for (int d = 0; d < dims; d++)
+    const size_t v_stride = (size_t)head_dim;
+    int d = 0;
+    for (; d + 32 <= head_dim; d += 32)
+        pv_tile(rows, 4, p, p_stride, v + d, v_stride, n_slots, acc + d, acc_stride);
+    for (; d + 8 <= head_dim; d += 8)
+        pv_tile(rows, 1, p, p_stride, v + d, v_stride, n_slots, acc + d, acc_stride);
+    for (int i = 0; i < rows; i++)
+        for (int tail = d; tail < head_dim; tail++) {
+            float *sum = acc + (size_t)i * acc_stride + tail;
             for (int j = 0; j < n_slots; j++)
-                acc[(size_t)i * acc_stride + (size_t)d] =
-                    fmaf(s[i * KV_PAGE + j], v[(size_t)j * v_stride + (size_t)d],
-                         acc[(size_t)i * acc_stride + (size_t)d]);
+                *sum = fmaf(p[(size_t)i * p_stride + (size_t)j],
+                            v[(size_t)j * v_stride + (size_t)tail], *sum);
+        }
 }
 
-static void attn_pv(const float *s, int n_q, const float *v, size_t v_stride, int head_dim,
-                    int n_slots, float *acc, size_t acc_stride)
+static void attn_pv(const attn_page *a, const float *p, size_t p_stride, float *acc,
+                    size_t acc_stride)
 {
-    int d = 0;
-    for (; d + 32 <= head_dim; d += 32) {
-        int i = 0;
-        for (; i + 2 <= n_q; i += 2)
-            pv_tile(2, 4, s + i * KV_PAGE, v + d, v_stride, n_slots,
-                    acc + (size_t)i * acc_stride + d, acc_stride);
-        for (; i < n_q; i++)
-            pv_tile(1, 4, s + i * KV_PAGE, v + d, v_stride, n_slots,
-                    acc + (size_t)i * acc_stride + d, acc_stride);
+    const float *v = a->page;
+    if (a->type != DIL_TYPE_F32) {
+        kv_load_v(a->type, a->page, a->head_dim, a->n_slots[a->n_rows - 1], a->scratch,
+                  (size_t)a->head_dim);
+        v = a->scratch;
     }
-    for (; d + 8 <= head_dim; d += 8)
-        for (int i = 0; i < n_q; i++)
-            pv_tile(1, 1, s + i * KV_PAGE, v + d, v_stride, n_slots,
-                    acc + (size_t)i * acc_stride + d, acc_stride);
-    pv_tail(n_q, s, v + d, v_stride, head_dim - d, n_slots, acc + d, acc_stride);
+    p += a->first_slot;
+    for (int i = 0; i < a->n_rows;) {
+        const int n = a->n_rows - i >= 2 ? 2 : 1, n_slots = a->n_slots[i + n - 1];
+        const float *weights = p + (size_t)i * p_stride;
+        float *sums = acc + (size_t)i * acc_stride;
+        if (n == 2)
+            pv_rows(2, weights, p_stride, v, a->head_dim, n_slots, sums, acc_stride);
+        else
+            pv_rows(1, weights, p_stride, v, a->head_dim, n_slots, sums, acc_stride);
+        i += n;
+    }
 }
 
 /* Which of the 8 slots from j on are in [lo, hi). */
@@ -197,11 +217,14 @@ AVX2_INLINE __m256 valid_lanes(int j, int lo, int hi)
         _mm256_andnot_si256(below, _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), slot)));
 }
 
-static float attn_softmax(float *s, int lo, int hi, int n_slots, float cap, float *m, float *l)
+static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m,
+                         float *l)
 {
-    int n = round_up_16(n_slots);
-    __m256 minus = _mm256_set1_ps(-INFINITY), top = minus;
-    for (int j = 0; j < n; j += 8) {
+    (void)type;
+    const __m256 minus = _mm256_set1_ps(-INFINITY);
+    const int from = lo / 8 * 8, end = round_up_16(n);
+    __m256 top = minus, sum = _mm256_setzero_ps();
+    for (int j = from; j < hi; j += 8) {
         __m256 v = _mm256_loadu_ps(s + j);
         if (cap > 0.0f)
             v = _mm256_mul_ps(_mm256_set1_ps(cap), tanh_256(_mm256_div_ps(v, _mm256_set1_ps(cap))));
@@ -209,23 +232,19 @@ static float attn_softmax(float *s, int lo, int hi, int n_slots, float cap, floa
         _mm256_storeu_ps(s + j, v);
         top = _mm256_max_ps(v, top);
     }
-    float max = max_256(top);
-    max = max > *m ? max : *m;
-    if (hi <= lo || max == -INFINITY) {
-        for (int j = 0; j < n; j += 8)
-            _mm256_storeu_ps(s + j, _mm256_setzero_ps());
-        return 1.0f;
-    }
-    __m256 sum = _mm256_setzero_ps();
-    for (int j = 0; j < n; j += 8) {
-        __m256 e = exp_256(_mm256_sub_ps(_mm256_loadu_ps(s + j), _mm256_set1_ps(max)));
+    *m = hi > lo ? max_256(top) : -INFINITY;
+    const bool none = *m == -INFINITY;
+    int j = 0;
+    for (; j < (none ? 0 : from); j += 8)
+        _mm256_storeu_ps(s + j, _mm256_setzero_ps());
+    for (; j < (none ? 0 : hi); j += 8) {
+        __m256 e = exp_256(_mm256_sub_ps(_mm256_loadu_ps(s + j), _mm256_set1_ps(*m)));
         _mm256_storeu_ps(s + j, e);
         sum = _mm256_add_ps(sum, e);
     }
-    float factor = _mm256_cvtss_f32(exp_256(_mm256_set1_ps(*m - max)));
-    *l = fmaf(*l, factor, sum_256(sum));
-    *m = max;
-    return factor;
+    for (; j < end; j += 8)
+        _mm256_storeu_ps(s + j, _mm256_setzero_ps());
+    *l = none ? 0.0f : sum_256(sum);
 }
 
 void avx2_add_attention(kernels *k)

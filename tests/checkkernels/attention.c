@@ -93,110 +93,153 @@ static void check_kv(check *c, int arg)
                 kv_once(c, kv_types[t], head_dims[h], slots[s], arg);
 }
 
-static void qk_once(check *c, int head_dim, int n_q, int n_slots)
+/* A page of random tokens, stored by the level, and what scalar reads: K [head_dim][KV_PAGE], V [KV_PAGE][head_dim]. */
+static guarded random_page(check *c, dil_type type, int head_dim, bool is_v, float *values)
 {
-    size_t hd = (size_t)head_dim, q_stride = hd + 5, read_slots = (size_t)round_up_16(n_slots);
-    guarded q = guarded_new((((size_t)n_q - 1) * q_stride + hd) * 4, 4);
-    guarded k = guarded_new(((hd - 1) * KV_PAGE + read_slots) * 4, 4);
-    guarded s = guarded_new((((size_t)n_q - 1) * KV_PAGE + read_slots) * 4, 4);
-    guarded one = guarded_new(read_slots * 4, 4);
-    for (int i = 0; i < n_q; i++)
-        random_floats((float *)q.p + (size_t)i * q_stride, hd, DATA_NORMAL);
-    for (size_t d = 0; d < hd; d++)
-        random_floats((float *)k.p + d * KV_PAGE, (size_t)n_slots, DATA_NORMAL);
-    float scale = 0.125f;
-    c->level->attn_qk(q.p, q_stride, n_q, k.p, head_dim, n_slots, scale, s.p);
-    for (size_t i = 0; i < (size_t)n_q; i++) {
-        c->level->attn_qk((float *)q.p + i * q_stride, q_stride, 1, k.p, head_dim, n_slots, scale,
-                          one.p);
-        for (size_t j = 0; j < (size_t)n_slots; j++) {
+    guarded page = guarded_new(kv_page_bytes(type, head_dim), 64);
+    float token[256];
+    for (int j = 0; j < KV_PAGE; j++) {
+        random_floats(token, (size_t)head_dim, DATA_NORMAL);
+        (is_v ? c->level->kv_store_v : c->level->kv_store_k)(type, page.p, j, token, head_dim);
+    }
+    if (is_v)
+        c->scalar->kv_load_v(type, page.p, head_dim, KV_PAGE, values, (size_t)head_dim);
+    else
+        c->scalar->kv_load_k(type, page.p, head_dim, KV_PAGE, values);
+    return page;
+}
+
+/* Ascending, the last is n_slots. */
+static void choose_slots(int32_t *slots, int n_rows, int n_slots)
+{
+    int32_t seen = n_slots;
+    for (int i = n_rows; i-- > 0; seen -= (int32_t)(random_u32() % 3 * (random_u32() % 9))) {
+        seen = seen < 0 ? 0 : seen;
+        slots[i] = seen;
+    }
+}
+
+enum { FIRST_SLOT = 2 * KV_PAGE, SCORES = FIRST_SLOT + KV_PAGE, MOST_ROWS = 16 };
+
+static void qk_once(check *c, dil_type type, int head_dim, int n_rows, int n_slots)
+{
+    size_t hd = (size_t)head_dim, q_stride = attn_row_bytes(head_dim) + 64, s_stride = SCORES + 16;
+    float *k = malloc(hd * KV_PAGE * 4), *plain = malloc(hd * 4);
+    guarded page = random_page(c, type, head_dim, false, k), scratch = guarded_new(attn_scratch_bytes(head_dim), 64);
+    guarded q = guarded_new(((size_t)n_rows - 1) * q_stride + attn_row_bytes(head_dim), 64);
+    guarded s = guarded_new((((size_t)n_rows - 1) * s_stride + SCORES) * 4, 4), one = guarded_new(SCORES * 4, 4);
+    int32_t slots[MOST_ROWS];
+    float *queries = malloc((size_t)n_rows * hd * 4);
+    choose_slots(slots, n_rows, n_slots);
+    random_floats(queries, (size_t)n_rows * hd, DATA_NORMAL);
+    for (size_t i = 0; i < (size_t)n_rows; i++) {
+        memcpy(plain, queries + i * hd, hd * 4);
+        c->level->attn_query(type, plain, head_dim, 0.3f, (char *)q.p + i * q_stride);
+    }
+    attn_page a = {type, page.p, head_dim, FIRST_SLOT, n_rows, slots, scratch.p};
+    c->level->attn_qk(&a, q.p, q_stride, s.p, s_stride);
+    for (size_t i = 0; i < (size_t)n_rows; i++) {
+        attn_page alone = a;
+        alone.n_rows = 1;
+        alone.n_slots = slots + i;
+        c->level->attn_qk(&alone, (char *)q.p + i * q_stride, q_stride, one.p, s_stride);
+        for (size_t j = 0; j < (size_t)slots[i]; j++) {
             double sum = 0.0, magnitude = 0.0;
             for (size_t d = 0; d < hd; d++) {
-                double product = (double)((float *)q.p)[i * q_stride + d] *
-                                 (double)((float *)k.p)[d * KV_PAGE + j];
+                double product = (double)(queries[i * hd + d] * 0.3f) * (double)k[d * KV_PAGE + j];
                 sum += product;
                 magnitude += fabs(product);
             }
-            float got = ((float *)s.p)[i * KV_PAGE + j];
-            if (!(fabs((double)got - 0.125 * sum) <= 1e-6 * magnitude))
-                check_fail(c, "hd %d n_q %d slots %d: s[%zu][%zu] is %g, expected %g", head_dim,
-                           n_q, n_slots, i, j, (double)got, 0.125 * sum);
-            if (!same_bits(got, ((float *)one.p)[j]))
-                check_fail(c, "hd %d n_q %d slots %d: row %zu depends on n_q", head_dim, n_q,
+            float got = ((float *)s.p)[i * s_stride + FIRST_SLOT + j];
+            if (!(fabs((double)got - sum) <= 1e-6 * magnitude))
+                check_fail(c, "%s hd %d rows %d slots %d: s[%zu][%zu] is %g, expected %g", type_name(type), head_dim, n_rows,
+                           n_slots, i, j, (double)got, sum);
+            if (!same_bits(got, ((float *)one.p)[FIRST_SLOT + j]))
+                check_fail(c, "%s hd %d rows %d slots %d: row %zu depends on the others", type_name(type), head_dim, n_rows,
                            n_slots, i);
         }
     }
+    drop(c, &page);
+    drop(c, &scratch);
     drop(c, &q);
-    drop(c, &k);
     drop(c, &s);
     drop(c, &one);
+    free(k);
+    free(plain);
+    free(queries);
 }
 
-static void pv_once(check *c, int head_dim, int n_q, int n_slots)
+static void pv_once(check *c, dil_type type, int head_dim, int n_rows, int n_slots)
 {
-    size_t hd = (size_t)head_dim, v_stride = hd + 3, acc_stride = hd + 7, slots = (size_t)n_slots;
-    guarded s = guarded_new((((size_t)n_q - 1) * KV_PAGE + slots) * 4, 4);
-    guarded v = guarded_new(((slots - 1) * v_stride + hd) * 4, 4);
-    guarded acc = guarded_new((((size_t)n_q - 1) * acc_stride + hd) * 4, 4);
-    guarded one = guarded_new(hd * 4, 4);
+    size_t hd = (size_t)head_dim, acc_stride = hd + 7, p_stride = SCORES + 16;
+    float *v = malloc(hd * KV_PAGE * 4), *weights = calloc((size_t)n_rows * SCORES, 4);
+    guarded page = random_page(c, type, head_dim, true, v), scratch = guarded_new(attn_scratch_bytes(head_dim), 64);
+    guarded p = guarded_new((((size_t)n_rows - 1) * p_stride + SCORES) * 4, 64), one = guarded_new(hd * 4, 4);
+    guarded acc = guarded_new((((size_t)n_rows - 1) * acc_stride + hd) * 4, 4);
     float *before = malloc(acc.bytes);
-    for (size_t j = 0; j < slots; j++)
-        random_floats((float *)v.p + j * v_stride, hd, DATA_NORMAL);
-    for (size_t i = 0; i < (size_t)n_q; i++) {
-        random_floats((float *)s.p + i * KV_PAGE, slots, DATA_NORMAL);
+    int32_t slots[MOST_ROWS];
+    choose_slots(slots, n_rows, n_slots);
+    for (size_t i = 0; i < (size_t)n_rows; i++) {
+        random_floats(weights + i * SCORES, (size_t)(FIRST_SLOT + slots[i]), DATA_NORMAL);
+        memcpy((float *)p.p + i * p_stride, weights + i * SCORES, SCORES * sizeof *weights);
         random_floats((float *)acc.p + i * acc_stride, hd, DATA_NORMAL);
     }
     memcpy(before, acc.p, acc.bytes);
-    c->level->attn_pv(s.p, n_q, v.p, v_stride, head_dim, n_slots, acc.p, acc_stride);
-    for (size_t i = 0; i < (size_t)n_q; i++) {
+    attn_page a = {type, page.p, head_dim, FIRST_SLOT, n_rows, slots, scratch.p};
+    c->level->attn_pv(&a, p.p, p_stride, acc.p, acc_stride);
+    for (size_t i = 0; i < (size_t)n_rows; i++) {
+        attn_page alone = a;
+        alone.n_rows = 1;
+        alone.n_slots = slots + i;
         memcpy(one.p, before + i * acc_stride, hd * 4);
-        c->level->attn_pv((float *)s.p + i * KV_PAGE, 1, v.p, v_stride, head_dim, n_slots, one.p,
-                          acc_stride);
+        c->level->attn_pv(&alone, (float *)p.p + i * p_stride, p_stride, one.p, acc_stride);
         for (size_t d = 0; d < hd; d++) {
             double sum = (double)before[i * acc_stride + d], magnitude = fabs(sum);
-            for (size_t j = 0; j < slots; j++) {
-                double product = (double)((float *)s.p)[i * KV_PAGE + j] *
-                                 (double)((float *)v.p)[j * v_stride + d];
+            for (size_t j = 0; j < (size_t)slots[i]; j++) {
+                double product = (double)weights[i * SCORES + FIRST_SLOT + j] * (double)v[j * hd + d];
                 sum += product;
                 magnitude += fabs(product);
             }
             float got = ((float *)acc.p)[i * acc_stride + d];
             if (!(fabs((double)got - sum) <= 1e-6 * magnitude))
-                check_fail(c, "hd %d n_q %d slots %d: acc[%zu][%zu] is %g, expected %g", head_dim,
-                           n_q, n_slots, i, d, (double)got, sum);
+                check_fail(c, "%s hd %d rows %d slots %d: acc[%zu][%zu] is %g, expected %g", type_name(type), head_dim, n_rows,
+                           n_slots, i, d, (double)got, sum);
             if (!same_bits(got, ((float *)one.p)[d]))
-                check_fail(c, "hd %d n_q %d slots %d: row %zu depends on n_q", head_dim, n_q,
+                check_fail(c, "%s hd %d rows %d slots %d: row %zu depends on the others", type_name(type), head_dim, n_rows,
                            n_slots, i);
         }
     }
-    free(before);
-    drop(c, &s);
-    drop(c, &v);
+    drop(c, &page);
+    drop(c, &scratch);
+    drop(c, &p);
     drop(c, &acc);
     drop(c, &one);
+    free(v);
+    free(weights);
+    free(before);
 }
 
 /* arg: 0 qk, 1 pv */
 static void check_products(check *c, int arg)
 {
-    static const int counts[] = {1, 2, 3, 4, 5, 7, 8, 9, 16}, slots[] = {1, 7, 16, 17, 40, 63, 64};
-    for (int h = 0; h < N_HEAD_DIMS; h++)
-        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-            for (size_t j = 0; j < sizeof slots / sizeof *slots; j++)
-                (arg ? pv_once : qk_once)(c, head_dims[h], counts[i], slots[j]);
+    static const int counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 13, 16}, slots[] = {1, 7, 16, 17, 40, 63, 64};
+    for (int t = 0; t < N_KV_TYPES; t++)
+        for (int h = 0; h < N_HEAD_DIMS; h++)
+            for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+                for (size_t j = 0; j < sizeof slots / sizeof *slots; j++)
+                    (arg ? pv_once : qk_once)(c, kv_types[t], head_dims[h], counts[i], slots[j]);
 }
 
-static void softmax_once(check *c, int lo, int hi, int n_slots, float cap, bool first)
+static void softmax_once(check *c, dil_type type, int lo, int hi, int n, float cap)
 {
-    size_t n = (size_t)round_up_16(n_slots);
-    guarded g = guarded_new(n * 4, 4);
-    float *s = g.p, before[KV_PAGE], m = first ? -INFINITY : 0.75f, l = first ? 0.0f : 2.5f,
-          m_old = m, l_old = l;
+    guarded g = guarded_new((size_t)round_up_16(n) * 4, 64);
+    float *s = g.p, before[ATTN_SLOTS], m = 0.75f, l = 2.5f;
+    double slack = 4e-6, total = 0.0;
     for (int j = lo; j < hi; j++)
         s[j] = random_float() * 8.0f; /* the others stay NaN */
-    memcpy(before, s, n * 4);
-    float factor = c->level->attn_softmax(s, lo, hi, n_slots, cap, &m, &l);
-    double max = (double)m_old, sum = 0.0, capped[KV_PAGE] = {0};
+    memcpy(before, s, (size_t)n * 4);
+    c->level->attn_softmax(type, s, lo, hi, n, cap, &m, &l);
+    double max = -INFINITY, sum = 0.0, capped[ATTN_SLOTS] = {0};
     for (int j = lo; j < hi; j++) {
         double x = (double)before[j];
         capped[j] = cap > 0.0f ? (double)cap * tanh(x / (double)cap) : x;
@@ -204,40 +247,41 @@ static void softmax_once(check *c, int lo, int hi, int n_slots, float cap, bool 
     }
     for (int j = lo; j < hi; j++)
         sum += exp(capped[j] - max);
-    double want_f = hi <= lo ? 1.0 : first ? 0.0 : exp((double)m_old - max);
-    double want_l = hi <= lo ? (double)l_old : (double)l_old * want_f + sum;
-    if (hi <= lo ? !same_bits(m, m_old) : fabs((double)m - max) > 2e-6 * (fabs(max) + 1))
-        check_fail(c, "[%d,%d) of %d cap %g: maximum %g, expected %g", lo, hi, n_slots, (double)cap,
-                   (double)m, max);
-    if (fabs((double)factor - want_f) > 4e-6 * want_f || fabs((double)l - want_l) > 4e-6 * want_l)
-        check_fail(c, "[%d,%d) of %d cap %g: factor %g sum %g, expected %g %g", lo, hi, n_slots,
-                   (double)cap, (double)factor, (double)l, want_f, want_l);
-    for (int j = 0; j < (int)n; j++) {
+    if (hi <= lo ? m != -INFINITY : !(fabs((double)m - max) <= 2e-6 * (fabs(max) + 1)))
+        check_fail(c, "[%d,%d) of %d cap %g: maximum %g, expected %g", lo, hi, n, (double)cap, (double)m, max);
+    for (int j = 0; j < n; j++) {
         double want = j >= lo && j < hi ? exp(capped[j] - max) : 0.0;
-        if (!(fabs((double)s[j] - want) <= 4e-6 * want))
-            check_fail(c, "[%d,%d) of %d cap %g: s[%d] is %g, expected %g", lo, hi, n_slots,
-                       (double)cap, j, (double)s[j], want);
+        double got = (double)s[j];
+        total += got;
+        if (!(fabs(got - want) <= slack * want))
+            check_fail(c, "%s [%d,%d) of %d cap %g: s[%d] is %g, expected %g", type_name(type), lo, hi, n, (double)cap, j, got, want);
     }
+    if (!(fabs((double)l - sum) <= slack * sum) || !(fabs((double)l - total) <= 4e-6 * total))
+        check_fail(c, "%s [%d,%d) of %d cap %g: sum %g, expected %g (of the weights %g)", type_name(type), lo, hi, n, (double)cap,
+                   (double)l, sum, total);
     drop(c, &g);
 }
 
 static void check_softmax(check *c, int arg)
 {
     (void)arg;
-    static const int cases[][3] = {{0, 1, 1},    {0, 64, 64}, {3, 17, 17},  {5, 5, 8},
-                                   {40, 20, 64}, {0, 33, 40}, {63, 64, 64}, {10, 50, 64},
-                                   {0, 16, 16},  {15, 16, 16}};
+    static const int cases[][3] = {{0, 1, 1},    {0, 64, 64},    {3, 17, 17},   {5, 5, 8},       {40, 20, 64},
+                                   {0, 33, 40},  {63, 64, 64},   {10, 50, 64},  {0, 16, 16},     {15, 16, 16},
+                                   {0, 17, 512}, {200, 512, 512}, {77, 301, 333}, {500, 511, 512}, {0, 512, 512}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (int variant = 0; variant < 4; variant++)
-            softmax_once(c, cases[i][0], cases[i][1], cases[i][2], variant % 2 ? 20.0f : 0.0f,
-                         variant / 2);
+        for (int t = 0; t < N_KV_TYPES; t++)
+            for (int capped = 0; capped < 2; capped++)
+                softmax_once(c, kv_types[t], cases[i][0], cases[i][1], cases[i][2], capped ? 20.0f : 0.0f);
     /* Scores that are all minus infinity leave no mark. */
-    float s[16], m = -INFINITY, l = 0.0f;
-    for (int j = 0; j < 16; j++)
-        s[j] = -INFINITY;
-    float factor = c->level->attn_softmax(s, 0, 16, 16, 0.0f, &m, &l);
-    if (isnan(factor) || isnan(l) || isnan(s[0]) || l != 0.0f)
-        check_fail(c, "all minus infinity: factor %g sum %g", (double)factor, (double)l);
+    for (int t = 0; t < N_KV_TYPES; t++) {
+        _Alignas(64) float s[64];
+        float m = 1.0f, l = 1.0f;
+        for (int j = 0; j < 64; j++)
+            s[j] = -INFINITY;
+        c->level->attn_softmax(kv_types[t], s, 0, 40, 64, 0.0f, &m, &l);
+        if (l != 0.0f || m != -INFINITY || s[0] != 0.0f)
+            check_fail(c, "all minus infinity: maximum %g sum %g", (double)m, (double)l);
+    }
 }
 
 void check_attention_all(check *c)
