@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Instruction sets: objects outside src/kernels/x86_* hold no AVX code, so the program starts on every x86-64 machine.
+"""Instruction sets: objects outside src/kernels/x86_* hold no AVX code, so the program starts on every x86-64 machine; bf16
+instructions are in x86_avx512_bf16.c only, so the AVX-512 level runs on CPUs without them.
 usage: check_isa.py BUILD_DIR (a build with optimisation; needs objdump)"""
 
 import concurrent.futures
@@ -16,10 +17,11 @@ from common import Findings
 WIDE = re.compile(
     r"\t(?:v[a-z0-9]+\s[^#<]*%xmm\d|[a-z0-9]+\s[^#<]*%[yz]mm\d|(?:mulx|shlx|shrx|sarx|rorx|pdep|pext|bzhi)[lq]?\s)"
 )
+BF16 = re.compile(r"\t(?:vdpbf16ps|vcvtne2?ps2bf16)[xy]?\s")
 
 
-def wide_code(path):
-    """(function, instruction) of the first instruction that needs AVX, or None; None too for objects of another machine."""
+def first_code(path, pattern):
+    """(function, instruction) of the first instruction that matches, or None; None too for objects of another machine."""
     done = subprocess.run(
         ["objdump", "-d", "--no-show-raw-insn", str(path)], capture_output=True, text=True
     )
@@ -29,7 +31,7 @@ def wide_code(path):
     for line in done.stdout.splitlines():
         if line.endswith(">:"):
             function = line.split("<")[-1][:-2]
-        elif WIDE.search(line):
+        elif pattern.search(line):
             return function, " ".join(line.split()[1:])
     return None
 
@@ -45,17 +47,19 @@ def main():
     objects = [
         p
         for p in sorted(build.rglob("*.o"))
-        if "/src/" in p.as_posix().split("CMakeFiles", 1)[-1] and not p.name.startswith("x86_avx")
+        if "/src/" in p.as_posix().split("CMakeFiles", 1)[-1]
+        and not p.name.startswith("x86_avx512_bf16")
     ]
+    patterns = [BF16 if p.name.startswith("x86_avx") else WIDE for p in objects]
     findings.looked_at = len(objects)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path, found in zip(objects, pool.map(wide_code, objects)):
+        for path, found in zip(objects, pool.map(first_code, objects, patterns)):
             if found:
                 name = path.as_posix().split("/src/")[-1].removesuffix(".o")
                 findings.add(
                     f"src/{name}",
                     f"{found[0]} uses '{found[1]}'",
-                    "move the code into a src/kernels/x86_* file and reach it through the table of kernels.h",
+                    "move the code into the src/kernels/x86_* file of its instruction set and reach it through the table of kernels.h",
                 )
     if not objects:
         findings.add(

@@ -94,7 +94,7 @@ MACHINE_PATH = re.compile(
 PATHS_OF_TESTS = ("tests/", "fuzz/", "docs/")  # may name /tmp/ as an example
 ISA_FLAGS = {
     "x86_avx2": "-mavx2 -mfma -mf16c -mbmi2",
-    "x86_avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mavx512bf16 -mavx2 -mfma "
+    "x86_avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mavx2 -mfma "
     "-mf16c -mbmi2",
 }
 

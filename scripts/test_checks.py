@@ -103,6 +103,7 @@ BROKEN = [
     ("docs", "has no option --wings", {"README.md": "# A\n`dil run --wings`\n"}),
 ]
 BINARY = "#!/bin/sh\necho 'run  one answer'\necho '  -m MODEL'\n"
+BF16 = 'void f(void);\nvoid f(void) { __asm__("vdpbf16ps %zmm0, %zmm1, %zmm2"); }\n'
 AVX = 'void f(void);\nvoid f(void) { __asm__("vpaddd %ymm0, %ymm1, %ymm2"); }\n'
 
 
@@ -129,12 +130,14 @@ def run(check, tree, *arguments):
 
 
 def check_isa(failures):
-    """The leak check on one object with and one without AVX code."""
+    """The leak check on objects with and without code of another instruction set."""
     if not (shutil.which("gcc") and shutil.which("objdump") and os.uname().machine == "x86_64"):
         return 0
     for name, text, wanted in (
         ("plain", "int f(int x);\nint f(int x) { return x + 1; }\n", 0),
         ("leak", AVX, 1),
+        ("x86_avx512", AVX, 0),
+        ("x86_avx512_gemm", BF16, 1),
     ):
         with tempfile.TemporaryDirectory() as folder:
             target = pathlib.Path(folder, "CMakeFiles/dil_base.dir/src/base")
@@ -152,7 +155,7 @@ def check_isa(failures):
             failures.append(
                 f"isa: {name}: exit {done.returncode}, wanted {wanted}\n{done.stdout}{done.stderr}"
             )
-    return 2
+    return 4
 
 
 def main():

@@ -49,7 +49,7 @@ static const option_row table[] = {
     {"ignore-eos", NULL, NULL, OPTION_FLAG, AT(ignore_eos), 0, 0, "go on after the model's end of text"},
     {"memory", NULL, "BYTES", OPTION_BYTES, AT(memory_bytes), 0, 0, "refuse to take more memory than this (e.g. 2G)"},
     {"no-pack-cache", NULL, NULL, OPTION_FLAG, AT(no_pack_cache), 0, 0, "do not read or keep packed weights on disk"},
-    {"cpu", NULL, "LEVEL", OPTION_TEXT, AT(cpu), 0, 0, "kernels: auto (default), scalar, avx2, avx512"},
+    {"cpu", NULL, "LEVEL", OPTION_TEXT, AT(cpu), 0, 0, "kernels: auto (default), scalar, avx2, avx512, avx512_bf16"},
     {"no-template", NULL, NULL, OPTION_FLAG, AT(no_template), 0, 0, "give the prompt to the model as it is"},
     {"no-special", NULL, NULL, OPTION_FLAG, AT(no_special), 0, 0, "no BOS/EOS, special tokens in the text are plain text"},
     {"json", NULL, NULL, OPTION_FLAG, AT(json), 0, 0, "answer as JSON"},

@@ -13,8 +13,10 @@ typedef struct act_buffer {
     int8_t *q;
     float *d, *s, *s16;
     int32_t *isum, *isum16;
+    uint16_t *bf16;
     int64_t k;
     bool quantized; /* somebody reads q */
+    bool rounded;   /* somebody reads bf16 */
 } act_buffer;
 
 /* A run of batch tokens of one sequence. */
@@ -109,7 +111,7 @@ void step_gate_up(compute *c, const step *s, int worker);
 void step_down(compute *c, const step *s, int worker);
 void step_head(compute *c, const step *s, int worker);
 
-/* Quantizes columns [from, from + n) of some rows; from is a multiple of ACT_BLOCK. */
+/* Makes of f what its readers take, q or bf16, for columns [from, from + n) of some rows; from is a multiple of ACT_BLOCK. */
 void act_quantize(const compute *c, act_buffer *a, int32_t row, int32_t n_rows, int64_t from, int64_t n);
 /* The same with values that lie elsewhere: f[n_rows][f_stride]. */
 void act_quantize_from(const compute *c, act_buffer *a, const float *f, size_t f_stride, int32_t row, int32_t n_rows, int64_t from,

@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-static bool is_float_type(dil_type t) { return t == DIL_TYPE_F32 || t == DIL_TYPE_F16 || t == DIL_TYPE_BF16; }
-
 enum { HIDDEN_ROWS = 32 }; /* rows that go through the activation together */
 
 /* The yardstick: the panel decoded to f32, times f32 activations. */
@@ -34,7 +32,7 @@ static void linear(const compute *c, const weight *w, const act *x, int panel, i
 {
     if (n == 0)
         return;
-    if (c->options.exact && !is_float_type(w->type)) {
+    if (c->options.exact && w->type != DIL_TYPE_F32) {
         linear_exact(c, w, x, panel, n_panels, n, y, y_stride, ws);
         return;
     }
@@ -140,7 +138,8 @@ void step_down(compute *c, const step *s, int worker)
 static void finish_hidden(compute *c, const layer *l, int32_t n, int first, int values, size_t stride, worker_scratch *ws)
 {
     void (*act_mul)(const float *, const float *, float *, int64_t) = c->h->act == ACTIVATION_GELU ? c->k->gelu_mul : c->k->silu_mul;
-    bool floats = c->options.exact || is_float_type(l->down.type);
+    bool is_half = l->down.type == DIL_TYPE_F16 || l->down.type == DIL_TYPE_BF16;
+    bool floats = c->options.exact || l->down.type == DIL_TYPE_F32 || (is_half && !c->k->bf16_dot);
     for (int32_t t = 0; t < n; t += HIDDEN_ROWS) {
         int32_t rows = n - t < HIDDEN_ROWS ? n - t : HIDDEN_ROWS;
         float *g = ws->gate + (size_t)t * stride, *u = ws->up + (size_t)t * stride;

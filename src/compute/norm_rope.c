@@ -10,9 +10,12 @@
 void act_quantize_from(const compute *c, act_buffer *a, const float *f, size_t f_stride, int32_t row, int32_t n_rows, int64_t from,
                        int64_t n)
 {
+    size_t r = (size_t)row;
+    for (size_t i = 0; a->rounded && i < (size_t)n_rows; i++)
+        c->k->round_bf16(f + i * f_stride, n, a->bf16 + (r + i) * a->view.bf16_stride + from);
     if (!a->quantized)
         return;
-    size_t r = (size_t)row, at = r * a->view.b_stride + (size_t)from / ACT_BLOCK;
+    size_t at = r * a->view.b_stride + (size_t)from / ACT_BLOCK;
     c->k->quantize(&(quantize_args){.f = f, .f_stride = f_stride, .k = n, .n_rows = n_rows, .q = a->q + r * a->view.q_stride + from,
                                     .d = a->d + at, .s = a->s + at, .isum = a->isum + at, .s16 = a->s16 + 2 * at,
                                     .isum16 = a->isum16 + 2 * at, .q_stride = a->view.q_stride, .b_stride = a->view.b_stride});

@@ -23,39 +23,51 @@ static void *carve(carver *cv, size_t count, size_t size)
     return p;
 }
 
-static void carve_act(carver *cv, act_buffer *a, size_t n_tokens, int64_t k, bool quantized)
+/* Which forms of some activations the weights read, besides f32; bf16 as if every level had bf16_dot: plans know no level. */
+typedef struct readers {
+    bool q, bf16;
+} readers;
+
+static void carve_act(carver *cv, act_buffer *a, size_t n_tokens, int64_t k, readers by)
 {
     size_t width = round_up_size((size_t)k, 64), blocks = width / ACT_BLOCK;
     a->k = k;
-    a->quantized = quantized;
+    a->quantized = by.q;
+    a->rounded = by.bf16;
     a->f = carve(cv, n_tokens * width, sizeof *a->f);
-    size_t n = quantized ? n_tokens : 0;
+    size_t n = by.q ? n_tokens : 0;
     a->q = carve(cv, n * width, 1);
     a->d = carve(cv, n * blocks, sizeof *a->d);
     a->s = carve(cv, n * blocks, sizeof *a->s);
     a->isum = carve(cv, n * blocks, sizeof *a->isum);
     a->s16 = carve(cv, n * 2 * blocks, sizeof *a->s16);
     a->isum16 = carve(cv, n * 2 * blocks, sizeof *a->isum16);
+    size_t bf16_stride = width + 32; /* not a power of 2: a tile's rows would share cache sets */
+    a->bf16 = carve(cv, by.bf16 ? n_tokens * bf16_stride : 0, sizeof *a->bf16);
     a->view = (act){.f = a->f, .q = a->q, .d = a->d, .s = a->s, .isum = a->isum, .s16 = a->s16, .isum16 = a->isum16,
-                    .f_stride = width, .q_stride = width, .b_stride = blocks};
+                    .f_stride = width, .q_stride = width, .b_stride = blocks, .bf16 = a->bf16, .bf16_stride = bf16_stride};
 }
 
-static bool reads_quantized(const weight *w)
+static void add_reader(const compute *c, const weight *w, readers *by)
 {
-    return w->rows > 0 && w->type != DIL_TYPE_F32 && w->type != DIL_TYPE_F16 && w->type != DIL_TYPE_BF16;
+    bool is_half = w->type == DIL_TYPE_F16 || w->type == DIL_TYPE_BF16;
+    if (w->rows == 0 || w->type == DIL_TYPE_F32 || c->options.exact)
+        return;
+    by->bf16 = by->bf16 || is_half;
+    by->q = by->q || !is_half;
 }
 
-/* Whether any layer's projection from these activations is quantized. */
-static void find_readers(const model *m, bool exact, bool *nrm, bool *attn, bool *hidden)
+static void find_readers(const compute *c, readers *nrm, readers *attn, readers *hidden)
 {
-    *nrm = !exact && reads_quantized(&m->head);
-    *attn = *hidden = false;
-    for (uint32_t i = 0; i < m->h.n_layer && !exact; i++) {
-        const layer *l = &m->layers[i];
-        *nrm = *nrm || reads_quantized(&l->q) || reads_quantized(&l->k) || reads_quantized(&l->v) || reads_quantized(&l->gate) ||
-               reads_quantized(&l->up);
-        *attn = *attn || reads_quantized(&l->o);
-        *hidden = *hidden || reads_quantized(&l->down);
+    *nrm = *attn = *hidden = (readers){0};
+    add_reader(c, &c->m->head, nrm);
+    for (uint32_t i = 0; i < c->h->n_layer; i++) {
+        const layer *l = &c->m->layers[i];
+        const weight *of_nrm[] = {&l->q, &l->k, &l->v, &l->gate, &l->up};
+        for (size_t j = 0; j < sizeof of_nrm / sizeof *of_nrm; j++)
+            add_reader(c, of_nrm[j], nrm);
+        add_reader(c, &l->o, attn);
+        add_reader(c, &l->down, hidden);
     }
 }
 
@@ -82,8 +94,8 @@ static void carve_all(carver *cv, compute *c, int n_workers, worker_scratch *scr
 {
     const hparams *h = c->h;
     size_t n = (size_t)c->options.max_tokens;
-    bool nrm, attn, hidden;
-    find_readers(c->m, c->options.exact, &nrm, &attn, &hidden);
+    readers nrm, attn, hidden;
+    find_readers(c, &nrm, &attn, &hidden);
     c->x_stride = round_up_size(h->n_embd, 16);
     c->q_stride = round_up_size((size_t)h->n_head * h->head_dim, 16);
     c->kv_stride = round_up_size((size_t)h->n_head_kv * h->head_dim, 16);
@@ -166,7 +178,7 @@ static void plan_layer(compute *c, uint32_t i)
     add_step(c, (step){.kind = STEP_QKV, .layer = i});
     add_step(c, (step){.kind = STEP_ROPE, .layer = i});
     add_step(c, (step){.kind = STEP_ATTENTION, .layer = i});
-    if (!aligned && c->attn.quantized)
+    if (!aligned && (c->attn.quantized || c->attn.rounded))
         add_step(c, (step){.kind = STEP_ATTN_QUANTIZE, .layer = i, .on_outputs = last});
     add_step(c, (step){.kind = STEP_ATTN_OUT, .layer = i, .on_outputs = last});
     add_step(c, (step){.kind = STEP_NORM, .layer = i, .pre_weight = l->ffn_norm, .normalise = h->pre_norm,
@@ -211,6 +223,9 @@ static dil_status build(compute *c, dil_error *err)
     c->region = cv.base;
     c->region_bytes = bytes;
     carve_all(&cv, c, n_workers, c->scratch);
+    act_buffer *acts[] = {&c->nrm, &c->attn, &c->hidden};
+    for (size_t i = 0; i < sizeof acts / sizeof *acts; i++)
+        acts[i]->rounded = acts[i]->rounded && c->k->bf16_dot;
     rope_prepare(c);
     return make_plan(c, err);
 }

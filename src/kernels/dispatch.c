@@ -18,6 +18,7 @@ static const level levels[] = {
 #if defined(__x86_64__)
     {"avx2", CPU_AVX2, kernels_add_avx2},
     {"avx512", CPU_AVX512 | CPU_AVX512_VNNI, kernels_add_avx512},
+    {"avx512_bf16", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_BF16, kernels_add_avx512_bf16},
 #endif
 };
 enum { N_LEVELS = sizeof levels / sizeof *levels };

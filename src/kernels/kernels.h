@@ -4,12 +4,14 @@
  * engine. Kernels never allocate, lock, look at files or fail: sizes are checked by their callers.
  *
  * The arithmetic of linear layers is fixed to the last bit (see "Canonical order"), so that scalar, AVX2 and AVX-512, small
- * and large batches, give identical outputs on the same packed weights and activations. Other kernels may differ between
- * instruction sets by rounding, never between batch sizes or thread counts.
+ * and large batches, give identical outputs on the same packed weights and activations. The one exception is the level with the
+ * bf16 dot product, which rounds the inputs of F16 and BF16 layers. Other kernels may differ between instruction sets by
+ * rounding, never between batch sizes or thread counts.
  */
 #ifndef KERNELS_KERNELS_H
 #define KERNELS_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,7 +29,8 @@
 #define GEMV_TOKENS 4   /* most tokens a gemv call takes */
 
 /*
- * Activations of n tokens, row after row. Floating-point weight types read f; quantized types read the rest.
+ * Activations of n tokens, row after row. F32 weights read f, F16 and BF16 weights f or (with bf16_dot) bf16, quantized types
+ * the rest.
  * q is near f / d with d near amax / 127 per 32 values (0 for an all-zero block): see quantize. k is padded with zeros to a
  * multiple of 32.
  */
@@ -40,6 +43,8 @@ typedef struct act {
     const float *s16;      /* [n_tokens][2 * b_stride]       d * (float)isum16 */
     const int32_t *isum16; /* [n_tokens][2 * b_stride]       sum of q over each half block */
     size_t f_stride, q_stride, b_stride;
+    const uint16_t *bf16;  /* [n_tokens][bf16_stride]        f as bf16, an odd last value followed by a zero; see round_bf16 */
+    size_t bf16_stride;    /* even, at least k */
 } act;
 
 /*
@@ -54,6 +59,9 @@ typedef struct act {
  *                            acc = fma(fma((float)I1, ws1, (float)I0 * ws0), d, acc)
  *                            with minimum: acc = fma(nm0, s16[2b], acc); acc = fma(nm1, s16[2b+1], acc)
  * F32, F16 and BF16 weights: acc = fma(w[k], f[k], acc) for k = 0, 1, ..., K-1.
+ * F16 and BF16 weights where bf16_dot is set: v = bf16(w), x = bf16(f), both rounded to nearest even, then for k = 0, 2, ...
+ *     acc = fma(v[k+1], x[k+1], acc);  acc = fma(v[k], x[k], acc)       an odd last column is followed by a zero
+ * where subnormal inputs and results are zeros: what VDPBF16PS does. Levels differ here, batch sizes do not.
  * Scales: legacy formats ws = f16 d, nm = f16 m (Q4_1, Q5_1); k-quants ws = (float)d * (float)sc, nm = -((float)dmin * (float)m);
  * others as their format's decode says, products in the order of formats/.
  */
@@ -116,13 +124,16 @@ typedef struct attn_page {
 } attn_page;
 
 typedef struct kernels {
-    const char *name;         /* "scalar", "avx2", "avx512" */
+    const char *name;         /* "scalar", "avx2", "avx512", "avx512_bf16" */
     linear_kernels linear[DIL_TYPE_COUNT];
     int gemm_from[DIL_TYPE_COUNT]; /* batches of at least this many tokens go to gemm */
     int panel_chunk;          /* panels a worker claims at a time in gemm */
+    bool bf16_dot;            /* F16 and BF16 weights read act.bf16 instead of act.f */
 
     /* Activations of some tokens to bytes: see quantize_args. */
     void (*quantize)(const quantize_args *a);
+    /* f: [k] -> dst [k], to nearest even, subnormals as zero; odd k: dst[k] = 0 too. NULL without bf16_dot. */
+    void (*round_bf16)(const float *f, int64_t k, uint16_t *dst);
 
     /* y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i] (w NULL: 1). y may be x. The sum runs in one fixed order. */
     void (*rmsnorm)(const float *x, const float *w, float eps, int64_t n, float *y);
@@ -181,13 +192,16 @@ typedef struct kernels {
     uint64_t (*read_stream)(const void *p, size_t n_bytes);
 } kernels;
 
-/* Which level to use: "auto", "scalar", "avx2", "avx512"; BAD_ARGUMENT lists what this CPU has. */
+/* Which level to use: "auto", "scalar", "avx2", "avx512", "avx512_bf16"; BAD_ARGUMENT lists what this CPU has. */
 DIL_MUST_CHECK dil_status kernels_select(kernels *out, const char *level, dil_error *err);
 
 /* Overlays; each file defines one and sets only what it has. */
 void kernels_add_scalar(kernels *k);
 void kernels_add_avx2(kernels *k);
 void kernels_add_avx512(kernels *k);
+void kernels_add_avx512_bf16(kernels *k);
+/* Not part of any level: over scalar, the reference of a level with bf16_dot. */
+void kernels_add_scalar_bf16(kernels *k);
 
 /* ---- packed weights (pack.c): layouts in packed.h ---- */
 /* Bytes of a panel of PANEL_ROWS rows of k columns; 0 when the type cannot be packed or k does not fit its blocks. */

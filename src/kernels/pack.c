@@ -302,16 +302,16 @@ static void pack_group(const packed_type *t, const packer *p, const uint8_t *blo
     }
 }
 
-/* F32, F16, BF16: width bytes per value; pair: two columns side by side. */
-static void pack_floats(const uint8_t *rows, size_t row_bytes, int n_rows, int64_t k, size_t width,
-                        int pair, uint8_t *panel)
+/* F32, F16, BF16: n bytes per row in words of 4, a value or a pair of columns, the same word of all rows side by side. */
+static void pack_words(const uint8_t *rows, size_t row_bytes, int n_rows, size_t n, uint8_t *panel)
 {
     for (int row = 0; row < n_rows; row++) {
         const uint8_t *src = rows + (size_t)row * row_bytes;
-        for (int64_t c = 0; c < k; c++) {
-            int64_t at = c / pair * pair * PANEL_ROWS + row * pair + c % pair;
-            memcpy(panel + (size_t)at * width, src + (size_t)c * width, width);
-        }
+        uint8_t *dst = panel + 4 * row;
+        size_t at = 0;
+        for (; at + 4 <= n; at += 4)
+            memcpy(dst + PANEL_ROWS * at, src + at, 4);
+        memcpy(dst + PANEL_ROWS * at, src + at, n - at);
     }
 }
 
@@ -322,7 +322,7 @@ size_t panel_bytes(dil_type type, int64_t k)
     size_t n = (size_t)k;
     switch (type) {
     case DIL_TYPE_F32: return n * PANEL_ROWS * 4;
-    case DIL_TYPE_F16: return n * PANEL_ROWS * 2;
+    case DIL_TYPE_F16:
     case DIL_TYPE_BF16: return (n + 1) / 2 * PANEL_ROWS * 4;
     default: break;
     }
@@ -338,9 +338,9 @@ void panel_pack(dil_type type, const void *rows, size_t row_bytes, int n_rows, i
     const uint8_t *src = rows;
     memset(panel, 0, panel_bytes(type, k));
     switch (type) {
-    case DIL_TYPE_F32: pack_floats(src, row_bytes, n_rows, k, 4, 1, panel); return;
-    case DIL_TYPE_F16: pack_floats(src, row_bytes, n_rows, k, 2, 1, panel); return;
-    case DIL_TYPE_BF16: pack_floats(src, row_bytes, n_rows, k, 2, 2, panel); return;
+    case DIL_TYPE_F32: pack_words(src, row_bytes, n_rows, 4 * (size_t)k, panel); return;
+    case DIL_TYPE_F16:
+    case DIL_TYPE_BF16: pack_words(src, row_bytes, n_rows, 2 * (size_t)k, panel); return;
     default: break;
     }
     const packed_type *t = packed_type_get(type);
@@ -368,10 +368,9 @@ static float float_at(dil_type type, const uint8_t *panel, int row, int64_t c)
         memcpy(&f, panel + ((size_t)c * PANEL_ROWS + (size_t)row) * 4, sizeof f);
         return f;
     }
-    if (type == DIL_TYPE_F16)
-        return f16_to_f32(packed_u16(panel + ((size_t)c * PANEL_ROWS + (size_t)row) * 2));
-    return bf16_to_f32(
-        packed_u16(panel + ((size_t)c / 2 * PANEL_ROWS + (size_t)row) * 4 + (size_t)c % 2 * 2));
+    uint16_t bits =
+        packed_u16(panel + ((size_t)c / 2 * PANEL_ROWS + (size_t)row) * 4 + (size_t)c % 2 * 2);
+    return type == DIL_TYPE_F16 ? f16_to_f32(bits) : bf16_to_f32(bits);
 }
 
 void panel_decode_row(dil_type type, const uint8_t *panel, int row, int64_t k, float *dst)

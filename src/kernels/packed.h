@@ -24,8 +24,8 @@
  *   TQ1_0 TQ2_0           256:  f16 d[16]; 2-bit quants                                         off 1
  *   Q1_0, Q2_0                  as their blocks: f16 d[16]; 1-bit or 2-bit quants
  *   IQ1_* IQ2_* IQ3_*     256:  code words and signs, field by field: grid.h
- * F32:  float [k][16].  F16: half [k][16].  BF16: u16 [ceil(k/2)][16][2] (two columns side by side, as the bf16 dot product
- * takes them; an odd last column is padded with zero).
+ * F32:  float [k][16].  F16, BF16: u16 [ceil(k/2)][16][2] (two columns side by side, as the bf16 dot product takes them; an
+ * odd last column is padded with zero).
  * Table-index types: u = table value + 128 (int8 tables of formats/iq_tables.h), off 128. IQ1: u from 8 * grid + delta (+-1), ws / 8.
  */
 #ifndef KERNELS_PACKED_H

@@ -99,10 +99,10 @@ static void float_column(dil_type type, const uint8_t *panel, int64_t c, float w
     for (size_t row = 0; row < PANEL_ROWS; row++) {
         if (type == DIL_TYPE_F32)
             memcpy(&w[row], panel + (at * PANEL_ROWS + row) * 4, 4);
-        else if (type == DIL_TYPE_F16)
-            w[row] = f16_to_f32(packed_u16(panel + (at * PANEL_ROWS + row) * 2));
-        else
-            w[row] = bf16_to_f32(packed_u16(panel + (at / 2 * PANEL_ROWS + row) * 4 + at % 2 * 2));
+        else {
+            uint16_t bits = packed_u16(panel + (at / 2 * PANEL_ROWS + row) * 4 + at % 2 * 2);
+            w[row] = type == DIL_TYPE_F16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+        }
     }
 }
 

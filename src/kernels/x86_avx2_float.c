@@ -12,10 +12,14 @@ AVX2_INLINE __m256 float_column(dil_type type, const uint8_t *panel, int64_t c, 
     size_t at = (size_t)c;
     if (type == DIL_TYPE_F32)
         return _mm256_loadu_ps((const float *)(const void *)(panel + at * 64 + 32 * (size_t)h));
-    if (type == DIL_TYPE_F16)
-        return _mm256_cvtph_ps(load_128(panel + at * 32 + 16 * (size_t)h));
-    __m256i pair =
-        load_256(panel + at / 2 * 64 + 32 * (size_t)h); /* BF16: two columns side by side */
+    /* two columns side by side */
+    __m256i pair = load_256(panel + at / 2 * 64 + 32 * (size_t)h);
+    if (type == DIL_TYPE_F16) {
+        __m256i half = c % 2 ? _mm256_srli_epi32(pair, 16)
+                             : _mm256_and_si256(pair, _mm256_set1_epi32(0xffff));
+        half = _mm256_permute4x64_epi64(_mm256_packus_epi32(half, half), 0x08);
+        return _mm256_cvtph_ps(_mm256_castsi256_si128(half));
+    }
     return _mm256_castsi256_ps(c % 2 ? _mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000u))
                                      : _mm256_slli_epi32(pair, 16));
 }

@@ -19,8 +19,10 @@ AVX512_INLINE void load_f32(const uint8_t *panel, int64_t k, bool both, __m512 w
 
 AVX512_INLINE void load_f16(const uint8_t *panel, int64_t k, bool both, __m512 w[2])
 {
-    w[0] = avx512_load_f16(panel + 32 * k);
-    w[1] = both ? avx512_load_f16(panel + 32 * k + 32) : _mm512_setzero_ps();
+    (void)both; /* an odd last column is padded */
+    __m512i pair = _mm512_loadu_si512((const void *)(panel + 32 * k));
+    w[0] = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pair));
+    w[1] = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pair, 16)));
 }
 
 AVX512_INLINE void load_bf16(const uint8_t *panel, int64_t k, bool both, __m512 w[2])

@@ -1,5 +1,4 @@
 /* AVX-512: what a core can do at most. Twelve independent chains cover the latency of the dot products. */
-#include "base/cpu.h"
 #include "kernels/x86_avx512.h"
 
 #define FORGET(p) __asm__("" : "+r"(p))
@@ -46,32 +45,6 @@ static float avx512_peak_f32(const float *a, const float *b, int64_t rounds)
     return _mm512_reduce_add_ps(sum);
 }
 
-static __m512bh load_bf16(const uint16_t *p)
-{
-    return (__m512bh)_mm512_loadu_si512(p);
-}
-
-static float avx512_peak_bf16(const uint16_t *a, const uint16_t *b, int64_t rounds)
-{
-    __m512 acc[PEAK_ROWS][PEAK_COLS] = {0}, sum = _mm512_setzero_ps();
-#pragma GCC unroll 4
-    for (int64_t r = 0; r < rounds; r++) {
-        __m512bh row[PEAK_ROWS] = {load_bf16(a), load_bf16(a + 32), load_bf16(a + 64)};
-#pragma GCC unroll 4
-        for (int j = 0; j < PEAK_COLS; j++) {
-            __m512bh col = load_bf16(b + 32 * j);
-#pragma GCC unroll 3
-            for (int i = 0; i < PEAK_ROWS; i++)
-                acc[i][j] = _mm512_dpbf16_ps(acc[i][j], row[i], col);
-        }
-        FORGET(b);
-    }
-    for (int i = 0; i < PEAK_ROWS; i++)
-        for (int j = 0; j < PEAK_COLS; j++)
-            sum = _mm512_add_ps(sum, acc[i][j]);
-    return _mm512_reduce_add_ps(sum);
-}
-
 static uint64_t avx512_read_stream(const void *p, size_t n_bytes)
 {
     const uint8_t *at = p, *end = at + n_bytes;
@@ -96,6 +69,4 @@ void avx512_add_peak(kernels *k)
     k->peak_int8 = avx512_peak_int8;
     k->peak_f32 = avx512_peak_f32;
     k->read_stream = avx512_read_stream;
-    if (cpu_features() & CPU_AVX512_BF16) /* the level does not ask for it */
-        k->peak_bf16 = avx512_peak_bf16;
 }

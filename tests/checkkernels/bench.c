@@ -6,7 +6,7 @@
 
 #include "check.h"
 
-enum { COLUMNS = 2048, PANELS = 8, PANELS_GEMV = 256, TOKENS = 128 };
+enum { COLUMNS = 2048, PANELS = 8, PANELS_GEMV = 256, TOKENS = 128, BF16_STRIDE = COLUMNS + 32 };
 static const double seconds_wanted = 0.03;
 /* tokens per call; as the engine chooses, gemv or gemm */
 static const int batches[] = {2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 24, 32, 48};
@@ -44,15 +44,18 @@ static void bench_type(const kernels *k, dil_type type)
     float *y = malloc((size_t)TOKENS * PANELS_GEMV * PANEL_ROWS * 4);
     int32_t *isums = malloc(TOKENS * blocks * 12);
     int8_t *q = aligned_alloc(64, TOKENS * COLUMNS);
+    uint16_t *bf16 = malloc(TOKENS * BF16_STRIDE * sizeof *bf16);
     random_floats(f, TOKENS * COLUMNS, DATA_NORMAL);
     float *d = sums, *s = sums + TOKENS * blocks, *s16 = sums + 2 * TOKENS * blocks;
     int32_t *isum = isums, *isum16 = isums + TOKENS * blocks;
     k->quantize(&(quantize_args){f, COLUMNS, COLUMNS, TOKENS, q, d, s, isum, s16, isum16, COLUMNS, blocks});
+    for (size_t t = 0; k->bf16_dot && t < TOKENS; t++)
+        k->round_bf16(f + t * COLUMNS, COLUMNS, bf16 + t * BF16_STRIDE);
     for (size_t r = 0; r < PANEL_ROWS; r++)
         random_row(type, rows + r * row_bytes, COLUMNS, DATA_NORMAL);
     for (size_t p = 0; p < PANELS_GEMV; p++)
         panel_pack(type, rows, row_bytes, PANEL_ROWS, COLUMNS, panels + p * panel);
-    act x = {f, q, d, s, isum, s16, isum16, COLUMNS, COLUMNS, blocks};
+    act x = {f, q, d, s, isum, s16, isum16, COLUMNS, COLUMNS, blocks, bf16, BF16_STRIDE};
     linear_args a = {panels, panel, PANELS_GEMV, COLUMNS, &x, 0, 1, y, PANELS_GEMV * PANEL_ROWS,
                      scratch};
     double macs = (double)PANELS_GEMV * PANEL_ROWS * COLUMNS, bytes = (double)panel * PANELS_GEMV;
@@ -79,6 +82,7 @@ static void bench_type(const kernels *k, dil_type type)
     free(y);
     free(isums);
     free(q);
+    free(bf16);
 }
 
 /* Nanoseconds per block of quantize and per value of the activation function. */

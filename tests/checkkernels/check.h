@@ -54,6 +54,7 @@ typedef enum data_kind {
     DATA_TINY,   /* subnormal scales */
     DATA_TOP,    /* every quant bit set, activations all the same: sums as large as they get */
     DATA_BOTTOM, /* quant bytes 0x80, activations all the same and negative */
+    DATA_EDGE,   /* products at the smallest normal number: 2^-126, +-2^-138, 2^-150 */
     DATA_WILD,   /* every bit random: infinities and NaN too */
     DATA_KINDS
 } data_kind;

@@ -29,6 +29,7 @@ void random_floats(float *f, size_t n, data_kind kind)
         case DATA_TOP: f[i] = 2.0f; break;
         case DATA_BOTTOM: f[i] = -2.0f; break;
         case DATA_TINY: f[i] = random_float() * 0x1p-130f; break;
+        case DATA_EDGE: f[i] = bits % 2 ? 0x1p-63f : bits % 4 ? -0x1p-75f : 0x1p-75f; break;
         default: memcpy(&f[i], &bits, sizeof bits); break;
         }
     }

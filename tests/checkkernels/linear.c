@@ -20,7 +20,7 @@ typedef struct setup {
     shape s;
     dil_type type;
     act x;
-    guarded f, q, d, sum, isum, s16, isum16, panels, scratch, y;
+    guarded f, q, d, sum, isum, s16, isum16, bf16, panels, scratch, y;
     float *want; /* [n_tokens][n_panels * 16] by scalar */
     uint8_t *rows;
     size_t row_bytes;
@@ -41,6 +41,8 @@ static void make_act(setup *t)
     t->isum = guarded_new(((rows - 1) * b_stride + blocks) * 4, 4);
     t->s16 = guarded_new(2 * ((rows - 1) * b_stride + blocks) * 4, 4);
     t->isum16 = guarded_new(2 * ((rows - 1) * b_stride + blocks) * 4, 4);
+    size_t bf16_stride = (k + 1) / 2 * 2 + 2 * s->extra_stride;
+    t->bf16 = guarded_new(((rows - 1) * bf16_stride + (k + 1) / 2 * 2) * 2, 2);
     memset(t->q.p, 0x81, t->q.bytes);
     for (size_t r = (size_t)s->token; r < rows; r++) {
         float *f = (float *)t->f.p + r * f_stride;
@@ -50,17 +52,20 @@ static void make_act(setup *t)
         memcpy(padded, f, k * 4);
         kernels scalar;
         dil_error err;
-        if (kernels_select(&scalar, "scalar", &err) == DIL_OK)
+        if (kernels_select(&scalar, "scalar", &err) == DIL_OK) {
+            kernels_add_scalar_bf16(&scalar);
+            scalar.round_bf16(f, (int64_t)k, (uint16_t *)t->bf16.p + r * bf16_stride);
             scalar.quantize(&(quantize_args){padded, 0, (int64_t)k, 1, q, (float *)t->d.p + r * b_stride,
                                              (float *)t->sum.p + r * b_stride, (int32_t *)t->isum.p + r * b_stride,
                                              (float *)t->s16.p + 2 * r * b_stride,
                                              (int32_t *)t->isum16.p + 2 * r * b_stride, 0, 0});
+        }
         memcpy((int8_t *)t->q.p + r * q_stride, q, blocks * 32);
         free(padded);
         free(q);
     }
     t->x = (act){t->f.p,   t->q.p,      t->d.p,   t->sum.p, t->isum.p,
-                 t->s16.p, t->isum16.p, f_stride, q_stride, b_stride};
+                 t->s16.p, t->isum16.p, f_stride, q_stride, b_stride, t->bf16.p, bf16_stride};
 }
 
 static void make_panels(setup *t)
@@ -95,8 +100,8 @@ static void make(setup *t, dil_type type, shape s)
 
 static void release(check *c, setup *t)
 {
-    guarded *all[] = {&t->f,   &t->q,      &t->d,      &t->sum,     &t->isum,
-                      &t->s16, &t->isum16, &t->panels, &t->scratch, &t->y};
+    guarded *all[] = {&t->f,      &t->q,    &t->d,      &t->sum,     &t->isum, &t->s16,
+                      &t->isum16, &t->bf16, &t->panels, &t->scratch, &t->y};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!guarded_free(all[i]))
             check_fail(c, "wrote before an array (%zu)", i);

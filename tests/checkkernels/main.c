@@ -78,7 +78,7 @@ void check_run(check *c, const char *name, void (*body)(check *c, int arg), int 
 static void usage(void)
 {
     printf(
-        "usage: checkkernels [--isa scalar|avx2|avx512|all] [--filter PART_OF_NAME] [--list] [--bench]\n"
+        "usage: checkkernels [--isa scalar|avx2|avx512|avx512_bf16|all] [--filter PART_OF_NAME] [--list] [--bench]\n"
         "Compares the kernels of a level with scalar. --bench measures them instead: GB/s of packed weights for gemv,\n"
         "Gmac/s for gemm. Exit: 0 all agree, 1 some do not, 77 this CPU lacks the level.\n");
 }
@@ -98,6 +98,8 @@ static int run_level(const char *isa, const char *filter, bool list, bool bench)
         bench_all(&level, filter);
         return 0;
     }
+    if (level.bf16_dot)
+        kernels_add_scalar_bf16(&scalar);
     check c = {.level = &level, .scalar = &scalar, .filter = filter, .list = list};
     c.is_scalar = strcmp(level.name, "scalar") == 0;
     check_linear_all(&c);
@@ -133,7 +135,7 @@ int main(int argc, char **argv)
     if (strcmp(isa, "all") != 0)
         return run_level(isa, filter, false, bench);
     int worst = 0;
-    static const char *const levels[] = {"scalar", "avx2", "avx512"};
+    static const char *const levels[] = {"scalar", "avx2", "avx512", "avx512_bf16"};
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
         worst |= run_level(levels[i], filter, false, bench) == 1;
     return worst;

@@ -34,6 +34,35 @@ static void expect_near(check *c, const char *what, int64_t n, int64_t i, float 
                (double)got, want, slack);
 }
 
+/* ---- round_bf16: to the bit like the format, but that subnormals are zeros ---- */
+
+static void round_once(check *c, int64_t k, data_kind kind)
+{
+    float *f = malloc((size_t)k * 4);
+    random_floats(f, (size_t)k, kind);
+    guarded in = copy_of(f, (size_t)k), out = guarded_new(((size_t)k + 1) / 2 * 4, 4);
+    c->level->round_bf16(in.p, k, out.p);
+    for (int64_t i = 0; i < (k + 1) / 2 * 2; i++) {
+        uint16_t got = ((uint16_t *)out.p)[i];
+        float from = i < k ? f[i] : 0.0f;
+        uint16_t want = f32_to_bf16(fpclassify(from) == FP_SUBNORMAL ? copysignf(0.0f, from) : from);
+        if (got != want)
+            check_fail(c, "k %d: value %d, %a is %04x, wanted %04x", (int)k, (int)i, (double)from,
+                       got, want);
+    }
+    free(f);
+    drop(c, &in);
+    drop(c, &out);
+}
+
+static void check_round_bf16(check *c, int arg)
+{
+    (void)arg;
+    for (int i = 0; i < N_LENGTHS; i++)
+        for (int kind = 0; kind < DATA_KINDS; kind++)
+            round_once(c, lengths[i], (data_kind)kind);
+}
+
 /* ---- quantize: near the input, better than the plain scale, sums exact, the same bits as scalar ---- */
 
 static void quantize_once(check *c, int64_t k, data_kind kind)
@@ -376,6 +405,8 @@ static void check_sum_exp(check *c, int arg)
 void check_vector_all(check *c)
 {
     check_run(c, "quantize", check_quantize, 0);
+    if (c->level->bf16_dot)
+        check_run(c, "round_bf16", check_round_bf16, 0);
     for (int op = 0; op < OP_COUNT; op++)
         check_run(c, op_names[op], check_op, op);
     check_run(c, "special", check_special, 0);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Independent NumPy forward pass of the golden models: written from the architectures' definitions, step by step.
 
-    reference.py MODEL.gguf --tokens 1,2,3 [-o OUT.npy] [--steps] [--dtype float64] [--kv f32|f16] [-c CTX] [--activations f32|q8]
+    reference.py MODEL.gguf --tokens 1,2,3 [-o OUT.npy] [--steps] [--dtype float64] [--kv f32|f16] [-c CTX] [--activations f32|q8] [--halves f32|bf16]
 
 Slow and plain on purpose: one prompt, no cache, the whole sequence at once. Every step's result has a name, so that a test can
 say which one differs first. Shapes use T tokens, E embedding, H heads, G key/value heads, D head size, V vocabulary.
@@ -111,6 +111,13 @@ def round_q8(x, block=32):
     return (kept * factor * (largest / np.float32(127))).reshape(x.shape).astype(x.dtype)
 
 
+def round_bf16(x):
+    """To nearest even with 8 significant bits, as the bf16 dot product takes weights and activations."""
+    bits = x.astype(np.float32).view(np.uint32)
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & np.uint32(0xffff0000)
+    return bits.view(np.float32).astype(x.dtype)
+
+
 # ---- rotary positions ---------------------------------------------------------------------------------------------------
 
 def yarn_keep(m, base):
@@ -218,10 +225,10 @@ def split_heads(x, n):
 class Pass:
     """One forward pass; `steps` collects every named result in order."""
 
-    def __init__(self, model, tokens, n_ctx=0, kv="f32", activations="f32", gelu="exact"):
+    def __init__(self, model, tokens, n_ctx=0, kv="f32", activations="f32", gelu="exact", halves="f32"):
         self.m, self.tokens = model, np.asarray(tokens)
         self.n_ctx = n_ctx or max(len(tokens), model.key("context_length"))
-        self.kv, self.activations = kv, activations
+        self.kv, self.activations, self.halves = kv, activations, halves
         self.gelu = gelu_tanh if gelu == "exact" else gelu_f16_table
         self.steps = {}
 
@@ -232,7 +239,10 @@ class Pass:
     def linear(self, x, name):
         """x [T, n_in] -> [T, n_out]: x @ W^T + b."""
         weight = self.m.tensors[name + ".weight"]
-        if self.activations == "q8" and self.m.types[name + ".weight"] not in ("F32", "F16", "BF16"):
+        kind = self.m.types[name + ".weight"]
+        if self.halves == "bf16" and kind in ("F16", "BF16"):
+            x, weight = round_bf16(x), round_bf16(weight)
+        if self.activations == "q8" and kind not in ("F32", "F16", "BF16"):
             x = round_q8(x)
         y = x @ weight.T
         bias = self.m.get(name + ".bias")
@@ -358,11 +368,12 @@ def main():
     parser.add_argument("--dtype", default="float64", choices=["float32", "float64"])
     parser.add_argument("--kv", default="f32", choices=["f32", "f16"])
     parser.add_argument("--activations", default="f32", choices=["f32", "q8"])
+    parser.add_argument("--halves", default="f32", choices=["f32", "bf16"], help="inputs of F16 and BF16 layers")
     parser.add_argument("--gelu", default="exact", choices=["exact", "f16"])
     parser.add_argument("-c", "--ctx", type=int, default=0)
     args = parser.parse_args()
     steps = forward(args.model, [int(t) for t in args.tokens.split(",")], np.dtype(args.dtype).type, n_ctx=args.ctx, kv=args.kv,
-                    activations=args.activations, gelu=args.gelu)
+                    activations=args.activations, gelu=args.gelu, halves=args.halves)
     if args.steps:
         for name, value in steps.items():
             first = " ".join(f"{v:.6f}" for v in value.reshape(-1)[:6])

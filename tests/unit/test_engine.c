@@ -332,14 +332,14 @@ static void reuse(void **state)
 /* The same numbers up to rounding, and the same ones again on any number of threads. */
 static void check_levels(const subject *s)
 {
-    static const char *const levels[] = {"avx2", "avx512"};
-    uint32_t needs[] = {CPU_AVX2, CPU_AVX512 | CPU_AVX512_VNNI};
+    static const char *const levels[] = {"avx2", "avx512", "avx512_bf16"};
+    uint32_t needs[] = {CPU_AVX2, CPU_AVX512 | CPU_AVX512_VNNI, CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_BF16};
     token_id tokens[N_LEVEL];
     make_tokens(s, 3, tokens, N_LEVEL);
     engine *e = open_subject(s, 1, 64, 1, "scalar");
     rows scalar = all_logits(e, tokens, N_LEVEL);
     engine_close(e);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         if ((cpu_features() & needs[i]) != needs[i])
             continue;
         e = open_subject(s, 1, 64, 1, levels[i]);
