@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Instruction sets: objects outside src/kernels/x86_* hold no AVX code, so the program starts on every x86-64 machine; bf16
-instructions are in x86_avx512_bf16.c only, so the AVX-512 level runs on CPUs without them.
+instructions are in x86_avx512_bf16*.c only, so the AVX-512 level runs on CPUs without them.
 usage: check_isa.py BUILD_DIR (a build with optimisation; needs objdump)"""
 
 import concurrent.futures

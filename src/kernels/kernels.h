@@ -162,6 +162,9 @@ typedef struct kernels {
      * Attention of rows of queries over a chunk of up to ATTN_SLOTS cached tokens, page by page: scores of every page, softmax
      * over the chunk, weighted sums of every page. A row's result does not depend on the rows beside it.
      */
+    /* Softmax weights and V are rounded to bf16 and multiplied in pairs where the pages are not F32: subnormals count as 0, the
+     * chains of attn_pv become acc = fma(p[j+1], v[j+1], acc), acc = fma(p[j], v[j], acc) for j = 0, 2, ... */
+    bool attn_bf16;
     /* dst: q[d] * scale in the form attn_qk reads with K of this type, at most attn_row_bytes(head_dim). */
     void (*attn_query)(dil_type type, const float *q, int head_dim, float scale, void *dst);
     /* s[i][first_slot + j] = sum_d q[i][d] * k[d][j], d ascending by fma, for j < n_slots[i]; up to KV_PAGE are written.

@@ -21,6 +21,13 @@ void avx512_add_grid(kernels *k);
 void avx512_add_float(kernels *k);
 void avx512_add_vector(kernels *k);
 void avx512_add_attention(kernels *k);
+void avx512_bf16_add_attention(kernels *k); /* over avx512_add_attention, which it leaves F32 pages to */
+
+/* Attention in f32: what the entries for bf16 leave to it. */
+void avx512_attn_pv(const attn_page *v, const float *p, size_t p_stride, float *acc,
+                    size_t acc_stride);
+void avx512_attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m,
+                         float *l);
 void avx512_add_peak(kernels *k);
 
 /* The first n lanes of 16; n <= 0: none, n >= 16: all. */

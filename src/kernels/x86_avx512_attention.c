@@ -141,9 +141,9 @@ static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots
 
 /* ---- scores ---- */
 
-/* nq rows by nv vectors of slots. */
-AVX512_INLINE void qk_tile(const float *q, size_t q_stride, const float *k, int head_dim, float *s,
-                           size_t s_stride, const int nq, const int nv)
+/* nq rows by nv vectors of slots of a page of K. */
+AVX512_INLINE void qk_tile(const dil_type type, const float *q, size_t q_stride, const void *k,
+                           int head_dim, float *s, size_t s_stride, const int nq, const int nv)
 {
     __m512 acc[ROW_TILE][4];
 #pragma GCC unroll 24
@@ -153,7 +153,7 @@ AVX512_INLINE void qk_tile(const float *q, size_t q_stride, const float *k, int 
         __m512 column[4];
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++)
-            column[v] = _mm512_loadu_ps(k + (size_t)d * KV_PAGE + 16 * v);
+            column[v] = kv_k16(type, k, head_dim, d, 16 * v);
 #pragma GCC unroll 6
         for (int i = 0; i < nq; i++) {
             const __m512 value = _mm512_set1_ps(q[(size_t)i * q_stride + (size_t)d]);
@@ -167,40 +167,55 @@ AVX512_INLINE void qk_tile(const float *q, size_t q_stride, const float *k, int 
         _mm512_storeu_ps(s + (size_t)(i / nv) * s_stride + 16 * (i % nv), acc[i / nv][i % nv]);
 }
 
-AVX512_INLINE void qk_rows(const float *q, size_t q_stride, const float *k, int head_dim,
-                           int n_slots, float *s, size_t s_stride, const int nq)
+AVX512_INLINE void qk_rows(const dil_type type, const float *q, size_t q_stride, const void *k,
+                           int head_dim, int n_slots, float *s, size_t s_stride, const int nq)
 {
     switch ((n_slots + 15) / 16) {
     case 0: break;
-    case 1: qk_tile(q, q_stride, k, head_dim, s, s_stride, nq, 1); break;
-    case 2: qk_tile(q, q_stride, k, head_dim, s, s_stride, nq, 2); break;
-    case 3: qk_tile(q, q_stride, k, head_dim, s, s_stride, nq, 3); break;
-    default: qk_tile(q, q_stride, k, head_dim, s, s_stride, nq, 4); break;
+    case 1: qk_tile(type, q, q_stride, k, head_dim, s, s_stride, nq, 1); break;
+    case 2: qk_tile(type, q, q_stride, k, head_dim, s, s_stride, nq, 2); break;
+    case 3: qk_tile(type, q, q_stride, k, head_dim, s, s_stride, nq, 3); break;
+    default: qk_tile(type, q, q_stride, k, head_dim, s, s_stride, nq, 4); break;
     }
 }
 
+AVX512_INLINE void qk_some(const dil_type type, const float *q, size_t q_stride, const void *k,
+                           int dim, int n_slots, float *s, size_t s_stride, int nq)
+{
+    switch (nq) {
+    case 1: qk_rows(type, q, q_stride, k, dim, n_slots, s, s_stride, 1); break;
+    case 2: qk_rows(type, q, q_stride, k, dim, n_slots, s, s_stride, 2); break;
+    case 3: qk_rows(type, q, q_stride, k, dim, n_slots, s, s_stride, 3); break;
+    case 4: qk_rows(type, q, q_stride, k, dim, n_slots, s, s_stride, 4); break;
+    case 5: qk_rows(type, q, q_stride, k, dim, n_slots, s, s_stride, 5); break;
+    default: qk_rows(type, q, q_stride, k, dim, n_slots, s, s_stride, ROW_TILE); break;
+    }
+}
+
+/* Many rows share a page that is converted once; a few (a token's heads) convert what they read. */
 static void attn_qk(const attn_page *a, const void *rows, size_t q_bytes, float *s, size_t s_stride)
 {
-    const float *k = a->page, *q = rows;
-    if (a->type != DIL_TYPE_F32) {
-        kv_load_k(a->type, a->page, a->head_dim, a->n_slots[a->n_rows - 1], a->scratch);
-        k = a->scratch;
-    }
+    const int dim = a->head_dim, most = a->n_slots[a->n_rows - 1];
+    const float *q = rows;
+    const void *k = a->page;
     const size_t q_stride = q_bytes / sizeof *q;
     s += a->first_slot;
-    for (int i = 0; i < a->n_rows; i += ROW_TILE) {
-        const int nq = a->n_rows - i < ROW_TILE ? a->n_rows - i : ROW_TILE, dim = a->head_dim;
-        const int n_slots = a->n_slots[i + nq - 1];
-        const float *from = q + (size_t)i * q_stride;
-        float *to = s + (size_t)i * s_stride;
-        switch (nq) {
-        case 1: qk_rows(from, q_stride, k, dim, n_slots, to, s_stride, 1); break;
-        case 2: qk_rows(from, q_stride, k, dim, n_slots, to, s_stride, 2); break;
-        case 3: qk_rows(from, q_stride, k, dim, n_slots, to, s_stride, 3); break;
-        case 4: qk_rows(from, q_stride, k, dim, n_slots, to, s_stride, 4); break;
-        case 5: qk_rows(from, q_stride, k, dim, n_slots, to, s_stride, 5); break;
-        default: qk_rows(from, q_stride, k, dim, n_slots, to, s_stride, ROW_TILE); break;
+    if (a->type != DIL_TYPE_F32 && a->n_rows <= ROW_TILE) {
+        switch (a->type) {
+        case DIL_TYPE_F16: qk_some(DIL_TYPE_F16, q, q_stride, k, dim, most, s, s_stride, a->n_rows); break;
+        case DIL_TYPE_BF16: qk_some(DIL_TYPE_BF16, q, q_stride, k, dim, most, s, s_stride, a->n_rows); break;
+        default: qk_some(DIL_TYPE_Q8_0, q, q_stride, k, dim, most, s, s_stride, a->n_rows); break;
         }
+        return;
+    }
+    if (a->type != DIL_TYPE_F32) {
+        kv_load_k(a->type, k, dim, most, a->scratch);
+        k = a->scratch;
+    }
+    for (int i = 0; i < a->n_rows; i += ROW_TILE) {
+        const int nq = a->n_rows - i < ROW_TILE ? a->n_rows - i : ROW_TILE;
+        qk_some(DIL_TYPE_F32, q + (size_t)i * q_stride, q_stride, k, dim, a->n_slots[i + nq - 1],
+                s + (size_t)i * s_stride, s_stride, nq);
     }
 }
 
@@ -252,7 +267,7 @@ AVX512_INLINE void pv_rows(const float *p, size_t p_stride, const float *v, int 
                 1);
 }
 
-static void attn_pv(const attn_page *a, const float *p, size_t p_stride, float *acc,
+void avx512_attn_pv(const attn_page *a, const float *p, size_t p_stride, float *acc,
                     size_t acc_stride)
 {
     const float *v = a->page;
@@ -280,7 +295,7 @@ static void attn_pv(const attn_page *a, const float *p, size_t p_stride, float *
 
 /* ---- softmax over a chunk ---- */
 
-static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m,
+void avx512_attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m,
                          float *l)
 {
     (void)type;
@@ -311,6 +326,6 @@ void avx512_add_attention(kernels *k)
     k->kv_load_k = kv_load_k;
     k->kv_load_v = kv_load_v;
     k->attn_qk = attn_qk;
-    k->attn_pv = attn_pv;
-    k->attn_softmax = attn_softmax;
+    k->attn_pv = avx512_attn_pv;
+    k->attn_softmax = avx512_attn_softmax;
 }

@@ -93,6 +93,12 @@ static void check_kv(check *c, int arg)
                 kv_once(c, kv_types[t], head_dims[h], slots[s], arg);
 }
 
+/* What the level multiplies instead of f where it rounds to bf16 with pages of this type. */
+static double operand(const check *c, dil_type type, float f)
+{
+    return (double)(c->level->attn_bf16 && type != DIL_TYPE_F32 ? bf16_to_f32(f32_to_bf16(f)) : f);
+}
+
 /* A page of random tokens, stored by the level, and what scalar reads: K [head_dim][KV_PAGE], V [KV_PAGE][head_dim]. */
 static guarded random_page(check *c, dil_type type, int head_dim, bool is_v, float *values)
 {
@@ -169,6 +175,19 @@ static void qk_once(check *c, dil_type type, int head_dim, int n_rows, int n_slo
     free(queries);
 }
 
+/* Weights as softmax leaves them for V of this type; f becomes what is multiplied. */
+static void put_weights(const check *c, dil_type type, float *f, int n, float *row)
+{
+    for (int j = 0; j < n; j++) {
+        f[j] = (float)operand(c, type, f[j]);
+        uint16_t half = f32_to_bf16(f[j]);
+        if (c->level->attn_bf16 && type != DIL_TYPE_F32)
+            memcpy((uint16_t *)(void *)row + j, &half, sizeof half);
+        else
+            row[j] = f[j];
+    }
+}
+
 static void pv_once(check *c, dil_type type, int head_dim, int n_rows, int n_slots)
 {
     size_t hd = (size_t)head_dim, acc_stride = hd + 7, p_stride = SCORES + 16;
@@ -181,7 +200,7 @@ static void pv_once(check *c, dil_type type, int head_dim, int n_rows, int n_slo
     choose_slots(slots, n_rows, n_slots);
     for (size_t i = 0; i < (size_t)n_rows; i++) {
         random_floats(weights + i * SCORES, (size_t)(FIRST_SLOT + slots[i]), DATA_NORMAL);
-        memcpy((float *)p.p + i * p_stride, weights + i * SCORES, SCORES * sizeof *weights);
+        put_weights(c, type, weights + i * SCORES, SCORES, (float *)p.p + i * p_stride);
         random_floats((float *)acc.p + i * acc_stride, hd, DATA_NORMAL);
     }
     memcpy(before, acc.p, acc.bytes);
@@ -196,7 +215,7 @@ static void pv_once(check *c, dil_type type, int head_dim, int n_rows, int n_slo
         for (size_t d = 0; d < hd; d++) {
             double sum = (double)before[i * acc_stride + d], magnitude = fabs(sum);
             for (size_t j = 0; j < (size_t)slots[i]; j++) {
-                double product = (double)weights[i * SCORES + FIRST_SLOT + j] * (double)v[j * hd + d];
+                double product = (double)weights[i * SCORES + FIRST_SLOT + j] * operand(c, type, v[j * hd + d]);
                 sum += product;
                 magnitude += fabs(product);
             }
@@ -234,7 +253,8 @@ static void softmax_once(check *c, dil_type type, int lo, int hi, int n, float c
 {
     guarded g = guarded_new((size_t)round_up_16(n) * 4, 64);
     float *s = g.p, before[ATTN_SLOTS], m = 0.75f, l = 2.5f;
-    double slack = 4e-6, total = 0.0;
+    bool halves = c->level->attn_bf16 && type != DIL_TYPE_F32;
+    double slack = halves ? 0x1p-8 : 4e-6, total = 0.0;
     for (int j = lo; j < hi; j++)
         s[j] = random_float() * 8.0f; /* the others stay NaN */
     memcpy(before, s, (size_t)n * 4);
@@ -251,7 +271,9 @@ static void softmax_once(check *c, dil_type type, int lo, int hi, int n, float c
         check_fail(c, "[%d,%d) of %d cap %g: maximum %g, expected %g", lo, hi, n, (double)cap, (double)m, max);
     for (int j = 0; j < n; j++) {
         double want = j >= lo && j < hi ? exp(capped[j] - max) : 0.0;
-        double got = (double)s[j];
+        uint16_t half;
+        memcpy(&half, (uint16_t *)(void *)s + j, sizeof half);
+        double got = (double)(halves ? bf16_to_f32(half) : s[j]);
         total += got;
         if (!(fabs(got - want) <= slack * want))
             check_fail(c, "%s [%d,%d) of %d cap %g: s[%d] is %g, expected %g", type_name(type), lo, hi, n, (double)cap, j, got, want);

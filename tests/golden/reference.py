@@ -111,6 +111,21 @@ def round_q8(x, block=32):
     return (kept * factor * (largest / np.float32(127))).reshape(x.shape).astype(x.dtype)
 
 
+def mix_bf16(scores, v, chunk=512):
+    """Weighted sums [T, H, D] of v[T, H, D] by scores[H, T, T], where weights (of the largest score of each chunk of positions) and v
+    are rounded to bf16 before they are multiplied and summed."""
+    parts = []
+    for at in range(0, scores.shape[2], chunk):
+        s = scores[:, :, at:at + chunk]
+        most = np.maximum(s.max(axis=-1, keepdims=True), np.finfo(s.dtype).min)  # finite also where nothing is visible
+        weights = round_bf16(np.exp(s - most)).astype(s.dtype)
+        parts.append((most, weights.sum(axis=-1, keepdims=True), np.einsum("hij,jhd->hid", weights, round_bf16(v[at:at + chunk]).astype(s.dtype))))
+    top = np.max([most for most, _, _ in parts], axis=0)
+    scale = [np.exp(most - top) for most, _, _ in parts]
+    mixed = sum(f * acc for f, (_, _, acc) in zip(scale, parts)) / sum(f * total for f, (_, total, _) in zip(scale, parts))
+    return mixed.transpose(1, 0, 2)
+
+
 def round_bf16(x):
     """To nearest even with 8 significant bits, as the bf16 dot product takes weights and activations."""
     bits = x.astype(np.float32).view(np.uint32)
@@ -291,8 +306,11 @@ class Pass:
         if m.arch == "gemma2":
             scores = soft_cap(scores, m.key("attn_logit_softcapping", 50.0))
         scores = np.where(visible(m, layer, n_tokens)[None], scores, -np.inf)
-        weights = self.save(p + "attn_weights", softmax(scores))
-        mixed = self.save(p + "attn_mixed", np.einsum("hij,jhd->ihd", weights, v).reshape(n_tokens, -1))
+        if self.kv == "f16" and self.halves == "bf16":
+            mixed = mix_bf16(scores, v)
+        else:
+            mixed = np.einsum("hij,jhd->ihd", self.save(p + "attn_weights", softmax(scores)), v)
+        mixed = self.save(p + "attn_mixed", mixed.reshape(n_tokens, -1))
         return self.save(p + "attn_out", self.linear(mixed, p + "attn_output"))
 
     def feed_forward(self, x, layer):
@@ -368,7 +386,7 @@ def main():
     parser.add_argument("--dtype", default="float64", choices=["float32", "float64"])
     parser.add_argument("--kv", default="f32", choices=["f32", "f16"])
     parser.add_argument("--activations", default="f32", choices=["f32", "q8"])
-    parser.add_argument("--halves", default="f32", choices=["f32", "bf16"], help="inputs of F16 and BF16 layers")
+    parser.add_argument("--halves", default="f32", choices=["f32", "bf16"], help="inputs of F16 and BF16 layers, and with f16 KV attention weights and V")
     parser.add_argument("--gelu", default="exact", choices=["exact", "f16"])
     parser.add_argument("-c", "--ctx", type=int, default=0)
     args = parser.parse_args()
