@@ -21,7 +21,11 @@ static uint32_t avx512_peak_int8(const uint8_t *a, const int8_t *b, int64_t roun
     for (int i = 0; i < PEAK_ROWS; i++)
         for (int j = 0; j < PEAK_COLS; j++)
             sum = _mm512_add_epi32(sum, acc[i][j]);
-    return (uint32_t)_mm512_reduce_add_epi32(sum);
+    uint32_t lanes[16], total = 0; /* unsigned: the sum may wrap */
+    _mm512_storeu_si512(lanes, sum);
+    for (int i = 0; i < 16; i++)
+        total += lanes[i];
+    return total;
 }
 
 static float avx512_peak_f32(const float *a, const float *b, int64_t rounds)
