@@ -1,5 +1,5 @@
 /*
- * Barrier: one counter of arrivals and one generation number. The last to arrive resets the counter and the claim counter,
+ * Barrier: one counter of arrivals and one generation number. The last to arrive resets the counter and the claim counters,
  * then advances the generation; the others spin on it for a bounded time and then sleep on it (futex), so that a busy
  * machine is not burnt by waiting. The same generation word starts the workers of team_run.
  */
@@ -22,12 +22,16 @@ typedef struct waitable { /* a word others wait on, alone on its cache line */
     _Atomic uint32_t sleepers;
 } waitable;
 
+typedef struct claim_queue { /* a claim counter, alone on its cache line */
+    _Alignas(LINE) _Atomic uint32_t next;
+} claim_queue;
+
 struct team {
-    int n_threads;
+    int n_threads, n_queues;
     team_fn fn;
     void *ctx;
     bool quit;
-    _Alignas(LINE) _Atomic uint32_t claim;
+    claim_queue queues[TEAM_QUEUES];
     _Alignas(LINE) _Atomic uint32_t arrived;
     waitable generation; /* barriers */
     waitable start;      /* one tick per team_run */
@@ -67,24 +71,42 @@ static void announce(waitable *w)
         os_futex_wake_all(&w->value);
 }
 
+static void reset_claims(team *t)
+{
+    for (int i = 0; i < t->n_queues; i++)
+        atomic_store_explicit(&t->queues[i].next, 0, memory_order_relaxed);
+}
+
 void team_barrier(team *t)
 {
     if (t->n_threads == 1) {
-        atomic_store_explicit(&t->claim, 0, memory_order_relaxed);
+        reset_claims(t);
         return;
     }
     uint32_t generation = atomic_load_explicit(&t->generation.value, memory_order_relaxed);
     /* acq_rel: the last arriver sees all others' writes, and they are published by announce() */
     if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)t->n_threads) {
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&t->claim, 0, memory_order_relaxed);
+        reset_claims(t);
         announce(&t->generation);
     } else {
         wait_change(&t->generation, generation);
     }
 }
 
-uint32_t team_claim(team *t) { return atomic_fetch_add_explicit(&t->claim, 1, memory_order_relaxed); }
+uint32_t team_claim(team *t) { return team_claim_from(t, 0); }
+
+uint32_t team_claim_from(team *t, int queue)
+{
+    return atomic_fetch_add_explicit(&t->queues[queue].next, 1, memory_order_relaxed);
+}
+
+void team_set_queues(team *t, int n)
+{
+    t->n_queues = n < 1 ? 1 : n < TEAM_QUEUES ? n : TEAM_QUEUES;
+    for (int i = 0; i < TEAM_QUEUES; i++)
+        atomic_store_explicit(&t->queues[i].next, 0, memory_order_relaxed);
+}
 
 static void *worker_main(void *arg)
 {
@@ -109,7 +131,7 @@ dil_status team_new(team **out, int n_threads, dil_error *err)
     team *t = mem_calloc(1, sizeof *t, MEM_MISC);
     if (!t)
         return DIL_FAIL(err, DIL_NO_MEMORY, "thread team: no memory");
-    t->n_threads = 1;
+    t->n_threads = t->n_queues = 1;
     for (int i = 1; i < n_threads; i++) {
         t->workers[i].t = t;
         t->workers[i].index = i;
@@ -175,7 +197,7 @@ void team_run(team *t, team_fn fn, void *ctx)
         settle(t);
     t->fn = fn;
     t->ctx = ctx;
-    atomic_store_explicit(&t->claim, 0, memory_order_relaxed);
+    reset_claims(t);
     if (t->n_threads > 1)
         announce(&t->start);
     fn(ctx, 0);

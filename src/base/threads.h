@@ -36,4 +36,9 @@ void team_barrier(team *t);
  * the number reaches its count of chunks. */
 uint32_t team_claim(team *t);
 
+/* The same from one of several counters, so that a worker can look for work near its own data first. */
+#define TEAM_QUEUES 8
+void team_set_queues(team *t, int n); /* between runs: how many are in use (1..TEAM_QUEUES); more cost barriers time */
+uint32_t team_claim_from(team *t, int queue);
+
 #endif
