@@ -20,13 +20,14 @@
 
 #define PANEL_ROWS 16   /* rows (output values) per panel of packed weights */
 #define ACT_BLOCK 32    /* activations share a scale per 32 values */
-#define ACT_CANDIDATES 8 /* grids tried per activation block */
+#define ACT_CANDIDATES 4 /* grids tried per activation block */
 #define KV_PAGE 64      /* tokens per KV page */
 #define PEAK_ROWS 3     /* vectors of the register tile of peak_* */
 #define PEAK_COLS 4
 #define ATTN_CHUNK 8    /* KV pages per partial result of attention */
 #define ATTN_SLOTS (ATTN_CHUNK * KV_PAGE)
 #define GEMV_TOKENS 4   /* most tokens a gemv call takes */
+#define GEMM_TOKENS_MOST 264 /* of any level's token_chunk */
 
 /*
  * Activations of n tokens, row after row. F32 weights read f, F16 and BF16 weights f or (with bf16_dot) bf16, quantized types
@@ -94,7 +95,7 @@ typedef struct linear_kernels {
  *     of c = 0 .. ACT_CANDIDATES - 1:  q_c = (Y * (128 - c) + 2^14) >> 15,  A_c = sum Y q_c,  B_c = sum q_c^2 (exact)
  *     the c with the largest A_c^2 / B_c, the lowest on ties: in double, c beats b when (A_c A_c) B_b > (A_b A_b) B_c
  *     q = q_c,  d = d0 * ((A_c / B_c) / 256), all float; d = d0 when B_c = 0;  d0 = amax / 127, or 0 for a block of zeros
- * That is the best of eight roundings, each with its scale of least squared error: 14-21 % less error than d0 alone.
+ * That is the best of four roundings, each with its scale of least squared error: 15-17 % less squared error than d0 alone.
  */
 typedef struct quantize_args {
     const float *f;
@@ -104,7 +105,7 @@ typedef struct quantize_args {
     int8_t *q;        /* whole blocks are written */
     float *d, *s;
     int32_t *isum;
-    float *s16;
+    float *s16;       /* NULL together with isum16: not wanted */
     int32_t *isum16;
     size_t q_stride, b_stride;
 } quantize_args;
@@ -127,7 +128,9 @@ typedef struct kernels {
     const char *name;         /* "scalar", "avx2", "avx512", "avx512_bf16" */
     linear_kernels linear[DIL_TYPE_COUNT];
     int gemm_from[DIL_TYPE_COUNT]; /* batches of at least this many tokens go to gemm */
-    int panel_chunk;          /* panels a worker claims at a time in gemm */
+    int panel_chunk;          /* panels and tokens a worker takes at a time in gemm: as many as its L2 likes */
+    int token_chunk;          /* a multiple of token_tile, at most GEMM_TOKENS_MOST */
+    int token_tile;           /* tokens of gemm's register tile */
     bool bf16_dot;            /* F16 and BF16 weights read act.bf16 instead of act.f */
 
     /* Activations of some tokens to bytes: see quantize_args. */
@@ -213,6 +216,8 @@ size_t panel_bytes(dil_type type, int64_t k);
 void panel_pack(dil_type type, const void *rows, size_t row_bytes, int n_rows, int64_t k, uint8_t *panel);
 /* One row of a panel as f32 [k], bit-equal to the format's own decode of that row. */
 void panel_decode_row(dil_type type, const uint8_t *panel, int row, int64_t k, float *dst);
+/* Whether the type's kernels read the sums of half blocks, act.s16 and isum16. */
+bool panel_reads_halves(dil_type type);
 /* Scratch a gemm call may use. */
 size_t linear_scratch_bytes(int64_t k);
 

@@ -393,11 +393,20 @@ void panel_decode_row(dil_type type, const uint8_t *panel, int row, int64_t k, f
     }
 }
 
+bool panel_reads_halves(dil_type type)
+{
+    const packed_type *t = packed_type_get(type);
+    return t && t->sub == 16;
+}
+
 size_t linear_scratch_bytes(int64_t k)
 {
-    /* A panel as bytes, and its ws and nm per 16 columns, with room for alignment. */
+    /* A panel as bytes, and its ws and nm per 16 columns, with room for alignment; 8 panels of 1024 columns at least. */
     size_t padded = ((size_t)(k > 0 ? k : 0) + 63) / 64 * 64;
-    return padded * PANEL_ROWS + 2 * (padded / 16) * PANEL_ROWS * sizeof(float) * 2 + 4096;
+    size_t panel = padded * PANEL_ROWS + 2 * (padded / 16) * PANEL_ROWS * sizeof(float) * 2;
+    size_t block = padded < 1024 ? padded : 1024;
+    size_t chunk = 8 * (block * PANEL_ROWS + 2 * (block / 16) * PANEL_ROWS * sizeof(float));
+    return (panel > chunk ? panel : chunk) + 4096;
 }
 
 size_t kv_page_bytes(dil_type type, int head_dim)

@@ -157,4 +157,6 @@ void scalar_add_linear(kernels *k)
     for (int type = 0; type < DIL_TYPE_COUNT; type++)
         k->gemm_from[type] = GEMV_TOKENS + 1;
     k->panel_chunk = 4;
+    k->token_chunk = 256;
+    k->token_tile = 4;
 }

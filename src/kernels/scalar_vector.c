@@ -59,7 +59,7 @@ static void quantize_block(const float *f, int64_t n, size_t b, const quantize_a
     row->d[b] = scale;
     row->isum[b] = sum[0] + sum[1];
     row->s[b] = scale * (float)(sum[0] + sum[1]);
-    for (size_t half = 0; half < 2; half++) {
+    for (size_t half = 0; row->isum16 && half < 2; half++) {
         row->isum16[2 * b + half] = sum[half];
         row->s16[2 * b + half] = scale * (float)sum[half];
     }
@@ -78,6 +78,8 @@ static void vec_quantize(const quantize_args *a)
         row.d += a->b_stride;
         row.s += a->b_stride;
         row.isum += a->b_stride;
+        if (!row.isum16)
+            continue;
         row.s16 += 2 * a->b_stride;
         row.isum16 += 2 * a->b_stride;
     }

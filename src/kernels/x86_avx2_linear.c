@@ -192,4 +192,6 @@ void avx2_add_linear(kernels *k)
 {
     FOR_FORMS(SET)
     k->panel_chunk = 2;
+    k->token_chunk = 256;
+    k->token_tile = 4;
 }

@@ -100,7 +100,7 @@ static void quantize_row(const quantize_args *a, size_t row)
         a->d[at] = scale;
         a->isum[at] = sum[0] + sum[1];
         a->s[at] = scale * (float)a->isum[at];
-        for (size_t half = 0; half < 2; half++) {
+        for (size_t half = 0; a->isum16 && half < 2; half++) {
             a->isum16[2 * at + half] = sum[half];
             a->s16[2 * at + half] = scale * (float)sum[half];
         }

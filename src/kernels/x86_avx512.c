@@ -4,7 +4,9 @@
 void kernels_add_avx512(kernels *k)
 {
     k->name = "avx512";
-    k->panel_chunk = 4;
+    k->panel_chunk = 8;
+    k->token_chunk = 258;
+    k->token_tile = 6;
     avx512_add_legacy(k);
     avx512_add_kquants(k);
     avx512_add_small(k);

@@ -113,13 +113,15 @@ AVX512_INLINE void gemv_one(const linear_args *a, int panel, const unpack_fn unp
 }
 
 /*
- * gemm: GEMM_K columns of GEMM_PANELS panels are expanded into scratch, as a run of records (one per panel and block)
+ * gemm: GEMM_K columns of GEMM_CHUNK panels are expanded into scratch, GEMM_PANELS side by side, as runs of records (one per panel
+ * and block)
  *     u8 [8 steps][64]; f32 ws [halves][16]; f32 nm [halves][16] (with minima)
- * and multiplied with all tokens, GEMM_TOKENS at a time, before the next columns. Sums rest in y between column blocks.
+ * A tile of GEMM_TOKENS tokens stays in L1 while the records stream past it from L2. Sums rest in y between column blocks.
  */
 #define GEMM_K 1024
 #define GEMM_BLOCKS (GEMM_K / ACT_BLOCK)
 #define GEMM_PANELS 2
+#define GEMM_CHUNK 8
 #define GEMM_TOKENS 6
 #define RECORD_MAX (512 + 4 * 64)
 #define RECORD_BYTES(kind) ((size_t)(512 + 64 * KIND_HALVES(kind) * (KIND_HAS_MIN(kind) ? 2 : 1)))
@@ -141,39 +143,44 @@ AVX512_INLINE void block_expand(const uint8_t *panel, int64_t block, uint8_t *re
     }
 }
 
-/* Expands blocks b0 .. b0 + n - 1 of np panels from `panels` on: record of block b, panel p at (b * np + p). */
-AVX512_INLINE void gemm_expand(const linear_args *a, const uint8_t *panels, int np, int64_t b0,
-                               int64_t n, const unpack_fn unpack, const block_kind kind)
-{
-    for (int p = 0; p < np; p++)
-        for (int64_t b = 0; b < n; b++)
-            block_expand(panels + (size_t)p * a->panel_bytes, b0 + b,
-                         a->scratch + (size_t)(b * np + p) * RECORD_BYTES(kind), unpack, kind);
-}
-
-/* Multiplies the expanded blocks b0 .. b0 + n - 1 of panels first .. first + np - 1 with all tokens; see x86_avx512_gemm.c. */
+/* The blocks b0 .. b0 + n - 1 of panels first .. first + np - 1; records of panel pair i start at i * pair_bytes of scratch. */
 typedef struct gemm_part {
     const linear_args *a;
     int first, np;
     int64_t b0, n;
+    size_t pair_bytes;
     int shift;
 } gemm_part;
+
+AVX512_INLINE void gemm_expand(const gemm_part *g, const unpack_fn unpack, const block_kind kind)
+{
+    const linear_args *a = g->a;
+    for (int p = 0; p < g->np; p++) {
+        const int in_pair = p % GEMM_PANELS,
+                  width = g->np - p + in_pair < GEMM_PANELS ? g->np - p + in_pair : GEMM_PANELS;
+        uint8_t *record = a->scratch + (size_t)(p / GEMM_PANELS) * g->pair_bytes +
+                          (size_t)in_pair * RECORD_BYTES(kind);
+        const uint8_t *panel = a->panels + (size_t)(g->first + p) * a->panel_bytes;
+        for (int64_t b = 0; b < g->n; b++, record += (size_t)width * RECORD_BYTES(kind))
+            block_expand(panel, g->b0 + b, record, unpack, kind);
+    }
+}
+
+/* Multiplies the expanded part with all tokens; see x86_avx512_gemm.c. */
 void avx512_gemm_part(const gemm_part *part, block_kind kind);
 
 AVX512_INLINE void gemm_any(const linear_args *a, const unpack_fn unpack, const int shift,
                             const block_kind kind)
 {
-    const int64_t n_blocks = a->k / ACT_BLOCK;
-    const int64_t fit = (int64_t)(linear_scratch_bytes(a->k) / (GEMM_PANELS * RECORD_BYTES(kind)));
-    const int64_t limit = fit < GEMM_BLOCKS ? fit : GEMM_BLOCKS,
-                  n_parts = (n_blocks + limit - 1) / limit;
+    const int64_t n_blocks = a->k / ACT_BLOCK, n_parts = (n_blocks + GEMM_BLOCKS - 1) / GEMM_BLOCKS;
     const int64_t most = (n_blocks + n_parts - 1) / n_parts; /* parts of even size */
-    for (int first = 0; first < a->n_panels; first += GEMM_PANELS) {
-        const int np = a->n_panels - first < GEMM_PANELS ? a->n_panels - first : GEMM_PANELS;
+    for (int first = 0; first < a->n_panels; first += GEMM_CHUNK) {
         for (int64_t b0 = 0; b0 < n_blocks; b0 += most) {
-            const int64_t n = n_blocks - b0 < most ? n_blocks - b0 : most;
-            gemm_expand(a, a->panels + (size_t)first * a->panel_bytes, np, b0, n, unpack, kind);
-            gemm_part part = {a, first, np, b0, n, shift};
+            gemm_part part = {.a = a, .first = first, .b0 = b0, .shift = shift};
+            part.np = a->n_panels - first < GEMM_CHUNK ? a->n_panels - first : GEMM_CHUNK;
+            part.n = n_blocks - b0 < most ? n_blocks - b0 : most;
+            part.pair_bytes = (size_t)part.n * GEMM_PANELS * RECORD_BYTES(kind);
+            gemm_expand(&part, unpack, kind);
             avx512_gemm_part(&part, kind);
         }
     }

@@ -47,7 +47,7 @@ AVX512_INLINE __m512 group_largest(const block_group *g)
         _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), all);
 }
 
-/* Y of every block, from the factor of each. */
+/* Y of every block, from the factor of each. NaN converts to the least integer, which packs to -32768: no Y is that small. */
 AVX512_INLINE void group_fine(block_group *g, __m512 factors)
 {
     const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
@@ -55,11 +55,11 @@ AVX512_INLINE void group_fine(block_group *g, __m512 factors)
     _mm512_store_ps(factor, factors);
     for (int i = 0; i < g->n; i++) {
         const __m512 by = _mm512_set1_ps(factor[i]);
-        const __m512 v0 = _mm512_mul_ps(_mm512_loadu_ps(g->f[i]), by),
-                     v1 = _mm512_mul_ps(_mm512_loadu_ps(g->f[i] + 16), by);
-        const __m512i y0 = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(v0, v0, _CMP_ORD_Q), v0),
-                      y1 = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(v1, v1, _CMP_ORD_Q), v1);
-        g->fine[i] = _mm512_permutexvar_epi64(in_order, _mm512_packs_epi32(y0, y1));
+        const __m512i y = _mm512_packs_epi32(
+            _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(g->f[i]), by)),
+            _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(g->f[i] + 16), by)));
+        const __mmask32 number = _mm512_cmpneq_epi16_mask(y, _mm512_set1_epi16(INT16_MIN));
+        g->fine[i] = _mm512_permutexvar_epi64(in_order, _mm512_maskz_mov_epi16(number, y));
     }
     for (int i = g->n; i < GROUP; i++)
         g->fine[i] = _mm512_setzero_si512();
@@ -94,13 +94,25 @@ AVX512_INLINE void transpose(const __m512i from[16], __m512i to[16])
     }
 }
 
-/* (a a) best_b > (best_a best_a) b in 8 lanes */
-AVX512_INLINE __mmask8 beats(__m256i a, __m256i b, __m256i best_a, __m256i best_b)
+/* A and B of a candidate in 8 lanes, as a a and b in double. */
+typedef struct energy {
+    __m512d aa, b;
+} energy;
+
+AVX512_INLINE energy energy_of(__m256i a, __m256i b)
 {
-    const __m512d x = _mm512_cvtepi32_pd(a), best = _mm512_cvtepi32_pd(best_a);
-    return _mm512_cmp_pd_mask(
-        _mm512_mul_pd(_mm512_mul_pd(x, x), _mm512_cvtepi32_pd(best_b)),
-        _mm512_mul_pd(_mm512_mul_pd(best, best), _mm512_cvtepi32_pd(b)), _CMP_GT_OQ);
+    const __m512d x = _mm512_cvtepi32_pd(a);
+    return (energy){_mm512_mul_pd(x, x), _mm512_cvtepi32_pd(b)};
+}
+
+/* Takes the candidate where (a a) best_b > (best_a best_a) b. */
+AVX512_INLINE __mmask8 take_better(energy *best, energy e)
+{
+    const __mmask8 better =
+        _mm512_cmp_pd_mask(_mm512_mul_pd(e.aa, best->b), _mm512_mul_pd(best->aa, e.b), _CMP_GT_OQ);
+    best->aa = _mm512_mask_mov_pd(best->aa, better, e.aa);
+    best->b = _mm512_mask_mov_pd(best->b, better, e.b);
+    return better;
 }
 
 AVX512_INLINE __m256i upper_half(__m512i v) { return _mm512_extracti64x4_epi64(v, 1); }
@@ -109,6 +121,7 @@ AVX512_INLINE __m256i upper_half(__m512i v) { return _mm512_extracti64x4_epi64(v
 AVX512_INLINE __m512i group_choose(const block_group *g, __m512i *best_a, __m512i *best_b)
 {
     __m512i best = _mm512_set1_epi16(128);
+    energy low, high;
 #pragma GCC unroll 8
     for (int c = 0; c < ACT_CANDIDATES; c++) {
         const __m512i factor = _mm512_set1_epi16((short)(128 - c));
@@ -121,17 +134,19 @@ AVX512_INLINE __m512i group_choose(const block_group *g, __m512i *best_a, __m512
             b[j % 2] = _mm512_dpwssd_epi32(b[j % 2], q, q);
         }
         const __m512i a0 = _mm512_add_epi32(a[0], a[1]), b0 = _mm512_add_epi32(b[0], b[1]);
-        __mmask16 better = (__mmask16)0xffff;
-        if (c > 0) {
-            const __mmask8 low =
-                beats(_mm512_castsi512_si256(a0), _mm512_castsi512_si256(b0),
-                      _mm512_castsi512_si256(*best_a), _mm512_castsi512_si256(*best_b));
-            const __mmask8 high = beats(upper_half(a0), upper_half(b0), upper_half(*best_a),
-                                        upper_half(*best_b));
-            better = (__mmask16)(low | high << 8);
+        const energy l = energy_of(_mm512_castsi512_si256(a0), _mm512_castsi512_si256(b0)),
+                     h = energy_of(upper_half(a0), upper_half(b0));
+        if (c == 0) {
+            *best_a = a0;
+            *best_b = b0;
+            low = l;
+            high = h;
+            continue;
         }
-        *best_a = c == 0 ? a0 : _mm512_mask_mov_epi32(*best_a, better, a0);
-        *best_b = c == 0 ? b0 : _mm512_mask_mov_epi32(*best_b, better, b0);
+        const __mmask8 low_better = take_better(&low, l), high_better = take_better(&high, h);
+        const __mmask16 better = _mm512_kunpackb(high_better, low_better);
+        *best_a = _mm512_mask_mov_epi32(*best_a, better, a0);
+        *best_b = _mm512_mask_mov_epi32(*best_b, better, b0);
         best = _mm512_mask_mov_epi32(best, better, factor);
     }
     return best;
@@ -150,34 +165,53 @@ AVX512_INLINE void group_sums(const block_group *g, __m512i factor, __m512i sum[
     }
 }
 
-/* Writes scale and sums of every block. */
-AVX512_INLINE void group_store(const quantize_args *a, const block_group *g, __m512 d,
-                               const __m512i sum[2])
+/* What a group's blocks get, one lane per block; of the halves two neighbours. */
+typedef struct group_results {
+    _Alignas(64) float d[GROUP], s[GROUP], s16[2 * GROUP];
+    _Alignas(64) int32_t isum[GROUP], isum16[2 * GROUP];
+} group_results;
+
+AVX512_INLINE void group_finish(group_results *r, __m512 d, const __m512i sum[2])
 {
     const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
                   second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
-    const __m512i total = _mm512_add_epi32(sum[0], sum[1]);
-    _Alignas(64) float scale[GROUP], s[GROUP], s16[2 * GROUP];
-    _Alignas(64) int32_t isum[GROUP], isum16[2 * GROUP];
-    const __m512i pair0 = _mm512_permutex2var_epi32(sum[0], first, sum[1]),
-                  pair1 = _mm512_permutex2var_epi32(sum[0], second, sum[1]);
     const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
                   high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-    _mm512_store_ps(scale, d);
-    _mm512_store_si512(isum, total);
-    _mm512_store_ps(s, _mm512_mul_ps(d, _mm512_cvtepi32_ps(total)));
-    _mm512_store_si512(isum16, pair0);
-    _mm512_store_si512(isum16 + 16, pair1);
-    _mm512_store_ps(s16, _mm512_mul_ps(_mm512_permutexvar_ps(low, d), _mm512_cvtepi32_ps(pair0)));
-    _mm512_store_ps(s16 + 16, _mm512_mul_ps(_mm512_permutexvar_ps(high, d), _mm512_cvtepi32_ps(pair1)));
-    const quantize_args to = *a;
+    const __m512i total = _mm512_add_epi32(sum[0], sum[1]);
+    const __m512i pair0 = _mm512_permutex2var_epi32(sum[0], first, sum[1]),
+                  pair1 = _mm512_permutex2var_epi32(sum[0], second, sum[1]);
+    _mm512_store_ps(r->d, d);
+    _mm512_store_ps(r->s, _mm512_mul_ps(d, _mm512_cvtepi32_ps(total)));
+    _mm512_store_si512(r->isum, total);
+    _mm512_store_si512(r->isum16, pair0);
+    _mm512_store_si512(r->isum16 + 16, pair1);
+    _mm512_store_ps(r->s16, _mm512_mul_ps(_mm512_permutexvar_ps(low, d), _mm512_cvtepi32_ps(pair0)));
+    _mm512_store_ps(r->s16 + 16,
+                    _mm512_mul_ps(_mm512_permutexvar_ps(high, d), _mm512_cvtepi32_ps(pair1)));
+}
+
+/* Writes scale and sums of every block; those of a whole group that are neighbours in one go. */
+AVX512_INLINE void group_store(const quantize_args *a, const block_group *g, const group_results *r)
+{
+    const size_t at = g->at[0];
+    if (g->n == GROUP && g->at[GROUP - 1] == at + GROUP - 1) {
+        memcpy(a->d + at, r->d, sizeof r->d);
+        memcpy(a->s + at, r->s, sizeof r->s);
+        memcpy(a->isum + at, r->isum, sizeof r->isum);
+        if (a->isum16) {
+            memcpy(a->isum16 + 2 * at, r->isum16, sizeof r->isum16);
+            memcpy(a->s16 + 2 * at, r->s16, sizeof r->s16);
+        }
+        return;
+    }
     for (int i = 0; i < g->n; i++) {
-        const size_t at = g->at[i];
-        to.d[at] = scale[i];
-        to.s[at] = s[i];
-        to.isum[at] = isum[i];
-        memcpy(to.isum16 + 2 * at, isum16 + 2 * i, 8);
-        memcpy(to.s16 + 2 * at, s16 + 2 * i, 8);
+        a->d[g->at[i]] = r->d[i];
+        a->s[g->at[i]] = r->s[i];
+        a->isum[g->at[i]] = r->isum[i];
+    }
+    for (int i = 0; a->isum16 && i < g->n; i++) {
+        memcpy(a->isum16 + 2 * g->at[i], r->isum16 + 2 * i, 8);
+        memcpy(a->s16 + 2 * g->at[i], r->s16 + 2 * i, 8);
     }
 }
 
@@ -200,7 +234,9 @@ static void quantize_group(const quantize_args *a, block_group *g)
     for (int i = 0; i < g->n; i++)
         _mm256_storeu_si256((__m256i *)(void *)g->q[i],
                             _mm512_cvtepi16_epi8(_mm512_mulhrs_epi16(g->fine[i], _mm512_set1_epi32(factors[i]))));
-    group_store(a, g, d, sum);
+    group_results r;
+    group_finish(&r, d, sum);
+    group_store(a, g, &r);
 }
 
 static void quantize(const quantize_args *a)
