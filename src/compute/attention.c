@@ -216,11 +216,29 @@ static uint32_t items_before(const compute *c, int32_t run, bool last_layer)
     return last_layer ? c->runs[run].items_before_outputs : c->runs[run].items_before;
 }
 
+/* First item of a part, of total in all. */
+static uint32_t part_item(const compute *c, int part, uint32_t total)
+{
+    int64_t row = part < c->n_parts ? part_first(c, part) : c->n;
+    return (uint32_t)(row * total / c->n);
+}
+
 static uint32_t run_blocks(const compute *c, int32_t run, bool last_layer)
 {
     return (items_before(c, run + 1, last_layer) - items_before(c, run, last_layer)) / c->runs[run].n_splits;
 }
 
+/* Item number `index` of run r when all its chunks are items; counts the blocks of the runs before, which are few then. */
+static void run_split_item(compute *c, const step *s, int32_t r, uint32_t index, bool last, attn_item *it, worker_scratch *ws)
+{
+    uint32_t n_splits = c->runs[r].n_splits, block = index / n_splits, before = 0;
+    for (int32_t i = 0; i < r; i++)
+        before += run_blocks(c, i, last);
+    item_open(c, s, &c->runs[r], block, it, ws);
+    item_run_split(c, it, (int32_t)(index % n_splits), n_splits, before + block, ws);
+}
+
+/* Items in order of their tokens, shared out by parts; within a part the last, which see most, come first. */
 void step_attention(compute *c, const step *s, int worker)
 {
     bool last = s->layer + 1 == c->h->n_layer;
@@ -228,23 +246,22 @@ void step_attention(compute *c, const step *s, int worker)
         select_outputs(c);
     attn_item it;
     worker_scratch *ws = &c->scratch[worker];
-    uint32_t blocks_before = 0;
+    uint32_t total = items_before(c, c->n_runs, last), n_items[TEAM_QUEUES], index;
+    for (int p = 0; p < c->n_parts; p++)
+        n_items[p] = part_item(c, p + 1, total) - part_item(c, p, total);
     int32_t r = 0;
-    for (uint32_t item;;) {
-        item = team_claim(c->workers);
-        for (; r < c->n_runs && item >= items_before(c, r + 1, last); r++)
-            blocks_before += run_blocks(c, r, last);
-        if (r == c->n_runs)
-            return;
-        const batch_run *run = &c->runs[r];
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
+        uint32_t item = part_item(c, cl.part + 1, total) - 1 - index;
+        for (; item < items_before(c, r, last); r--)
+            ;
+        for (; item >= items_before(c, r + 1, last); r++)
+            ;
         item -= items_before(c, r, last);
-        if (run->n_splits > 1) {
-            uint32_t block = item / run->n_splits;
-            item_open(c, s, run, block, &it, ws);
-            item_run_split(c, &it, (int32_t)(item % run->n_splits), run->n_splits, blocks_before + block, ws);
+        if (c->runs[r].n_splits > 1) {
+            run_split_item(c, s, r, item, last, &it, ws);
             continue;
         }
-        item_open(c, s, run, run_blocks(c, r, last) - 1 - item, &it, ws); /* the longest ones first */
+        item_open(c, s, &c->runs[r], item, &it, ws);
         item_run(c, &it, ws);
         item_store(c, &it, ws);
     }
@@ -253,8 +270,9 @@ void step_attention(compute *c, const step *s, int worker)
 /* Heads whose columns do not fill whole blocks of 32 are quantized here, row by row. */
 void step_attn_quantize(compute *c, const step *s, int worker)
 {
-    (void)worker;
     int64_t width = (int64_t)c->h->n_head * c->h->head_dim;
-    for (uint32_t t; (t = team_claim(c->workers)) < (uint32_t)step_rows(c, s);)
-        act_quantize(c, &c->attn, (int32_t)t, 1, 0, width);
+    uint32_t n_items[TEAM_QUEUES], index;
+    count_items(c, step_rows(c, s), 1, 1, n_items);
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);)
+        act_quantize(c, &c->attn, part_first(c, cl.part) + (int32_t)index, 1, 0, width);
 }

@@ -16,7 +16,9 @@ typedef struct act_buffer {
     uint16_t *bf16;
     int64_t k;
     bool quantized; /* somebody reads q */
+    bool halves;    /* and the sums of half blocks */
     bool rounded;   /* somebody reads bf16 */
+    bool floats;    /* somebody reads f */
 } act_buffer;
 
 /* A run of batch tokens of one sequence. */
@@ -43,14 +45,17 @@ typedef struct step {
 typedef struct worker_scratch {
     uint8_t *linear;      /* linear_scratch_bytes(largest k) */
     float *exact;         /* exact mode: [16][k] rows and their [k][16] panel */
-    float *gate, *up;     /* [max_tokens][FFN_CHUNK * PANEL_ROWS] */
+    float *rows;          /* [NORM_ROWS][n_embd]: normalised rows on their way to their quantized form */
+    float *gate, *up;     /* [at most GEMM_TOKENS_MOST][FFN_CHUNK * PANEL_ROWS] */
     float *queries;       /* [ATTN_ROWS][attn_row_bytes] */
     float *page;          /* attn_scratch_bytes */
     float *scores;        /* [ATTN_ROWS][ATTN_SCORE_STRIDE] */
     float *chunk, *total; /* [ATTN_ROWS][head_stride] */
 } worker_scratch;
 
-#define FFN_CHUNK 4     /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
+#define FFN_CHUNK 8     /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
+#define PART_ROWS_LEAST 128 /* rows of the batch that are worth expanding weights for */
+#define NORM_ROWS 8     /* rows a worker takes at most in a norm */
 #define ATTN_ROWS 96    /* query rows (tokens x heads of a group) handled together */
 #define ATTN_SCORE_STRIDE (ATTN_SLOTS + 16) /* rows apart in cache sets */
 #define ATTN_SPLIT_TOKENS 4 /* batches up to here share a long context among all workers */
@@ -87,6 +92,8 @@ struct compute {
     /* the batch */
     const batch_token *tokens;
     int32_t n, n_outputs;
+    int n_parts;            /* of the batch's rows; a worker takes items of one part as long as there are any: their data is near */
+    int32_t part_rows;      /* the last part may have fewer */
     int32_t *position;      /* [max_tokens] */
     int32_t *run_of;        /* [max_tokens] */
     int32_t *output_of;     /* [max_tokens]: output row, or -1 */
@@ -99,6 +106,40 @@ struct compute {
 
 /* Rows a step works on. */
 static inline int32_t step_rows(const compute *c, const step *s) { return s->on_outputs ? c->n_outputs : c->n; }
+
+/* A worker's way through the items of a step: those of its own part of the rows, then those the other workers have left. */
+typedef struct claims {
+    compute *c;
+    int part, n_left; /* parts with items left, as far as this worker knows */
+} claims;
+
+static inline claims claims_begin(compute *c, int worker) { return (claims){c, worker % c->n_parts, c->n_parts}; }
+
+/* The next item, an index below n_items[part], of part cl->part; false when there is none. */
+static inline bool claims_next(claims *cl, const uint32_t n_items[TEAM_QUEUES], uint32_t *index)
+{
+    for (; cl->n_left > 0; cl->n_left--, cl->part = (cl->part + 1) % cl->c->n_parts) {
+        *index = team_claim_from(cl->c->workers, cl->part);
+        if (*index < n_items[cl->part])
+            return true;
+    }
+    return false;
+}
+
+/* Rows of a part, of n rows in all. */
+static inline int32_t part_first(const compute *c, int part) { return part * c->part_rows; }
+static inline int32_t part_size(const compute *c, int part, int32_t n)
+{
+    int32_t left = n - part_first(c, part);
+    return left < 0 ? 0 : left < c->part_rows ? left : c->part_rows;
+}
+
+/* n_items of every part where `unit` rows make `per_unit` items. */
+static inline void count_items(const compute *c, int32_t n, int32_t unit, uint32_t per_unit, uint32_t n_items[TEAM_QUEUES])
+{
+    for (int p = 0; p < c->n_parts; p++)
+        n_items[p] = (uint32_t)((part_size(c, p, n) + unit - 1) / unit) * per_unit;
+}
 
 void step_embed(compute *c, const step *s, int worker);
 void step_norm(compute *c, const step *s, int worker);

@@ -4,12 +4,13 @@
  */
 #include "compute/exec.h"
 
+#include <limits.h>
 #include <string.h>
 
 enum { HIDDEN_ROWS = 32 }; /* rows that go through the activation together */
 
 /* The yardstick: the panel decoded to f32, times f32 activations. */
-static void linear_exact(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t n, float *y,
+static void linear_exact(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t first, int32_t n, float *y,
                          size_t y_stride, worker_scratch *ws)
 {
     float *row = ws->exact, *transposed = ws->exact + w->cols;
@@ -21,46 +22,81 @@ static void linear_exact(const compute *c, const weight *w, const act *x, int pa
                 transposed[(size_t)i * PANEL_ROWS + (size_t)r] = row[i];
         }
         linear_args a = {.panels = (const uint8_t *)transposed, .panel_bytes = panel_bytes(DIL_TYPE_F32, w->cols), .n_panels = 1,
-                         .k = w->cols, .x = x, .n_tokens = n, .y = y + p * PANEL_ROWS, .y_stride = y_stride, .scratch = ws->linear};
+                         .k = w->cols, .x = x, .token = first, .n_tokens = n, .y = y + p * PANEL_ROWS, .y_stride = y_stride, .scratch = ws->linear};
         c->k->linear[DIL_TYPE_F32].gemm(&a);
     }
 }
 
-/* y[t][..] for panels [panel, panel + n_panels) and all n rows of x. */
-static void linear(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t n, float *y, size_t y_stride,
-                   worker_scratch *ws)
+/* y[t][..] for panels [panel, panel + n_panels) and rows [first, first + n) of x; t counts from first. */
+static void linear(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t first, int32_t n, float *y,
+                   size_t y_stride, worker_scratch *ws)
 {
     if (n == 0)
         return;
     if (c->options.exact && w->type != DIL_TYPE_F32) {
-        linear_exact(c, w, x, panel, n_panels, n, y, y_stride, ws);
+        linear_exact(c, w, x, panel, n_panels, first, n, y, y_stride, ws);
         return;
     }
     linear_args a = {.panels = w->panels + (size_t)panel * w->panel_bytes, .panel_bytes = w->panel_bytes, .n_panels = n_panels,
-                     .k = w->cols, .x = x, .n_tokens = n, .y = y, .y_stride = y_stride, .scratch = ws->linear};
+                     .k = w->cols, .x = x, .token = first, .n_tokens = n, .y = y, .y_stride = y_stride, .scratch = ws->linear};
     if (n >= c->k->gemm_from[w->type]) {
         c->k->linear[w->type].gemm(&a);
         return;
     }
     for (int32_t t = 0; t < n; t += GEMV_TOKENS) {
-        a.token = t;
+        a.token = first + t;
         a.n_tokens = n - t < GEMV_TOKENS ? n - t : GEMV_TOKENS;
         a.y = y + (size_t)t * y_stride;
         c->k->linear[w->type].gemv(&a);
     }
 }
 
-/* Panels per claim: few enough that every worker gets several, enough that a claim is worth its atomic; gemm wants them even. */
-static int chunk_panels(const compute *c, int n_panels, int32_t n_rows, size_t bytes_per_panel)
+/*
+ * How the output of a matrix is cut into items: every part of the rows (divide_rows) in blocks of rows, by chunks of panels. Few
+ * enough that every worker gets several, enough that an item is worth its atomic and its expanded weights.
+ */
+typedef struct split {
+    int n_panels, chunk;  /* panels in all and of an item */
+    int32_t n_rows, block; /* rows in all and of an item */
+    uint32_t n_chunks, n_items[TEAM_QUEUES];
+} split;
+
+/* most: panels of an item; unit: chunks are multiples of it. */
+static split split_matrix(const compute *c, int n_panels, int most, int unit, int32_t n_rows, size_t bytes_per_panel)
 {
-    int workers = team_size(c->workers);
+    int workers = team_size(c->workers), chunk;
+    split s = {.n_panels = n_panels, .n_rows = n_rows, .block = c->part_rows};
     if (n_rows >= 16) {
-        int chunk = n_panels / (8 * workers) / 2 * 2;
-        return chunk < 2 ? 2 : chunk < c->k->panel_chunk ? chunk : c->k->panel_chunk;
+        int32_t n_blocks = (c->part_rows + c->k->token_chunk - 1) / c->k->token_chunk, tile = c->k->token_tile;
+        s.block = ((c->part_rows + n_blocks - 1) / n_blocks + tile - 1) / tile * tile;
+        chunk = n_panels * ((n_rows + s.block - 1) / s.block) / (8 * workers);
+        chunk = chunk < c->k->panel_chunk ? chunk : c->k->panel_chunk;
+        unit = unit > 2 ? unit : 2; /* gemm wants even panels */
+    } else {
+        int least = (int)(8192 / (bytes_per_panel + 1)) + 1;
+        chunk = (n_panels + 6 * workers - 1) / (6 * workers);
+        chunk = workers == 1 ? n_panels : chunk > least ? chunk : least;
     }
-    int chunk = (n_panels + 6 * workers - 1) / (6 * workers);
-    int least = (int)(8192 / (bytes_per_panel + 1)) + 1;
-    return workers == 1 ? n_panels : chunk > least ? chunk : least;
+    chunk = chunk < most ? chunk : most;
+    s.chunk = chunk < unit ? unit : chunk / unit * unit;
+    s.n_chunks = (uint32_t)((n_panels + s.chunk - 1) / s.chunk);
+    count_items(c, n_rows, s.block, s.n_chunks, s.n_items);
+    return s;
+}
+
+/* An item: panels [panel, panel + n_panels), rows [row, row + n_rows). */
+typedef struct item {
+    int panel, n_panels;
+    int32_t row, n_rows;
+} item;
+
+static item split_item(const compute *c, const split *s, int part, uint32_t index)
+{
+    int32_t in_part = (int32_t)(index / s->n_chunks) * s->block, left = part_size(c, part, s->n_rows) - in_part;
+    item it = {.panel = (int)(index % s->n_chunks) * s->chunk, .row = part_first(c, part) + in_part};
+    it.n_panels = s->n_panels - it.panel < s->chunk ? s->n_panels - it.panel : s->chunk;
+    it.n_rows = left < s->block ? left : s->block;
+    return it;
 }
 
 static void add_bias(float *y, size_t y_stride, const float *bias, int first_row, int n_values, int32_t n, const kernels *k)
@@ -84,40 +120,41 @@ void step_qkv(compute *c, const step *s, int worker)
     const float *bias[3] = {l->q_bias, l->k_bias, l->v_bias};
     float *y[3] = {c->q, c->kk, c->v};
     size_t stride[3] = {c->q_stride, c->kv_stride, c->kv_stride};
-    uint32_t claim = team_claim(c->workers), before = 0;
+    split parts[3];
+    uint32_t n_items[TEAM_QUEUES] = {0}, index;
     for (int i = 0; i < 3; i++) {
-        int chunk = chunk_panels(c, w[i]->n_panels, c->n, w[i]->panel_bytes);
-        uint32_t n_chunks = (uint32_t)((w[i]->n_panels + chunk - 1) / chunk);
-        for (; claim < before + n_chunks; claim = team_claim(c->workers)) {
-            int panel = (int)(claim - before) * chunk;
-            int n_panels = w[i]->n_panels - panel < chunk ? w[i]->n_panels - panel : chunk;
-            float *out = y[i] + panel * PANEL_ROWS;
-            linear(c, w[i], &c->nrm.view, panel, n_panels, c->n, out, stride[i], &c->scratch[worker]);
-            add_bias(out, stride[i], bias[i], panel * PANEL_ROWS, chunk_values(w[i], panel, n_panels), c->n, c->k);
-        }
-        before += n_chunks;
+        parts[i] = split_matrix(c, w[i]->n_panels, INT_MAX, 1, c->n, w[i]->panel_bytes);
+        for (int p = 0; p < c->n_parts; p++)
+            n_items[p] += parts[i].n_items[p];
+    }
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
+        int i = 0;
+        for (; index >= parts[i].n_items[cl.part]; i++)
+            index -= parts[i].n_items[cl.part];
+        item it = split_item(c, &parts[i], cl.part, index);
+        float *out = y[i] + (size_t)it.row * stride[i] + it.panel * PANEL_ROWS;
+        linear(c, w[i], &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, out, stride[i], &c->scratch[worker]);
+        add_bias(out, stride[i], bias[i], it.panel * PANEL_ROWS, chunk_values(w[i], it.panel, it.n_panels), it.n_rows, c->k);
     }
 }
 
 /* A projection back into the residual stream: x += residual_scale * (w * a + bias), or into tmp when a norm comes between. */
 static void project(compute *c, const step *s, int worker, const weight *w, const float *bias, const act_buffer *a)
 {
-    int32_t n = step_rows(c, s);
-    int chunk = chunk_panels(c, w->n_panels, n, w->panel_bytes);
+    split parts = split_matrix(c, w->n_panels, INT_MAX, 1, step_rows(c, s), w->panel_bytes);
     bool add = !c->h->post_norm;
-    for (uint32_t claim; (claim = team_claim(c->workers)) < (uint32_t)((w->n_panels + chunk - 1) / chunk);) {
-        int panel = (int)claim * chunk;
-        int n_panels = w->n_panels - panel < chunk ? w->n_panels - panel : chunk;
-        int first = panel * PANEL_ROWS, values = chunk_values(w, panel, n_panels);
-        linear(c, w, &a->view, panel, n_panels, n, c->tmp + first, c->x_stride, &c->scratch[worker]);
-        add_bias(c->tmp + first, c->x_stride, bias, first, values, n, c->k);
-        for (int32_t t = 0; add && t < n; t++) {
-            float *x = c->x + (size_t)t * c->x_stride + first;
-            const float *y = c->tmp + (size_t)t * c->x_stride + first;
+    uint32_t index;
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
+        item it = split_item(c, &parts, cl.part, index);
+        int first = it.panel * PANEL_ROWS, values = chunk_values(w, it.panel, it.n_panels);
+        float *tmp = c->tmp + (size_t)it.row * c->x_stride + first, *x = c->x + (size_t)it.row * c->x_stride + first;
+        linear(c, w, &a->view, it.panel, it.n_panels, it.row, it.n_rows, tmp, c->x_stride, &c->scratch[worker]);
+        add_bias(tmp, c->x_stride, bias, first, values, it.n_rows, c->k);
+        for (int32_t t = 0; add && t < it.n_rows; t++, x += c->x_stride, tmp += c->x_stride) {
             if (c->h->residual_scale == 1.0f)
-                c->k->add(x, y, values);
+                c->k->add(x, tmp, values);
             else
-                c->k->add_scaled(x, y, c->h->residual_scale, values);
+                c->k->add_scaled(x, tmp, c->h->residual_scale, values);
         }
     }
 }
@@ -134,19 +171,18 @@ void step_down(compute *c, const step *s, int worker)
     project(c, s, worker, &l->down, l->down_bias, &c->hidden);
 }
 
-/* hidden = act(gate) * up of n rows of the chunk's values, which lie one row after the other; quantized from where they are. */
-static void finish_hidden(compute *c, const layer *l, int32_t n, int first, int values, size_t stride, worker_scratch *ws)
+/* hidden = act(gate) * up of the item's rows and values, which lie one row after the other; quantized from where they are. */
+static void finish_hidden(compute *c, const item *it, int values, size_t stride, worker_scratch *ws)
 {
     void (*act_mul)(const float *, const float *, float *, int64_t) = c->h->act == ACTIVATION_GELU ? c->k->gelu_mul : c->k->silu_mul;
-    bool is_half = l->down.type == DIL_TYPE_F16 || l->down.type == DIL_TYPE_BF16;
-    bool floats = c->options.exact || l->down.type == DIL_TYPE_F32 || (is_half && !c->k->bf16_dot);
-    for (int32_t t = 0; t < n; t += HIDDEN_ROWS) {
-        int32_t rows = n - t < HIDDEN_ROWS ? n - t : HIDDEN_ROWS;
+    int first = it->panel * PANEL_ROWS;
+    for (int32_t t = 0; t < it->n_rows; t += HIDDEN_ROWS) {
+        int32_t rows = it->n_rows - t < HIDDEN_ROWS ? it->n_rows - t : HIDDEN_ROWS, row = it->row + t;
         float *g = ws->gate + (size_t)t * stride, *u = ws->up + (size_t)t * stride;
         act_mul(g, u, g, (int64_t)((size_t)(rows - 1) * stride) + values);
-        for (int32_t r = 0; floats && r < rows; r++)
-            memcpy(c->hidden.f + (size_t)(t + r) * c->hidden.view.f_stride + first, g + (size_t)r * stride, (size_t)values * sizeof *g);
-        act_quantize_from(c, &c->hidden, g, stride, t, rows, first, values);
+        for (int32_t r = 0; c->hidden.floats && r < rows; r++)
+            memcpy(c->hidden.f + (size_t)(row + r) * c->hidden.view.f_stride + first, g + (size_t)r * stride, (size_t)values * sizeof *g);
+        act_quantize_from(c, &c->hidden, g, stride, row, rows, first, values);
     }
 }
 
@@ -155,19 +191,17 @@ void step_gate_up(compute *c, const step *s, int worker)
 {
     const layer *l = &c->m->layers[s->layer];
     worker_scratch *ws = &c->scratch[worker];
-    int32_t n = step_rows(c, s);
-    int chunk = chunk_panels(c, l->gate.n_panels, n, 2 * l->gate.panel_bytes);
-    chunk = chunk > FFN_CHUNK ? FFN_CHUNK : (chunk + 1) / 2 * 2;
-    for (uint32_t claim; (claim = team_claim(c->workers)) < (uint32_t)((l->gate.n_panels + chunk - 1) / chunk);) {
-        int panel = (int)claim * chunk;
-        int n_panels = l->gate.n_panels - panel < chunk ? l->gate.n_panels - panel : chunk;
-        int first = panel * PANEL_ROWS, values = chunk_values(&l->gate, panel, n_panels);
-        size_t stride = (size_t)n_panels * PANEL_ROWS;
-        linear(c, &l->gate, &c->nrm.view, panel, n_panels, n, ws->gate, stride, ws);
-        linear(c, &l->up, &c->nrm.view, panel, n_panels, n, ws->up, stride, ws);
-        add_bias(ws->gate, stride, l->gate_bias, first, values, n, c->k);
-        add_bias(ws->up, stride, l->up_bias, first, values, n, c->k);
-        finish_hidden(c, l, n, first, values, stride, ws);
+    split parts = split_matrix(c, l->gate.n_panels, FFN_CHUNK, 2, step_rows(c, s), 2 * l->gate.panel_bytes);
+    uint32_t index;
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
+        item it = split_item(c, &parts, cl.part, index);
+        int first = it.panel * PANEL_ROWS, values = chunk_values(&l->gate, it.panel, it.n_panels);
+        size_t stride = (size_t)it.n_panels * PANEL_ROWS;
+        linear(c, &l->gate, &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, ws->gate, stride, ws);
+        linear(c, &l->up, &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, ws->up, stride, ws);
+        add_bias(ws->gate, stride, l->gate_bias, first, values, it.n_rows, c->k);
+        add_bias(ws->up, stride, l->up_bias, first, values, it.n_rows, c->k);
+        finish_hidden(c, &it, values, stride, ws);
     }
 }
 
@@ -175,16 +209,15 @@ void step_head(compute *c, const step *s, int worker)
 {
     const weight *w = &c->m->head;
     const hparams *h = c->h;
-    int32_t n = step_rows(c, s);
-    int chunk = chunk_panels(c, w->n_panels, n, w->panel_bytes);
-    for (uint32_t claim; (claim = team_claim(c->workers)) < (uint32_t)((w->n_panels + chunk - 1) / chunk);) {
-        int panel = (int)claim * chunk;
-        int n_panels = w->n_panels - panel < chunk ? w->n_panels - panel : chunk;
-        int first = panel * PANEL_ROWS, values = chunk_values(w, panel, n_panels);
-        linear(c, w, &c->nrm.view, panel, n_panels, n, c->logits + first, c->logit_stride, &c->scratch[worker]);
-        add_bias(c->logits + first, c->logit_stride, c->m->head_bias, first, values, n, c->k);
-        for (int32_t t = 0; t < n; t++) {
-            float *row = c->logits + (size_t)t * c->logit_stride + first;
+    split parts = split_matrix(c, w->n_panels, INT_MAX, 1, step_rows(c, s), w->panel_bytes);
+    uint32_t index;
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
+        item it = split_item(c, &parts, cl.part, index);
+        int first = it.panel * PANEL_ROWS, values = chunk_values(w, it.panel, it.n_panels);
+        float *row = c->logits + (size_t)it.row * c->logit_stride + first;
+        linear(c, w, &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, row, c->logit_stride, &c->scratch[worker]);
+        add_bias(row, c->logit_stride, c->m->head_bias, first, values, it.n_rows, c->k);
+        for (int32_t t = 0; t < it.n_rows; t++, row += c->logit_stride) {
             if (h->logit_scale != 1.0f)
                 c->k->scale(row, h->logit_scale, values);
             if (h->logit_softcap > 0.0f)

@@ -17,8 +17,8 @@ void act_quantize_from(const compute *c, act_buffer *a, const float *f, size_t f
         return;
     size_t at = r * a->view.b_stride + (size_t)from / ACT_BLOCK;
     c->k->quantize(&(quantize_args){.f = f, .f_stride = f_stride, .k = n, .n_rows = n_rows, .q = a->q + r * a->view.q_stride + from,
-                                    .d = a->d + at, .s = a->s + at, .isum = a->isum + at, .s16 = a->s16 + 2 * at,
-                                    .isum16 = a->isum16 + 2 * at, .q_stride = a->view.q_stride, .b_stride = a->view.b_stride});
+                                    .d = a->d + at, .s = a->s + at, .isum = a->isum + at, .s16 = a->halves ? a->s16 + 2 * at : NULL,
+                                    .isum16 = a->halves ? a->isum16 + 2 * at : NULL, .q_stride = a->view.q_stride, .b_stride = a->view.b_stride});
 }
 
 void act_quantize(const compute *c, act_buffer *a, int32_t row, int32_t n_rows, int64_t from, int64_t n)
@@ -42,16 +42,19 @@ static void rope_angles(compute *c, int variant, int32_t t)
 
 void step_embed(compute *c, const step *s, int worker)
 {
-    (void)s, (void)worker;
-    for (uint32_t t; (t = team_claim(c->workers)) < (uint32_t)c->n;) {
+    (void)s;
+    uint32_t n_items[TEAM_QUEUES], index;
+    count_items(c, c->n, 1, 1, n_items);
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
+        int32_t t = part_first(c, cl.part) + (int32_t)index;
         float *x = c->x + (size_t)t * c->x_stride;
         if (model_embed(c->m, c->tokens[t].id, x, NULL) != DIL_OK)
             atomic_store_explicit(&c->unreadable, true, memory_order_relaxed); /* compute_run looks after the last barrier */
         if (c->h->embd_scale != 1.0f)
             c->k->scale(x, c->h->embd_scale, c->h->n_embd);
-        rope_angles(c, 0, (int32_t)t);
+        rope_angles(c, 0, t);
         if (c->h->window)
-            rope_angles(c, 1, (int32_t)t);
+            rope_angles(c, 1, t);
     }
 }
 
@@ -59,14 +62,14 @@ void step_embed(compute *c, const step *s, int worker)
 static int32_t claim_rows(const compute *c, int32_t n)
 {
     int32_t share = n / (8 * team_size(c->workers));
-    return share < 1 ? 1 : share < 8 ? share : 8;
+    return share < 1 ? 1 : share < NORM_ROWS ? share : NORM_ROWS;
 }
 
-static void norm_row(compute *c, const step *s, int32_t t)
+/* nrm: [n_embd] */
+static void norm_row(compute *c, const step *s, int32_t t, float *nrm)
 {
     const hparams *h = c->h;
     float *x = c->x + (size_t)t * c->x_stride, *tmp = c->tmp + (size_t)t * c->x_stride;
-    float *nrm = c->nrm.f + (size_t)t * c->nrm.view.f_stride;
     if (s->post_weight) {
         c->k->rmsnorm(tmp, s->post_weight, h->norm_eps, h->n_embd, tmp);
         c->k->add_scaled(x, tmp, h->residual_scale, h->n_embd);
@@ -77,15 +80,20 @@ static void norm_row(compute *c, const step *s, int32_t t)
         memcpy(nrm, x, h->n_embd * sizeof *nrm);
 }
 
+/* Where nobody reads f32 the rows stay in the worker's cache until they are quantized. */
 void step_norm(compute *c, const step *s, int worker)
 {
-    (void)worker;
     int32_t n = step_rows(c, s), rows = claim_rows(c, n);
-    for (uint32_t claim; (claim = team_claim(c->workers)) < (uint32_t)((n + rows - 1) / rows);) {
-        int32_t from = (int32_t)claim * rows, to = from + rows < n ? from + rows : n;
+    uint32_t n_items[TEAM_QUEUES], index;
+    count_items(c, n, rows, 1, n_items);
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
+        int32_t first = part_first(c, cl.part), end = first + part_size(c, cl.part, n), from = first + (int32_t)index * rows;
+        int32_t to = from + rows < end ? from + rows : end;
+        float *nrm = c->nrm.floats ? c->nrm.f + (size_t)from * c->nrm.view.f_stride : c->scratch[worker].rows;
+        size_t stride = c->nrm.floats ? c->nrm.view.f_stride : c->x_stride;
         for (int32_t t = from; t < to; t++)
-            norm_row(c, s, t);
-        act_quantize(c, &c->nrm, from, to - from, 0, c->h->n_embd);
+            norm_row(c, s, t, nrm + (size_t)(t - from) * stride);
+        act_quantize_from(c, &c->nrm, nrm, stride, from, to - from, 0, c->h->n_embd);
     }
 }
 
@@ -123,14 +131,14 @@ static void rope_and_store(compute *c, const step *s, int32_t t, uint32_t kv_hea
 
 void step_rope(compute *c, const step *s, int worker)
 {
-    (void)worker;
     const hparams *h = c->h;
     const layer *l = &c->m->layers[s->layer];
-    uint32_t n_blocks = (uint32_t)(c->n + ROPE_TOKENS - 1) / ROPE_TOKENS;
     bool whole_rows = h->qk == QK_NORM_FULL;
-    uint32_t per_block = whole_rows ? 1 : h->n_head_kv;
-    for (uint32_t item; (item = team_claim(c->workers)) < n_blocks * per_block;) {
-        int32_t from = (int32_t)(item / per_block) * ROPE_TOKENS, to = from + ROPE_TOKENS < c->n ? from + ROPE_TOKENS : c->n;
+    uint32_t per_block = whole_rows ? 1 : h->n_head_kv, n_items[TEAM_QUEUES], item;
+    count_items(c, c->n, ROPE_TOKENS, per_block, n_items);
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &item);) {
+        int32_t first = part_first(c, cl.part), end = first + part_size(c, cl.part, c->n);
+        int32_t from = first + (int32_t)(item / per_block) * ROPE_TOKENS, to = from + ROPE_TOKENS < end ? from + ROPE_TOKENS : end;
         for (int32_t t = from; t < to; t++) {
             if (!whole_rows) {
                 rope_and_store(c, s, t, item % per_block);

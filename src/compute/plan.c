@@ -23,9 +23,10 @@ static void *carve(carver *cv, size_t count, size_t size)
     return p;
 }
 
-/* Which forms of some activations the weights read, besides f32; bf16 as if every level had bf16_dot: plans know no level. */
+/* Which forms of some activations the weights read. Half precision reads bf16 or, on levels without bf16_dot, f32: plans know
+ * no level. */
 typedef struct readers {
-    bool q, bf16;
+    bool q, halves, bf16, f32;
 } readers;
 
 static void carve_act(carver *cv, act_buffer *a, size_t n_tokens, int64_t k, readers by)
@@ -33,15 +34,17 @@ static void carve_act(carver *cv, act_buffer *a, size_t n_tokens, int64_t k, rea
     size_t width = round_up_size((size_t)k, 64), blocks = width / ACT_BLOCK;
     a->k = k;
     a->quantized = by.q;
+    a->halves = by.halves;
     a->rounded = by.bf16;
+    a->floats = by.f32;
     a->f = carve(cv, n_tokens * width, sizeof *a->f);
     size_t n = by.q ? n_tokens : 0;
     a->q = carve(cv, n * width, 1);
     a->d = carve(cv, n * blocks, sizeof *a->d);
     a->s = carve(cv, n * blocks, sizeof *a->s);
     a->isum = carve(cv, n * blocks, sizeof *a->isum);
-    a->s16 = carve(cv, n * 2 * blocks, sizeof *a->s16);
-    a->isum16 = carve(cv, n * 2 * blocks, sizeof *a->isum16);
+    a->s16 = carve(cv, by.halves ? n * 2 * blocks : 0, sizeof *a->s16);
+    a->isum16 = carve(cv, by.halves ? n * 2 * blocks : 0, sizeof *a->isum16);
     size_t bf16_stride = width + 32; /* not a power of 2: a tile's rows would share cache sets */
     a->bf16 = carve(cv, by.bf16 ? n_tokens * bf16_stride : 0, sizeof *a->bf16);
     a->view = (act){.f = a->f, .q = a->q, .d = a->d, .s = a->s, .isum = a->isum, .s16 = a->s16, .isum16 = a->isum16,
@@ -51,10 +54,13 @@ static void carve_act(carver *cv, act_buffer *a, size_t n_tokens, int64_t k, rea
 static void add_reader(const compute *c, const weight *w, readers *by)
 {
     bool is_half = w->type == DIL_TYPE_F16 || w->type == DIL_TYPE_BF16;
-    if (w->rows == 0 || w->type == DIL_TYPE_F32 || c->options.exact)
+    if (w->rows == 0)
         return;
-    by->bf16 = by->bf16 || is_half;
-    by->q = by->q || !is_half;
+    bool f32 = w->type == DIL_TYPE_F32 || c->options.exact;
+    by->f32 = by->f32 || f32;
+    by->bf16 = by->bf16 || (is_half && !f32);
+    by->q = by->q || (!is_half && !f32);
+    by->halves = by->halves || (!f32 && panel_reads_halves(w->type));
 }
 
 static void find_readers(const compute *c, readers *nrm, readers *attn, readers *hidden)
@@ -80,8 +86,10 @@ static void carve_scratch(carver *cv, compute *c, worker_scratch *ws)
     size_t tokens = (size_t)c->options.max_tokens;
     ws->linear = carve(cv, linear_scratch_bytes(widest), 1);
     ws->exact = carve(cv, c->options.exact ? (size_t)widest * (PANEL_ROWS + 1) : 0, sizeof *ws->exact);
-    ws->gate = carve(cv, tokens * FFN_CHUNK * PANEL_ROWS, sizeof *ws->gate);
-    ws->up = carve(cv, tokens * FFN_CHUNK * PANEL_ROWS, sizeof *ws->up);
+    size_t part = tokens < GEMM_TOKENS_MOST ? tokens : GEMM_TOKENS_MOST;
+    ws->rows = carve(cv, NORM_ROWS * c->x_stride, sizeof *ws->rows);
+    ws->gate = carve(cv, part * FFN_CHUNK * PANEL_ROWS, sizeof *ws->gate);
+    ws->up = carve(cv, part * FFN_CHUNK * PANEL_ROWS, sizeof *ws->up);
     ws->queries = carve(cv, ATTN_ROWS, attn_row_bytes((int)h->head_dim));
     ws->page = carve(cv, 1, attn_scratch_bytes((int)h->head_dim));
     ws->scores = carve(cv, ATTN_ROWS * ATTN_SCORE_STRIDE, sizeof *ws->scores);
@@ -224,8 +232,10 @@ static dil_status build(compute *c, dil_error *err)
     c->region_bytes = bytes;
     carve_all(&cv, c, n_workers, c->scratch);
     act_buffer *acts[] = {&c->nrm, &c->attn, &c->hidden};
-    for (size_t i = 0; i < sizeof acts / sizeof *acts; i++)
+    for (size_t i = 0; i < sizeof acts / sizeof *acts; i++) {
+        acts[i]->floats = acts[i]->floats || (acts[i]->rounded && !c->k->bf16_dot);
         acts[i]->rounded = acts[i]->rounded && c->k->bf16_dot;
+    }
     rope_prepare(c);
     return make_plan(c, err);
 }

@@ -66,6 +66,18 @@ static dil_status describe(compute *c, const batch_token *tokens, int32_t n, dil
     return DIL_OK;
 }
 
+/* Parts of the rows for the workers to keep to: as many as there are workers, while a part is worth its own passes of weights. */
+static void divide_rows(compute *c)
+{
+    int tile = c->k->token_tile, most = team_size(c->workers) < TEAM_QUEUES ? team_size(c->workers) : TEAM_QUEUES;
+    int n_parts = c->n / PART_ROWS_LEAST;
+    n_parts = n_parts < 1 ? 1 : n_parts < most ? n_parts : most;
+    int32_t rows = (c->n + n_parts - 1) / n_parts;
+    c->part_rows = (rows + tile - 1) / tile * tile;
+    c->n_parts = (c->n + c->part_rows - 1) / c->part_rows;
+    team_set_queues(c->workers, c->n_parts);
+}
+
 static void number_attention_items(compute *c)
 {
     uint32_t items = 0, outputs = 0;
@@ -112,6 +124,7 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
     c->tokens = tokens;
     c->n = n;
     number_attention_items(c);
+    divide_rows(c);
     atomic_store(&c->unreadable, false);
     team_run(c->workers, walk, c);
     if (atomic_load(&c->unreadable)) {
