@@ -17,8 +17,7 @@ static void decode(const format *f, const uint8_t *data, size_t size)
 {
     size_t blocks = size / f->block_bytes, most = MAX_VALUES / f->block_values;
     blocks = blocks < most ? blocks : most;
-    uint8_t *in = malloc(blocks * f->block_bytes +
-                         1); /* exact sizes, so that the sanitizers see one byte too many */
+    uint8_t *in = malloc(blocks * f->block_bytes + 1); /* exact sizes, so that the sanitizers see one byte too many */
     float *out = malloc(blocks * f->block_values * sizeof *out + 1);
     if (in && out && blocks > 0) {
         memcpy(in, data, blocks * f->block_bytes);

@@ -84,8 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     }
     dil_status checked = gguf_check_memory(copy, size, count, &defects, &err);
-    if ((checked == DIL_OK) != (defects == 0) || (opened != DIL_OK && checked == DIL_OK) ||
-        mem_bytes(MEM_FILE) != held)
+    if ((checked == DIL_OK) != (defects == 0) || (opened != DIL_OK && checked == DIL_OK) || mem_bytes(MEM_FILE) != held)
         abort();
     free(copy);
     return 0;

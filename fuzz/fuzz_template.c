@@ -16,9 +16,8 @@ static const chat_message messages[] = {
     {"assistant", "Hello."},
     {"user", "\xFF{{ 1 }}"},
 };
-static const char json[] =
-    "[{\"role\":\"user\",\"content\":\"x\",\"tool_calls\":[{\"function\":{\"name\":\"f\","
-    "\"arguments\":{\"a\":[1,2.5,null,true]}}}]}]";
+static const char json[] = "[{\"role\":\"user\",\"content\":\"x\",\"tool_calls\":[{\"function\":{\"name\":\"f\","
+                           "\"arguments\":{\"a\":[1,2.5,null,true]}}}]}]";
 
 static void check(dil_status status, const strbuf *out, const dil_error *err)
 {
@@ -41,8 +40,7 @@ static void render_builtin(str source)
 {
     strbuf out = STRBUF((size_t)64 << 20);
     const chat_builtin *b = chat_builtin_find(source);
-    chat_conversation c = {messages,   4,           true,          source,
-                           STR("<s>"), STR("</s>"), "01 Jan 2030", "January 01, 2030"};
+    chat_conversation c = {messages, 4, true, source, STR("<s>"), STR("</s>"), "01 Jan 2030", "January 01, 2030"};
     if (b)
         chat_builtin_render(b, &c, &out);
     strbuf_free(&out);

@@ -71,8 +71,7 @@ static str pre_name(unsigned choice)
 
 static bool read_tables(reader *r, tables *t, vocab_source *s)
 {
-    static const char *const models[] = {"gpt2", "gpt2",   "llama", "t5",
-                                         "bert", "gemma4", "gpt2",  "unknown"};
+    static const char *const models[] = {"gpt2", "gpt2", "llama", "t5", "bert", "gemma4", "gpt2", "unknown"};
     vocab_source_init(s);
     unsigned kind = take(r);
     bool letters = kind & 8;
@@ -85,8 +84,7 @@ static bool read_tables(reader *r, tables *t, vocab_source *s)
     add_bytes(t, s, letters);
     for (unsigned n = take(r) % 100; n > 0; n--) {
         unsigned type = take(r);
-        add(t, s, take_text(r, type & 128 ? 60 : 4), (int32_t)(type & 7),
-            (float)(int8_t)take(r) / 4);
+        add(t, s, take_text(r, type & 128 ? 60 : 4), (int32_t)(type & 7), (float)(int8_t)take(r) / 4);
     }
     for (unsigned n = take(r) % MAX_MERGES; n > 0; n--)
         t->merges[s->n_merges++] = take_text(r, 8);
@@ -120,8 +118,7 @@ static void encode_and_back(const vocab *v, str text, unsigned flags, bool exact
         if (ids.ids[i] < 0 || ids.ids[i] >= vocab_size(v))
             abort();
     vocab_decode(v, ids.ids, ids.n, true, &out);
-    if (exact && status == DIL_OK && !(flags & 1) &&
-        (out.n != text.n || (out.n && memcmp(out.p, text.p, out.n) != 0)))
+    if (exact && status == DIL_OK && !(flags & 1) && (out.n != text.n || (out.n && memcmp(out.p, text.p, out.n) != 0)))
         abort();
     strbuf_free(&out);
     token_list_free(&ids);

@@ -168,8 +168,7 @@ int main(int argc, char **argv)
         __sanitizer_set_death_callback(keep_input);
     for (int i = 1; i < argc; i++) {
         unsigned long long seed;
-        if (sscanf(argv[i], "-runs=%lld", &runs) == 1 ||
-            sscanf(argv[i], "-max_total_time=%lld", &seconds) == 1)
+        if (sscanf(argv[i], "-runs=%lld", &runs) == 1 || sscanf(argv[i], "-max_total_time=%lld", &seconds) == 1)
             continue;
         if (sscanf(argv[i], "-seed=%llu", &seed) == 1)
             random_state = seed * 2 + 1;

@@ -59,33 +59,34 @@ typedef struct dil_engine dil_engine;
 typedef struct dil_session dil_session;
 
 typedef struct dil_engine_options {
-    uint32_t struct_size;   /* sizeof(dil_engine_options), set by dil_engine_options_default */
-    int32_t n_threads;      /* 0: one per physical core */
-    int32_t n_context;      /* tokens per session; 0: the model's, at most 4096 */
-    int32_t n_sessions;     /* full contexts the KV cache has room for; 0: 1 */
-    int32_t n_micro_batch;  /* tokens per pass over the weights; 0: 512 */
-    uint64_t memory_bytes;  /* refuse to take more than this; 0: no limit */
-    const char *kv_type;    /* "f16" (default), "f32", "bf16", "q8_0"; NULL: default [borrowed during the call] */
-    const char *cpu_level;  /* "auto" (default), "scalar", "avx2", "avx512", "avx512_bf16"; NULL: auto [borrowed during the call] */
+    uint32_t struct_size;  /* sizeof(dil_engine_options), set by dil_engine_options_default */
+    int32_t n_threads;     /* 0: one per physical core */
+    int32_t n_context;     /* tokens per session; 0: the model's, at most 4096 */
+    int32_t n_sessions;    /* full contexts the KV cache has room for; 0: 1 */
+    int32_t n_micro_batch; /* tokens per pass over the weights; 0: 512 */
+    uint64_t memory_bytes; /* refuse to take more than this; 0: no limit */
+    const char *kv_type;   /* "f16" (default), "f32", "bf16", "q8_0"; NULL: default [borrowed during the call] */
+    const char *cpu_level; /* "auto" (default), "scalar", "avx2", "avx512", "avx512_bf16"; NULL: auto [borrowed during the call] */
     dil_progress_fn progress; /* may be NULL */
     void *user;
-    bool no_pack_cache;     /* true: packed weights are neither read from $XDG_CACHE_HOME/dilmodeli nor kept there */
+    bool no_pack_cache; /* true: packed weights are neither read from $XDG_CACHE_HOME/dilmodeli nor kept there */
 } dil_engine_options;
 
 DIL_API dil_engine_options dil_engine_options_default(void);
 
 /* Loads a GGUF file. options NULL: defaults. Errors: IO, FORMAT (names the byte offset, key or tensor), UNSUPPORTED,
  * NO_MEMORY, BAD_ARGUMENT, CANCELLED. [out: owned: free with dil_engine_close] */
-DIL_API DIL_MUST_CHECK dil_status dil_engine_open(dil_engine **out, const char *path, const dil_engine_options *options, dil_error *err);
+DIL_API DIL_MUST_CHECK dil_status dil_engine_open(dil_engine **out, const char *path, const dil_engine_options *options,
+                                                  dil_error *err);
 /* Frees the engine; its sessions must be freed before. NULL is allowed. */
 DIL_API void dil_engine_close(dil_engine *e);
 
 typedef struct dil_model_info {
-    uint32_t struct_size;   /* set by the caller to sizeof(dil_model_info) */
+    uint32_t struct_size; /* set by the caller to sizeof(dil_model_info) */
     char architecture[64];
     uint64_t n_params, file_bytes, packed_bytes, kv_bytes;
     int32_t n_vocab, n_embd, n_layer, n_head, n_head_kv, n_ff, n_context_trained, n_context, n_threads;
-    char pack_cache[12];    /* packed weights on disk: "off", "read", "written", "failed" (could not be kept) */
+    char pack_cache[12]; /* packed weights on disk: "off", "read", "written", "failed" (could not be kept) */
 } dil_model_info;
 
 DIL_API DIL_MUST_CHECK dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *err);
@@ -94,22 +95,22 @@ DIL_API DIL_MUST_CHECK dil_status dil_engine_info(const dil_engine *e, dil_model
 
 /* Writes at most max_tokens ids and the number there would be to *n; LIMIT when they do not fit (nothing is written then but
  * *n). add_special: BOS/EOS as the model wants; parse_special: "<|im_start|>" and the like become their ids. */
-DIL_API DIL_MUST_CHECK dil_status dil_tokenize(const dil_engine *e, const char *text, size_t text_bytes, bool add_special, bool parse_special,
-                                               int32_t *tokens, size_t max_tokens, size_t *n, dil_error *err);
+DIL_API DIL_MUST_CHECK dil_status dil_tokenize(const dil_engine *e, const char *text, size_t text_bytes, bool add_special,
+                                               bool parse_special, int32_t *tokens, size_t max_tokens, size_t *n, dil_error *err);
 /* The bytes of a token sequence, not NUL-terminated; *n as above. */
-DIL_API DIL_MUST_CHECK dil_status dil_detokenize(const dil_engine *e, const int32_t *tokens, size_t n_tokens, bool special, char *text,
-                                                 size_t max_bytes, size_t *n, dil_error *err);
+DIL_API DIL_MUST_CHECK dil_status dil_detokenize(const dil_engine *e, const int32_t *tokens, size_t n_tokens, bool special,
+                                                 char *text, size_t max_bytes, size_t *n, dil_error *err);
 /* Whether this token ends a generation. */
 DIL_API bool dil_token_is_end(const dil_engine *e, int32_t token);
 
 typedef struct dil_message {
-    const char *role;     /* "system", "user", "assistant" */
+    const char *role; /* "system", "user", "assistant" */
     const char *content;
 } dil_message;
 
 /* Renders a conversation by the model's chat template and opens the assistant's turn; *n as in dil_tokenize. */
-DIL_API DIL_MUST_CHECK dil_status dil_apply_template(const dil_engine *e, const dil_message *messages, size_t n_messages, char *text,
-                                                     size_t max_bytes, size_t *n, dil_error *err);
+DIL_API DIL_MUST_CHECK dil_status dil_apply_template(const dil_engine *e, const dil_message *messages, size_t n_messages,
+                                                     char *text, size_t max_bytes, size_t *n, dil_error *err);
 
 /* ---- sessions: one timeline of tokens each ---- */
 
@@ -119,7 +120,8 @@ DIL_API void dil_session_free(dil_session *s);
 
 /* Makes the session hold exactly these tokens; what it (or another session) already computed is reused. *logits: [n_vocab] after
  * the last token, borrowed until the engine runs again. LIMIT: more tokens than the context. */
-DIL_API DIL_MUST_CHECK dil_status dil_session_sync(dil_session *s, const int32_t *tokens, size_t n_tokens, const float **logits, dil_error *err);
+DIL_API DIL_MUST_CHECK dil_status dil_session_sync(dil_session *s, const int32_t *tokens, size_t n_tokens, const float **logits,
+                                                   dil_error *err);
 /* Appends one token to each of n different sessions in one pass; logits[i] belongs to sessions[i]. */
 DIL_API DIL_MUST_CHECK dil_status dil_engine_step(dil_engine *e, dil_session *const *sessions, const int32_t *tokens, size_t n,
                                                   const float **logits, dil_error *err);
@@ -129,14 +131,14 @@ DIL_API size_t dil_session_n_tokens(const dil_session *s);
 /* ---- generation ---- */
 
 typedef struct dil_sampling {
-    uint32_t struct_size;  /* set by dil_sampling_default */
-    uint64_t seed;         /* the same seed gives the same text */
-    float temperature;     /* 0: always the most probable token */
-    int32_t top_k;         /* 0: off */
-    float top_p;           /* 1: off */
-    float min_p;           /* 0: off */
-    float typical_p;       /* 1: off */
-    float repeat_penalty;  /* 1: off */
+    uint32_t struct_size; /* set by dil_sampling_default */
+    uint64_t seed;        /* the same seed gives the same text */
+    float temperature;    /* 0: always the most probable token */
+    int32_t top_k;        /* 0: off */
+    float top_p;          /* 1: off */
+    float min_p;          /* 0: off */
+    float typical_p;      /* 1: off */
+    float repeat_penalty; /* 1: off */
     int32_t penalty_last_n;
     float presence_penalty, frequency_penalty;
 } dil_sampling;
@@ -147,12 +149,12 @@ DIL_API dil_sampling dil_sampling_default(void);
 typedef bool (*dil_text_fn)(void *user, const char *text, size_t n_bytes);
 
 typedef struct dil_generation {
-    uint32_t struct_size;         /* set by dil_generation_default */
+    uint32_t struct_size; /* set by dil_generation_default */
     dil_sampling sampling;
-    int32_t max_tokens;           /* < 0: until the model ends or the context is full */
-    const char *const *stops;     /* texts that end the answer [borrowed during the call] */
+    int32_t max_tokens;       /* < 0: until the model ends or the context is full */
+    const char *const *stops; /* texts that end the answer [borrowed during the call] */
     int32_t n_stops;
-    dil_text_fn on_text;          /* may be NULL */
+    dil_text_fn on_text; /* may be NULL */
     void *user;
 } dil_generation;
 
@@ -161,11 +163,11 @@ DIL_API dil_generation dil_generation_default(void);
 typedef struct dil_generation_result {
     int32_t n_prompt, n_reused, n_generated;
     double prompt_seconds, generate_seconds, first_token_seconds;
-    char finish[16];              /* "end", "stop", "length", "context", "cancelled" */
+    char finish[16]; /* "end", "stop", "length", "context", "cancelled" */
 } dil_generation_result;
 
 /* Continues the prompt tokens in session s. result may be NULL. */
-DIL_API DIL_MUST_CHECK dil_status dil_generate(dil_session *s, const int32_t *prompt, size_t n_prompt, const dil_generation *options,
-                                               dil_generation_result *result, dil_error *err);
+DIL_API DIL_MUST_CHECK dil_status dil_generate(dil_session *s, const int32_t *prompt, size_t n_prompt,
+                                               const dil_generation *options, dil_generation_result *result, dil_error *err);
 
 #endif

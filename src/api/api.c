@@ -38,10 +38,7 @@ static dil_status need(const void *p, const char *what, dil_error *err)
 
 /* ---- engine ---- */
 
-dil_engine_options dil_engine_options_default(void)
-{
-    return (dil_engine_options){.struct_size = sizeof(dil_engine_options)};
-}
+dil_engine_options dil_engine_options_default(void) { return (dil_engine_options){.struct_size = sizeof(dil_engine_options)}; }
 
 static dil_status kv_type(const char *name, dil_type *out, dil_error *err)
 {
@@ -84,15 +81,24 @@ dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *
     DIL_TRY(need(e, "dil_engine_info: engine", err));
     DIL_TRY(need(out, "dil_engine_info: out", err));
     const model *m = engine_model(inner(e));
-    dil_model_info info = {.struct_size = out->struct_size, .n_params = model_n_params(m), .file_bytes = gguf_size_bytes(m->file),
-                           .packed_bytes = m->packed_bytes, .kv_bytes = engine_kv_bytes(inner(e)), .n_vocab = (int32_t)m->h.n_vocab,
-                           .n_embd = (int32_t)m->h.n_embd, .n_layer = (int32_t)m->h.n_layer, .n_head = (int32_t)m->h.n_head,
-                           .n_head_kv = (int32_t)m->h.n_head_kv, .n_ff = (int32_t)m->h.n_ff, .n_context_trained = (int32_t)m->h.n_context,
-                           .n_context = engine_context(inner(e)), .n_threads = engine_n_threads(inner(e))};
+    dil_model_info info = {.struct_size = out->struct_size,
+                           .n_params = model_n_params(m),
+                           .file_bytes = gguf_size_bytes(m->file),
+                           .packed_bytes = m->packed_bytes,
+                           .kv_bytes = engine_kv_bytes(inner(e)),
+                           .n_vocab = (int32_t)m->h.n_vocab,
+                           .n_embd = (int32_t)m->h.n_embd,
+                           .n_layer = (int32_t)m->h.n_layer,
+                           .n_head = (int32_t)m->h.n_head,
+                           .n_head_kv = (int32_t)m->h.n_head_kv,
+                           .n_ff = (int32_t)m->h.n_ff,
+                           .n_context_trained = (int32_t)m->h.n_context,
+                           .n_context = engine_context(inner(e)),
+                           .n_threads = engine_n_threads(inner(e))};
     if (out->struct_size < sizeof(uint32_t) || out->struct_size > 4096)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_model_info: struct_size: wanted %zu, found %u", sizeof info, out->struct_size);
-    static const char *const cache_states[] = {[PACK_CACHE_OFF] = "off", [PACK_CACHE_READ] = "read", [PACK_CACHE_WRITTEN] = "written",
-                                               [PACK_CACHE_FAILED] = "failed"};
+    static const char *const cache_states[] = {
+        [PACK_CACHE_OFF] = "off", [PACK_CACHE_READ] = "read", [PACK_CACHE_WRITTEN] = "written", [PACK_CACHE_FAILED] = "failed"};
     snprintf(info.pack_cache, sizeof info.pack_cache, "%s", cache_states[m->cache_state]);
     snprintf(info.architecture, sizeof info.architecture, "%.*s", STR_ARG(m->h.architecture));
     memcpy(out, &info, out->struct_size < sizeof info ? out->struct_size : sizeof info);
@@ -101,7 +107,8 @@ dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *
 
 /* ---- text ---- */
 
-static dil_status give(const void *from, size_t n, size_t item, void *to, size_t room, size_t *out_n, const char *what, dil_error *err)
+static dil_status give(const void *from, size_t n, size_t item, void *to, size_t room, size_t *out_n, const char *what,
+                       dil_error *err)
 {
     *out_n = n;
     if (n > room)
@@ -111,15 +118,16 @@ static dil_status give(const void *from, size_t n, size_t item, void *to, size_t
     return DIL_OK;
 }
 
-dil_status dil_tokenize(const dil_engine *e, const char *text, size_t text_bytes, bool add_special, bool parse_special, int32_t *tokens,
-                        size_t max_tokens, size_t *n, dil_error *err)
+dil_status dil_tokenize(const dil_engine *e, const char *text, size_t text_bytes, bool add_special, bool parse_special,
+                        int32_t *tokens, size_t max_tokens, size_t *n, dil_error *err)
 {
     token_list list = {0};
     DIL_TRY(need(e, "dil_tokenize: engine", err));
     DIL_TRY(need(n, "dil_tokenize: n", err));
     if ((!text && text_bytes) || (!tokens && max_tokens))
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_tokenize: text and tokens must not be NULL");
-    dil_status status = vocab_encode(engine_vocab(inner(e)), (str){text ? text : "", text_bytes}, add_special, parse_special, &list, err);
+    dil_status status =
+        vocab_encode(engine_vocab(inner(e)), (str){text ? text : "", text_bytes}, add_special, parse_special, &list, err);
     if (status == DIL_OK)
         status = give(list.ids, list.n, sizeof *list.ids, tokens, max_tokens, n, "dil_tokenize: tokens", err);
     token_list_free(&list);
@@ -128,13 +136,14 @@ dil_status dil_tokenize(const dil_engine *e, const char *text, size_t text_bytes
 
 static dil_status give_text(strbuf *b, char *text, size_t max_bytes, size_t *n, const char *what, dil_error *err)
 {
-    dil_status status = b->failed ? DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory", what) : give(b->p, b->n, 1, text, max_bytes, n, what, err);
+    dil_status status =
+        b->failed ? DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory", what) : give(b->p, b->n, 1, text, max_bytes, n, what, err);
     strbuf_free(b);
     return status;
 }
 
-dil_status dil_detokenize(const dil_engine *e, const int32_t *tokens, size_t n_tokens, bool special, char *text, size_t max_bytes, size_t *n,
-                          dil_error *err)
+dil_status dil_detokenize(const dil_engine *e, const int32_t *tokens, size_t n_tokens, bool special, char *text, size_t max_bytes,
+                          size_t *n, dil_error *err)
 {
     strbuf b = STRBUF((size_t)1 << 30);
     DIL_TRY(need(e, "dil_detokenize: engine", err));
@@ -147,8 +156,8 @@ dil_status dil_detokenize(const dil_engine *e, const int32_t *tokens, size_t n_t
 
 bool dil_token_is_end(const dil_engine *e, int32_t token) { return e && vocab_is_end(engine_vocab(inner(e)), token); }
 
-dil_status dil_apply_template(const dil_engine *e, const dil_message *messages, size_t n_messages, char *text, size_t max_bytes, size_t *n,
-                              dil_error *err)
+dil_status dil_apply_template(const dil_engine *e, const dil_message *messages, size_t n_messages, char *text, size_t max_bytes,
+                              size_t *n, dil_error *err)
 {
     strbuf b = STRBUF((size_t)1 << 30);
     DIL_TRY(need(e, "dil_apply_template: engine", err));
@@ -161,7 +170,8 @@ dil_status dil_apply_template(const dil_engine *e, const dil_message *messages, 
     for (size_t i = 0; i < n_messages && status == DIL_OK; i++) {
         own[i] = (chat_message){messages[i].role, messages[i].content};
         status = messages[i].role && messages[i].content
-                     ? DIL_OK : DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_apply_template: message %zu: role and content must not be NULL", i);
+                     ? DIL_OK
+                     : DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_apply_template: message %zu: role and content must not be NULL", i);
     }
     if (status == DIL_OK)
         status = chat_template_render(engine_chat(inner(e)), own, n_messages, true, &b, err);
@@ -199,7 +209,8 @@ dil_status dil_session_sync(dil_session *s, const int32_t *tokens, size_t n_toke
     return session_sync(inner_session(s), tokens, (int32_t)n_tokens, logits, NULL, NULL, NULL, err);
 }
 
-dil_status dil_engine_step(dil_engine *e, dil_session *const *sessions, const int32_t *tokens, size_t n, const float **logits, dil_error *err)
+dil_status dil_engine_step(dil_engine *e, dil_session *const *sessions, const int32_t *tokens, size_t n, const float **logits,
+                           dil_error *err)
 {
     DIL_TRY(need(e, "dil_engine_step: engine", err));
     DIL_TRY(need(sessions, "dil_engine_step: sessions", err));
@@ -217,9 +228,17 @@ dil_status dil_engine_step(dil_engine *e, dil_session *const *sessions, const in
 dil_sampling dil_sampling_default(void)
 {
     sampler_options o = sampler_options_default();
-    return (dil_sampling){.struct_size = sizeof(dil_sampling), .seed = o.seed, .temperature = o.temperature, .top_k = o.top_k,
-                          .top_p = o.top_p, .min_p = o.min_p, .typical_p = o.typical_p, .repeat_penalty = o.repeat_penalty,
-                          .penalty_last_n = o.penalty_last_n, .presence_penalty = o.presence_penalty, .frequency_penalty = o.frequency_penalty};
+    return (dil_sampling){.struct_size = sizeof(dil_sampling),
+                          .seed = o.seed,
+                          .temperature = o.temperature,
+                          .top_k = o.top_k,
+                          .top_p = o.top_p,
+                          .min_p = o.min_p,
+                          .typical_p = o.typical_p,
+                          .repeat_penalty = o.repeat_penalty,
+                          .penalty_last_n = o.penalty_last_n,
+                          .presence_penalty = o.presence_penalty,
+                          .frequency_penalty = o.frequency_penalty};
 }
 
 dil_generation dil_generation_default(void)
@@ -251,14 +270,17 @@ static bool emit_text(void *ctx, str text)
 
 static void fill_result(dil_generation_result *out, const generate_stats *s)
 {
-    *out = (dil_generation_result){.n_prompt = s->n_prompt, .n_reused = s->n_reused, .n_generated = s->n_generated,
-                                   .prompt_seconds = s->prompt_seconds, .generate_seconds = s->generate_seconds,
+    *out = (dil_generation_result){.n_prompt = s->n_prompt,
+                                   .n_reused = s->n_reused,
+                                   .n_generated = s->n_generated,
+                                   .prompt_seconds = s->prompt_seconds,
+                                   .generate_seconds = s->generate_seconds,
                                    .first_token_seconds = s->first_token_seconds};
     snprintf(out->finish, sizeof out->finish, "%s", s->finish);
 }
 
-dil_status dil_generate(dil_session *s, const int32_t *prompt, size_t n_prompt, const dil_generation *options, dil_generation_result *result,
-                        dil_error *err)
+dil_status dil_generate(dil_session *s, const int32_t *prompt, size_t n_prompt, const dil_generation *options,
+                        dil_generation_result *result, dil_error *err)
 {
     dil_generation g = dil_generation_default();
     sampler *sm = NULL;

@@ -99,8 +99,8 @@ size_t mem_bytes(mem_tag tag) { return atomic_load_explicit(&held_bytes[tag], me
 
 const char *mem_tag_name(mem_tag tag)
 {
-    static const char *const names[MEM_TAGS] = {"misc", "file", "vocabulary", "weights", "packed weights", "kv cache",
-                                                "activations", "sampling", "text"};
+    static const char *const names[MEM_TAGS] = {"misc",     "file",        "vocabulary", "weights", "packed weights",
+                                                "kv cache", "activations", "sampling",   "text"};
     return (unsigned)tag < MEM_TAGS ? names[tag] : "?";
 }
 
@@ -115,7 +115,10 @@ struct arena {
     mem_tag tag;
     size_t max_bytes, held;
     size_t n_blocks;
-    struct { char *p; size_t size, used; } blocks[ARENA_BLOCKS];
+    struct {
+        char *p;
+        size_t size, used;
+    } blocks[ARENA_BLOCKS];
 };
 
 arena *arena_new(mem_tag tag, size_t max_bytes)
@@ -190,10 +193,7 @@ char *arena_strdup(arena *a, const char *text, size_t length)
     return copy;
 }
 
-arena_mark arena_mark_get(const arena *a)
-{
-    return (arena_mark){a->n_blocks, a->n_blocks ? a->blocks[a->n_blocks - 1].used : 0};
-}
+arena_mark arena_mark_get(const arena *a) { return (arena_mark){a->n_blocks, a->n_blocks ? a->blocks[a->n_blocks - 1].used : 0}; }
 
 void arena_reset(arena *a, arena_mark mark)
 {

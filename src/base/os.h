@@ -9,17 +9,23 @@
 #include "dilmodeli.h"
 
 /* Files, read only. */
-typedef struct os_file { int fd; uint64_t size_bytes; uint64_t device, inode; int64_t mtime_ns; } os_file;
+typedef struct os_file {
+    int fd;
+    uint64_t size_bytes;
+    uint64_t device, inode;
+    int64_t mtime_ns;
+} os_file;
 DIL_MUST_CHECK dil_status os_file_open(os_file *out, const char *path, dil_error *err);
-DIL_MUST_CHECK dil_status os_file_read(const os_file *f, uint64_t offset, void *out, size_t n, dil_error *err); /* all n or an error */
+DIL_MUST_CHECK dil_status os_file_read(const os_file *f, uint64_t offset, void *out, size_t n,
+                                       dil_error *err); /* all n or an error */
 void os_file_close(os_file *f);
 /* As os_file_open, but DIL_IO for symbolic links, files of other users and files others may write. */
 DIL_MUST_CHECK dil_status os_file_open_own(os_file *out, const char *path, dil_error *err);
-bool os_file_unchanged(const os_file *f);        /* size and time of change are those of opening */
+bool os_file_unchanged(const os_file *f); /* size and time of change are those of opening */
 /* Advisory lock, gone with os_file_close or the process; a second one replaces the first. Never waits: false when somebody else
  * holds the file (shared locks get along with each other) or the file system has no locks. */
 bool os_file_lock(const os_file *f, bool alone);
-void os_file_touch(const os_file *f);            /* its time of change becomes now, where that is allowed */
+void os_file_touch(const os_file *f); /* its time of change becomes now, where that is allowed */
 /* Whole file into a mem_alloc'ed, NUL-terminated block [owned: free with mem_free]; fails with LIMIT above max_bytes. */
 DIL_MUST_CHECK dil_status os_read_all(const char *path, size_t max_bytes, char **out, size_t *n, dil_error *err);
 DIL_MUST_CHECK dil_status os_read_stdin(size_t max_bytes, char **out, size_t *n, dil_error *err);
@@ -37,13 +43,21 @@ DIL_MUST_CHECK dil_status os_guard(void (*fn)(void *), void *ctx, const void *p,
 
 /* Shared read-only mapping of n bytes from a page-aligned offset on, for many threads without a guard: p lies on a huge page's
  * boundary, and pages that cannot be read become zeros; whoever used them asks os_mapping_lost afterwards. {0} is no mapping. */
-typedef struct os_mapping { const void *p; size_t size_bytes; int slot; } os_mapping;
+typedef struct os_mapping {
+    const void *p;
+    size_t size_bytes;
+    int slot;
+} os_mapping;
 DIL_MUST_CHECK dil_status os_map_shared(os_mapping *out, const os_file *f, uint64_t offset, size_t n, dil_error *err);
 bool os_mapping_lost(const os_mapping *m);
 void os_mapping_close(os_mapping *m);
 
 /* Writing: into a temporary file beside path, which appears under its name on commit only. */
-typedef struct os_writer { int fd; char path[4096], temporary[4096 + 32]; uint64_t written_bytes; } os_writer;
+typedef struct os_writer {
+    int fd;
+    char path[4096], temporary[4096 + 32];
+    uint64_t written_bytes;
+} os_writer;
 DIL_MUST_CHECK dil_status os_writer_open(os_writer *out, const char *path, dil_error *err);
 DIL_MUST_CHECK dil_status os_writer_write(os_writer *w, const void *bytes, size_t n, dil_error *err);
 DIL_MUST_CHECK dil_status os_writer_patch(os_writer *w, uint64_t offset, const void *bytes, size_t n, dil_error *err);
@@ -65,7 +79,8 @@ DIL_MUST_CHECK dil_status os_data_dir(char *out, size_t n, dil_error *err);  /* 
 DIL_MUST_CHECK dil_status os_cache_dir(char *out, size_t n, dil_error *err); /* $XDG_CACHE_HOME/dilmodeli, made if missing */
 DIL_MUST_CHECK dil_status os_make_dirs(const char *path, dil_error *err);
 DIL_MUST_CHECK dil_status os_remove(const char *path, dil_error *err);
-DIL_MUST_CHECK dil_status os_list_dir(const char *path, void (*each)(void *ctx, const char *name, bool is_dir, uint64_t size), void *ctx, dil_error *err);
+DIL_MUST_CHECK dil_status os_list_dir(const char *path, void (*each)(void *ctx, const char *name, bool is_dir, uint64_t size),
+                                      void *ctx, dil_error *err);
 DIL_MUST_CHECK dil_status os_remove_tree(const char *path, dil_error *err); /* a directory with everything in it */
 bool os_exists(const char *path);
 uint64_t os_disk_free_bytes(const char *path); /* for this user, on the file system of path; 0 when unknown */
@@ -73,24 +88,27 @@ uint64_t os_disk_free_bytes(const char *path); /* for this user, on the file sys
 DIL_MUST_CHECK dil_status os_run(const char *const *argv, int *exit_code, dil_error *err);
 /* Runs a command line with the shell, its input empty. *out: what it wrote, NUL-terminated [owned: free with mem_free], LIMIT
  * above max_bytes; errors: the end of what it wrote to standard error, NUL-terminated. */
-DIL_MUST_CHECK dil_status os_capture(const char *command, size_t max_bytes, char **out, char *errors, size_t errors_size, int *exit_code,
-                                     dil_error *err);
+DIL_MUST_CHECK dil_status os_capture(const char *command, size_t max_bytes, char **out, char *errors, size_t errors_size,
+                                     int *exit_code, dil_error *err);
 const char *os_env(const char *name); /* NULL when unset or empty */
 
 /* Time, machine, terminal. */
 long os_process_id(void);
-uint64_t os_time_ns(void);   /* monotonic */
+uint64_t os_time_ns(void); /* monotonic */
 int64_t os_wall_seconds(void);
-int os_cpu_count(void);      /* usable by this process: affinity and cgroup quota */
-int os_runnable_tasks(void); /* tasks of the whole system that run or wait for a processor, the caller among them; 0: unknown */
+int os_cpu_count(void);         /* usable by this process: affinity and cgroup quota */
+int os_runnable_tasks(void);    /* tasks of the whole system that run or wait for a processor, the caller among them; 0: unknown */
 uint64_t os_memory_bytes(void); /* physical, or the cgroup limit when lower */
 /* The tightest limits of the control groups this process lies in; 0: none. root stands before every path (NULL: none, tests). */
-typedef struct os_limits { double cpus; uint64_t memory_bytes; } os_limits;
+typedef struct os_limits {
+    double cpus;
+    uint64_t memory_bytes;
+} os_limits;
 void os_limits_read(const char *root, os_limits *out);
 /* Numbers of the logical processors this process may run on, ascending: how many there are; at most `most` are stored. */
 int os_allowed_cpus(int *out, int most);
-int os_cpu_first_sibling(int cpu);        /* the lowest-numbered processor of the same core; cpu itself when unknown */
-uint64_t os_cache_bytes(int level);       /* data cache of one core, level 1..3; 0: unknown */
+int os_cpu_first_sibling(int cpu);  /* the lowest-numbered processor of the same core; cpu itself when unknown */
+uint64_t os_cache_bytes(int level); /* data cache of one core, level 1..3; 0: unknown */
 /* Size of a huge page, and whether the system gives them: for every large region, on os_advise_huge only, or never. */
 typedef enum os_huge_mode { OS_HUGE_NEVER, OS_HUGE_ADVISED, OS_HUGE_ALWAYS } os_huge_mode;
 uint64_t os_huge_page_bytes(os_huge_mode *mode);
@@ -114,9 +132,12 @@ void os_futex_wait(const void *word, uint32_t expected);
 void os_futex_wake_all(const void *word);
 
 /* Processors of a thread, by system-wide thread number. Both are wishes: where the system refuses, nothing changes. */
-typedef struct os_affinity { _Alignas(8) unsigned char mask[1024]; size_t n_bytes; } os_affinity; /* n_bytes 0: unknown */
+typedef struct os_affinity {
+    _Alignas(8) unsigned char mask[1024];
+    size_t n_bytes;
+} os_affinity; /* n_bytes 0: unknown */
 long os_thread_id(void);
-os_affinity os_thread_affinity(void);              /* of the calling thread */
+os_affinity os_thread_affinity(void); /* of the calling thread */
 void os_thread_allow(long thread, const os_affinity *a);
 void os_thread_pin(long thread, int cpu);
 

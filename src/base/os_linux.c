@@ -2,9 +2,9 @@
 #include "base/os.h"
 
 #include <dirent.h>
-#include <ftw.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -104,8 +104,7 @@ dil_status os_file_read(const os_file *f, uint64_t offset, void *out, size_t n, 
         if (got < 0)
             return DIL_FAIL(err, DIL_IO, "read at byte %llu: %s", (unsigned long long)offset, strerror(errno));
         if (got == 0)
-            return DIL_FAIL(err, DIL_IO, "read at byte %llu: the file ends, %zu more bytes wanted",
-                            (unsigned long long)offset, n);
+            return DIL_FAIL(err, DIL_IO, "read at byte %llu: the file ends, %zu more bytes wanted", (unsigned long long)offset, n);
         p += got;
         offset += (uint64_t)got;
         n -= (size_t)got;
@@ -215,8 +214,7 @@ static dil_status write_at(os_writer *w, uint64_t offset, const void *bytes, siz
         if (put < 0 && errno == EINTR)
             continue;
         if (put < 0)
-            return DIL_FAIL(err, DIL_IO, "%s: write at byte %llu: %s", w->path, (unsigned long long)offset,
-                            strerror(errno));
+            return DIL_FAIL(err, DIL_IO, "%s: write at byte %llu: %s", w->path, (unsigned long long)offset, strerror(errno));
         p += put;
         offset += (uint64_t)put;
         n -= (size_t)put;
@@ -323,10 +321,7 @@ static dil_status xdg_dir(const char *variable, const char *below_home, char *ou
     return os_make_dirs(out, err);
 }
 
-dil_status os_data_dir(char *out, size_t n, dil_error *err)
-{
-    return xdg_dir("XDG_DATA_HOME", ".local/share", out, n, err);
-}
+dil_status os_data_dir(char *out, size_t n, dil_error *err) { return xdg_dir("XDG_DATA_HOME", ".local/share", out, n, err); }
 
 dil_status os_cache_dir(char *out, size_t n, dil_error *err) { return xdg_dir("XDG_CACHE_HOME", ".cache", out, n, err); }
 

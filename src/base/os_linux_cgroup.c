@@ -13,7 +13,10 @@
 #define LINE_MOST 4096
 
 /* Where a hierarchy is mounted, and which group of it the mount shows as its root. */
-typedef struct mount { bool found; char point[PATH_MOST], root[PATH_MOST]; } mount;
+typedef struct mount {
+    bool found;
+    char point[PATH_MOST], root[PATH_MOST];
+} mount;
 
 typedef struct search {
     const char *root; /* stands before every path */
@@ -54,7 +57,8 @@ static void read_mounts(search *s)
     FILE *f = open_below(s->root, "/proc/self/mountinfo");
     while (f && fgets(line, sizeof line, f)) {
         const char *dash = strstr(line, " - ");
-        if (!dash || sscanf(line, "%*s %*s %*s %4095s %4095s", root, point) != 2 || sscanf(dash, " - %63s %*s %4095s", type, super) != 2)
+        if (!dash || sscanf(line, "%*s %*s %*s %4095s %4095s", root, point) != 2 ||
+            sscanf(dash, " - %63s %*s %4095s", type, super) != 2)
             continue;
         if (strcmp(type, "cgroup2") == 0)
             remember(&s->unified, point, root);
@@ -90,7 +94,8 @@ static void limit_cpus(os_limits *out, double quota, double period)
 static void limit_memory(os_limits *out, const char *text)
 {
     int64_t bytes;
-    if (str_to_i64(text, &bytes) && bytes > 0 && bytes < INT64_MAX / 2 && (out->memory_bytes == 0 || (uint64_t)bytes < out->memory_bytes))
+    if (str_to_i64(text, &bytes) && bytes > 0 && bytes < INT64_MAX / 2 &&
+        (out->memory_bytes == 0 || (uint64_t)bytes < out->memory_bytes))
         out->memory_bytes = (uint64_t)bytes;
 }
 

@@ -101,7 +101,8 @@ uint64_t os_huge_page_bytes(os_huge_mode *mode)
     *mode = OS_HUGE_NEVER;
     if (read_line("/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof line))
         *mode = strstr(line, "[always]") ? OS_HUGE_ALWAYS : strstr(line, "[madvise]") ? OS_HUGE_ADVISED : OS_HUGE_NEVER;
-    if (read_line("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", line, sizeof line) && sscanf(line, "%lld", &bytes) == 1 && bytes > 0)
+    if (read_line("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", line, sizeof line) && sscanf(line, "%lld", &bytes) == 1 &&
+        bytes > 0)
         return (uint64_t)bytes;
     return 0;
 }
@@ -233,9 +234,6 @@ int os_read_key(char *byte)
 bool os_interrupted(void) { return interrupted != 0; }
 void os_interrupt_clear(void) { interrupted = 0; }
 
-void os_futex_wait(const void *word, uint32_t expected)
-{
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
-}
+void os_futex_wait(const void *word, uint32_t expected) { syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0); }
 
 void os_futex_wake_all(const void *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0); }

@@ -168,8 +168,8 @@ static int take_slot(void)
 dil_status os_map_shared(os_mapping *out, const os_file *f, uint64_t offset, size_t n, dil_error *err)
 {
     if (n == 0 || offset > f->size_bytes || n > f->size_bytes - offset)
-        return DIL_FAIL(err, DIL_FORMAT, "mapping: wanted %zu bytes from byte %llu on, the file has %llu", n, (unsigned long long)offset,
-                        (unsigned long long)f->size_bytes);
+        return DIL_FAIL(err, DIL_FORMAT, "mapping: wanted %zu bytes from byte %llu on, the file has %llu", n,
+                        (unsigned long long)offset, (unsigned long long)f->size_bytes);
     size_t pages = round_up_size(n, (size_t)sysconf(_SC_PAGESIZE));
     int slot = take_slot();
     if (slot < 0)

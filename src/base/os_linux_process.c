@@ -89,7 +89,8 @@ static void close_pipe(int pipe_ends[2])
             close(pipe_ends[i]);
 }
 
-dil_status os_capture(const char *command, size_t max_bytes, char **out, char *errors, size_t errors_size, int *exit_code, dil_error *err)
+dil_status os_capture(const char *command, size_t max_bytes, char **out, char *errors, size_t errors_size, int *exit_code,
+                      dil_error *err)
 {
     int from_out[2] = {-1, -1}, from_error[2] = {-1, -1};
     strbuf text = STRBUF(max_bytes);

@@ -41,8 +41,9 @@ void status_clear(dil_error *err)
 
 const char *status_name(dil_status code)
 {
-    static const char *const names[] = {"ok", "out of memory", "input/output error", "malformed data", "not supported",
-                                        "bad argument", "limit exceeded", "busy", "cancelled", "internal error"};
+    static const char *const names[] = {
+        "ok",   "out of memory", "input/output error", "malformed data", "not supported", "bad argument", "limit exceeded",
+        "busy", "cancelled",     "internal error"};
     size_t i = (size_t)code;
     return i < sizeof names / sizeof names[0] ? names[i] : "unknown status";
 }

@@ -5,16 +5,15 @@
 #include "dilmodeli.h"
 
 /* Returns from the calling function when call does not end in DIL_OK. */
-#define DIL_TRY(call)                         \
-    do {                                      \
-        dil_status dil_try_status_ = (call);  \
-        if (dil_try_status_ != DIL_OK)        \
-            return dil_try_status_;           \
+#define DIL_TRY(call)                        \
+    do {                                     \
+        dil_status dil_try_status_ = (call); \
+        if (dil_try_status_ != DIL_OK)       \
+            return dil_try_status_;          \
     } while (0)
 
 /* Fills err (may be NULL) with code and a printf-style text, and returns code. */
-dil_status status_fail(dil_error *err, dil_status code, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+dil_status status_fail(dil_error *err, dil_status code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Puts a printf-style prefix before the text already in err (for the caller's context, e.g. a path); returns err's code. */
 dil_status status_prefix(dil_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));

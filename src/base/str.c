@@ -8,10 +8,7 @@
 #include "base/checked.h"
 #include "base/mem.h"
 
-bool str_ends(str s, str suffix)
-{
-    return s.n >= suffix.n && memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0;
-}
+bool str_ends(str s, str suffix) { return s.n >= suffix.n && memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0; }
 
 ptrdiff_t str_find(str haystack, str needle)
 {
@@ -105,10 +102,7 @@ bool str_equal_nocase(const char *a, const char *b)
 }
 
 /* What strtoll and strtod would skip or read beyond plain decimal: white space in front, hexadecimal. */
-static bool plain_number(const char *text)
-{
-    return text && *text && !strchr(" \t\n\v\f\r", *text) && !strpbrk(text, "xX");
-}
+static bool plain_number(const char *text) { return text && *text && !strchr(" \t\n\v\f\r", *text) && !strpbrk(text, "xX"); }
 
 bool str_to_i64(const char *text, int64_t *out)
 {
@@ -146,10 +140,22 @@ bool str_to_bytes(const char *text, uint64_t *out)
         return false;
     double unit = 1;
     switch (ascii_lower(*end)) {
-    case 'k': unit = 1024.0; end++; break;
-    case 'm': unit = 1024.0 * 1024; end++; break;
-    case 'g': unit = 1024.0 * 1024 * 1024; end++; break;
-    case 't': unit = 1024.0 * 1024 * 1024 * 1024; end++; break;
+    case 'k':
+        unit = 1024.0;
+        end++;
+        break;
+    case 'm':
+        unit = 1024.0 * 1024;
+        end++;
+        break;
+    case 'g':
+        unit = 1024.0 * 1024 * 1024;
+        end++;
+        break;
+    case 't':
+        unit = 1024.0 * 1024 * 1024 * 1024;
+        end++;
+        break;
     default: break;
     }
     if (ascii_lower(end[0]) == 'i')

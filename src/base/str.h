@@ -11,7 +11,10 @@
 #include "dilmodeli.h"
 
 /* A borrowed run of bytes. */
-typedef struct str { const char *p; size_t n; } str;
+typedef struct str {
+    const char *p;
+    size_t n;
+} str;
 
 #define STR(literal) ((str){(literal), sizeof(literal) - 1})
 #define STR_ARG(s) (int)((s).n > 200 ? 200 : (s).n), (s).p /* for "%.*s" in messages, cut at 200 bytes */
@@ -24,7 +27,11 @@ ptrdiff_t str_find(str haystack, str needle); /* offset or -1 */
 
 /* Growing buffer. Zero-initialise with STRBUF(max); always NUL-terminated once something was added. After a failure
  * `failed` stays set and further additions do nothing, so that callers may check once at the end. */
-typedef struct strbuf { char *p; size_t n, capacity, max; bool failed; } strbuf;
+typedef struct strbuf {
+    char *p;
+    size_t n, capacity, max;
+    bool failed;
+} strbuf;
 #define STRBUF(max_bytes) ((strbuf){NULL, 0, 0, (max_bytes), false})
 
 void strbuf_add(strbuf *b, const void *bytes, size_t n);

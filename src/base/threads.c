@@ -36,7 +36,12 @@ struct team {
     waitable generation; /* barriers */
     waitable start;      /* one tick per team_run */
     pthread_t threads[TEAM_MAX];
-    struct worker { team *t; int index; int cpu; _Atomic long thread; } workers[TEAM_MAX];
+    struct worker {
+        team *t;
+        int index;
+        int cpu;
+        _Atomic long thread;
+    } workers[TEAM_MAX];
     bool may_pin, pinned;
     int (*runnable)(void);
     uint64_t load_checked_ns;
@@ -96,10 +101,7 @@ void team_barrier(team *t)
 
 uint32_t team_claim(team *t) { return team_claim_from(t, 0); }
 
-uint32_t team_claim_from(team *t, int queue)
-{
-    return atomic_fetch_add_explicit(&t->queues[queue].next, 1, memory_order_relaxed);
-}
+uint32_t team_claim_from(team *t, int queue) { return atomic_fetch_add_explicit(&t->queues[queue].next, 1, memory_order_relaxed); }
 
 void team_set_queues(team *t, int n)
 {

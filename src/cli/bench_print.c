@@ -43,7 +43,12 @@ static void model_label(const model *m, char *out, size_t n)
 }
 
 /* A column of the machine-readable formats. */
-typedef struct column { const char *name; const char *text; double value; int digits; } column;
+typedef struct column {
+    const char *name;
+    const char *text;
+    double value;
+    int digits;
+} column;
 enum { MOST_COLUMNS = 32 };
 
 static int columns_of(engine *e, const bench_result *r, const machine_limits *l, const char *label, column *c)
@@ -52,8 +57,10 @@ static int columns_of(engine *e, const bench_result *r, const machine_limits *l,
     double read_seconds = bench_memory_seconds(r, l), mac_seconds = bench_compute_seconds(e, r, l);
     int n = 0;
 #define WHOLE(title, x) c[n++] = (column){title, NULL, (double)(x), 0}
-#define REAL(title, x, digits) c[n++] = (column){title, NULL, (x), (digits)}
-#define TEXT(title, x) c[n++] = (column){title, (x), 0, 0}
+#define REAL(title, x, digits) \
+    c[n++] = (column) { title, NULL, (x), (digits) }
+#define TEXT(title, x) \
+    c[n++] = (column) { title, (x), 0, 0 }
     TEXT("model", label);
     WHOLE("model_size", gguf_size_bytes(m->file));
     WHOLE("model_n_params", model_n_params(m));
@@ -104,8 +111,9 @@ static void print_md(engine *e, const bench_result *r, const machine_limits *l, 
 {
     char test[96], size[32];
     bench_test_name(&r->test, test, sizeof test);
-    printf("| %s | %s | %.2f M | %d | %s | %s | %.2f +- %.2f | %.2f | %.1f |", label, str_bytes(gguf_size_bytes(engine_model(e)->file), size, sizeof size),
-           (double)model_n_params(engine_model(e)) * 1e-6, engine_n_threads(e), engine_kernels(e)->name, test, r->mean, r->deviation, r->median,
+    printf("| %s | %s | %.2f M | %d | %s | %s | %.2f +- %.2f | %.2f | %.1f |", label,
+           str_bytes(gguf_size_bytes(engine_model(e)->file), size, sizeof size), (double)model_n_params(engine_model(e)) * 1e-6,
+           engine_n_threads(e), engine_kernels(e)->name, test, r->mean, r->deviation, r->median,
            r->bytes_per_token * r->median * 1e-9);
     print_share(bench_memory_seconds(r, l) * r->median);
     printf(" %.1f |", r->macs_per_token * r->median * 1e-9);
@@ -170,7 +178,10 @@ void bench_print_row(bench_format f, engine *e, const bench_result *r, const mac
     switch (f) {
     case BENCH_MD: print_md(e, r, l, label); break;
     case BENCH_JSON: print_json(c, n, r); break;
-    case BENCH_JSONL: print_json(c, n, r); putchar('\n'); break;
+    case BENCH_JSONL:
+        print_json(c, n, r);
+        putchar('\n');
+        break;
     case BENCH_SQL: print_sql(c, n, first); break;
     default: print_csv(c, n, first); break;
     }

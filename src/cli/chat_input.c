@@ -13,7 +13,7 @@
 #define QUOTES "\"\"\""
 
 struct chat_input {
-    EditLine *editor;  /* NULL: plain lines */
+    EditLine *editor; /* NULL: plain lines */
     HistoryW *history;
     const char *prompt;
     char history_path[4096];

@@ -161,7 +161,11 @@ dil_status cli_text(const cli_options *o, bool from_stdin, char **out, size_t *n
 }
 
 /* One line, redrawn at most ten times a second. */
-static struct { uint64_t started_ns, drawn_ns; const char *what; bool shown; } line;
+static struct {
+    uint64_t started_ns, drawn_ns;
+    const char *what;
+    bool shown;
+} line;
 
 static void draw(const char *what, uint64_t done, uint64_t total, double seconds)
 {

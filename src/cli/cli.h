@@ -20,7 +20,8 @@ DIL_MUST_CHECK dil_status cli_model_path(const char *name, char *out, size_t n, 
 /* The engine the options describe; fills only what was given. */
 engine_options cli_engine_options(const cli_options *o);
 DIL_MUST_CHECK dil_status cli_open(engine **out, const cli_options *o, const engine_options *eo, dil_error *err);
-DIL_MUST_CHECK dil_status cli_sampler_options(sampler_options *out, const cli_options *o, sampler_bias biases[CLI_MAX_LIST], dil_error *err);
+DIL_MUST_CHECK dil_status cli_sampler_options(sampler_options *out, const cli_options *o, sampler_bias biases[CLI_MAX_LIST],
+                                              dil_error *err);
 /* The text of -p, -f or standard input [owned: free with mem_free]. */
 DIL_MUST_CHECK dil_status cli_text(const cli_options *o, bool from_stdin, char **out, size_t *n, dil_error *err);
 

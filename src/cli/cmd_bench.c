@@ -98,7 +98,8 @@ static dil_status measure_limits(run_state *s, engine *e, dil_error *err)
     if (status == DIL_OK) {
         if (machine_thread_cpus(m, cpus, n) == n)
             team_pin(t, cpus, NULL);
-        status = machine_measure(&s->limits, m, engine_kernels(e), t, LIMIT_MEMORY | LIMIT_INT8 | LIMIT_BF16 | LIMIT_F32, LIMIT_SECONDS, err);
+        status = machine_measure(&s->limits, m, engine_kernels(e), t, LIMIT_MEMORY | LIMIT_INT8 | LIMIT_BF16 | LIMIT_F32,
+                                 LIMIT_SECONDS, err);
         team_free(t);
     }
     machine_free(m);
@@ -124,7 +125,10 @@ static dil_status run_tests(run_state *s, engine *e, dil_error *err)
 
 /* ---- with a peer ---- */
 
-typedef struct series { int32_t n_ours, n_peer; double ours[BENCH_MAX_RUNS], peer[BENCH_MAX_RUNS]; } series;
+typedef struct series {
+    int32_t n_ours, n_peer;
+    double ours[BENCH_MAX_RUNS], peer[BENCH_MAX_RUNS];
+} series;
 
 static dil_status run_peer(const run_state *s, series *all, dil_error *err)
 {
@@ -181,9 +185,10 @@ static void print_ratios(const run_state *s, series *all)
             printf("| %s | | not in the peer's output | | | 0 |\n", name);
             continue;
         }
-        median_interval ours = statistics_median(x->ours, n), peer = statistics_median(x->peer, n), ratio = statistics_median(ratios, n);
-        printf("| %s | %.2f | %.2f | %.3f | %.3f .. %.3f (%.1f %%) | %d |\n", name, ours.median, peer.median, ratio.median, ratio.low, ratio.high,
-               100.0 * ratio.coverage, n);
+        median_interval ours = statistics_median(x->ours, n), peer = statistics_median(x->peer, n),
+                        ratio = statistics_median(ratios, n);
+        printf("| %s | %.2f | %.2f | %.3f | %.3f .. %.3f (%.1f %%) | %d |\n", name, ours.median, peer.median, ratio.median,
+               ratio.low, ratio.high, 100.0 * ratio.coverage, n);
     }
 }
 
@@ -273,14 +278,20 @@ static int run(const cli_options *o, char **positional, int n_positional)
     return code;
 }
 
-static const char *const options[] = {"model", "n-prompt", "n-gen", "prompt-gen", "depth", "parallel", "repetitions", "threads", "ctx-size",
-                                      "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "cpu", "memory", "no-pack-cache", "exact",
-                                      "output", "compare", "no-limits", "timing", "quiet", NULL};
+static const char *const options[] = {"model",        "n-prompt",  "n-gen",    "prompt-gen",    "depth",       "parallel",
+                                      "repetitions",  "threads",   "ctx-size", "batch-size",    "ubatch-size", "cache-type-k",
+                                      "cache-type-v", "cpu",       "memory",   "no-pack-cache", "exact",       "output",
+                                      "compare",      "no-limits", "timing",   "quiet",         NULL};
 
 const cli_command command_bench = {
-    .name = "bench", .usage = "bench -m MODEL[,MODEL] [-p 512] [-n 128] [-pg P,N] [-d DEPTH] [-npl B] [-t T] [-r 5] [-o FORMAT] [--compare COMMAND]",
-    .summary = "Measures prompt processing and generation, as llama-bench does.\n\n-p, -n, -d, -npl, -t, -ub, -ctk and -ctv take lists (1,2,4) and "
-               "ranges (0-64+16, 1-16*2).\nof read: share of the reading speed measured in the same run; of peak: share of what the integer "
-               "units\n(F32, F16, BF16 weights: the f32 or bf16 units) could do.",
-    .example = "dil bench -m smollm2 -p 512 -n 128 -d 0,4096 -npl 1,8\n  dil bench -m a.gguf -p 512 -n 128 --compare 'llama-bench -m a.gguf -p 512 -n 128 -r 1 -o json'",
-    .options = options, .run = run, .lists = true};
+    .name = "bench",
+    .usage = "bench -m MODEL[,MODEL] [-p 512] [-n 128] [-pg P,N] [-d DEPTH] [-npl B] [-t T] [-r 5] [-o FORMAT] [--compare COMMAND]",
+    .summary =
+        "Measures prompt processing and generation, as llama-bench does.\n\n-p, -n, -d, -npl, -t, -ub, -ctk and -ctv take lists (1,2,4) and "
+        "ranges (0-64+16, 1-16*2).\nof read: share of the reading speed measured in the same run; of peak: share of what the integer "
+        "units\n(F32, F16, BF16 weights: the f32 or bf16 units) could do.",
+    .example =
+        "dil bench -m smollm2 -p 512 -n 128 -d 0,4096 -npl 1,8\n  dil bench -m a.gguf -p 512 -n 128 --compare 'llama-bench -m a.gguf -p 512 -n 128 -r 1 -o json'",
+    .options = options,
+    .run = run,
+    .lists = true};

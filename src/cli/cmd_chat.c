@@ -11,7 +11,7 @@
 #include "engine/generate.h"
 
 typedef struct chat {
-    cli_options o;       /* what /set changes */
+    cli_options o; /* what /set changes */
     engine *e;
     session *s;
     stream *st;
@@ -62,11 +62,14 @@ static dil_status prompt_tokens(chat *c, token_list *tokens, dil_error *err)
         }
         if ((int64_t)tokens->n < context)
             break;
-        return DIL_FAIL(err, DIL_LIMIT, "chat: message: wanted at most %d tokens with its template, found %zu; shorten it or start with a larger -c",
-                        context - 1, tokens->n);
+        return DIL_FAIL(
+            err, DIL_LIMIT,
+            "chat: message: wanted at most %d tokens with its template, found %zu; shorten it or start with a larger -c",
+            context - 1, tokens->n);
     }
     if (n_dropped)
-        fprintf(stderr, "[context of %d tokens is full: the %d oldest %s forgotten]\n", context, n_dropped, n_dropped == 1 ? "turn was" : "turns were");
+        fprintf(stderr, "[context of %d tokens is full: the %d oldest %s forgotten]\n", context, n_dropped,
+                n_dropped == 1 ? "turn was" : "turns were");
     return DIL_OK;
 }
 
@@ -82,10 +85,13 @@ static void print_figures(chat *c, const generate_stats *g, size_t n_tokens)
     c->prompt_seconds += g->prompt_seconds;
     if (c->o.quiet)
         return;
-    fprintf(stderr, "[%d tokens, %.1f tokens/s | first after %.0f ms | prompt %d new, %d kept | context %zu of %d", g->n_generated, rate,
-            1000 * g->first_token_seconds, computed, g->n_reused, n_tokens, engine_context(c->e));
+    fprintf(stderr, "[%d tokens, %.1f tokens/s | first after %.0f ms | prompt %d new, %d kept | context %zu of %d", g->n_generated,
+            rate, 1000 * g->first_token_seconds, computed, g->n_reused, n_tokens, engine_context(c->e));
     if (strcmp(g->finish, "end") != 0)
-        fprintf(stderr, " | %s", strcmp(g->finish, "cancelled") == 0 ? "stopped" : strcmp(g->finish, "context") == 0 ? "context full" : g->finish);
+        fprintf(stderr, " | %s",
+                strcmp(g->finish, "cancelled") == 0 ? "stopped"
+                : strcmp(g->finish, "context") == 0 ? "context full"
+                                                    : g->finish);
     fputs("]\n", stderr);
 }
 
@@ -95,7 +101,10 @@ static dil_status answer(chat *c, token_list *tokens, dil_error *err)
     sampler_options so;
     sampler *sm = NULL;
     generate_stats stats;
-    generate_options go = {.n_predict = (int32_t)c->o.n_predict, .ignore_eos = c->o.ignore_eos, .emit = emit, .ctx = c,
+    generate_options go = {.n_predict = (int32_t)c->o.n_predict,
+                           .ignore_eos = c->o.ignore_eos,
+                           .emit = emit,
+                           .ctx = c,
                            .progress = c->o.quiet ? NULL : cli_progress};
     DIL_TRY(cli_sampler_options(&so, &c->o, biases, err));
     DIL_TRY(prompt_tokens(c, tokens, err));
@@ -139,10 +148,20 @@ static void take_turn(chat *c, str text)
 /* ---- commands ---- */
 
 /* What /set knows: its name, the option it is. */
-static const struct setting { const char *name, *option; } settings[] = {
-    {"temperature", "temp"}, {"top_k", "top-k"}, {"top_p", "top-p"}, {"min_p", "min-p"}, {"typical", "typical"},
-    {"repeat_penalty", "repeat-penalty"}, {"repeat_last_n", "repeat-last-n"}, {"presence_penalty", "presence-penalty"},
-    {"frequency_penalty", "frequency-penalty"}, {"seed", "seed"}, {"n", "n-predict"},
+static const struct setting {
+    const char *name, *option;
+} settings[] = {
+    {"temperature", "temp"},
+    {"top_k", "top-k"},
+    {"top_p", "top-p"},
+    {"min_p", "min-p"},
+    {"typical", "typical"},
+    {"repeat_penalty", "repeat-penalty"},
+    {"repeat_last_n", "repeat-last-n"},
+    {"presence_penalty", "presence-penalty"},
+    {"frequency_penalty", "frequency-penalty"},
+    {"seed", "seed"},
+    {"n", "n-predict"},
 };
 #define N_SETTINGS (sizeof settings / sizeof settings[0])
 
@@ -155,7 +174,8 @@ static void command_help(chat *c, char *rest)
           "/save FILE        write the conversation as JSON      /load FILE   go on with one\n"
           "/clear            forget the conversation, keep the system message\n"
           "/stats            speeds so far                       /bye         leave (also Ctrl-D)\n"
-          "Ctrl-C stops an answer. A message may have several lines: end each but the last with \\, or put \"\"\" around it.\n", stderr);
+          "Ctrl-C stops an answer. A message may have several lines: end each but the last with \\, or put \"\"\" around it.\n",
+          stderr);
 }
 
 static void command_set(chat *c, char *rest)
@@ -187,11 +207,13 @@ static void command_show_chat(chat *c, char *rest)
 {
     (void)rest;
     const cli_options *o = &c->o;
-    fprintf(stderr, "temperature %g, top_k %lld, top_p %g, min_p %g, typical %g, repeat_penalty %g (last %lld), presence_penalty %g, "
-                    "frequency_penalty %g, seed %lld, n %lld\n",
+    fprintf(stderr,
+            "temperature %g, top_k %lld, top_p %g, min_p %g, typical %g, repeat_penalty %g (last %lld), presence_penalty %g, "
+            "frequency_penalty %g, seed %lld, n %lld\n",
             o->temperature, (long long)o->top_k, o->top_p, o->min_p, o->typical_p, o->repeat_penalty, (long long)o->repeat_last_n,
             o->presence_penalty, o->frequency_penalty, (long long)o->seed, (long long)o->n_predict);
-    fprintf(stderr, "chat template %s, context %d of %d tokens used\n", chat_template_kind(engine_chat(c->e)), session_n_tokens(c->s), engine_context(c->e));
+    fprintf(stderr, "chat template %s, context %d of %d tokens used\n", chat_template_kind(engine_chat(c->e)),
+            session_n_tokens(c->s), engine_context(c->e));
     for (size_t i = 0; i < c->talk.n; i++)
         printf("%s: %s\n", c->talk.messages[i].role, c->talk.messages[i].content);
     fflush(stdout);
@@ -230,10 +252,12 @@ static void command_stats(chat *c, char *rest)
 {
     (void)rest;
     char kv[32], rss[32];
-    fprintf(stderr, "%lld %s, %lld tokens answered at %.1f tokens/s, %lld prompt tokens computed at %.1f tokens/s, %lld kept from earlier turns\n",
-            (long long)c->n_turns, c->n_turns == 1 ? "turn" : "turns", (long long)c->n_answer_tokens,
-            c->answer_seconds > 0 ? (double)c->n_answer_tokens / c->answer_seconds : 0.0, (long long)c->n_prompt_tokens,
-            c->prompt_seconds > 0 ? (double)c->n_prompt_tokens / c->prompt_seconds : 0.0, (long long)c->n_reused_tokens);
+    fprintf(
+        stderr,
+        "%lld %s, %lld tokens answered at %.1f tokens/s, %lld prompt tokens computed at %.1f tokens/s, %lld kept from earlier turns\n",
+        (long long)c->n_turns, c->n_turns == 1 ? "turn" : "turns", (long long)c->n_answer_tokens,
+        c->answer_seconds > 0 ? (double)c->n_answer_tokens / c->answer_seconds : 0.0, (long long)c->n_prompt_tokens,
+        c->prompt_seconds > 0 ? (double)c->n_prompt_tokens / c->prompt_seconds : 0.0, (long long)c->n_reused_tokens);
     fprintf(stderr, "context %d of %d tokens, KV cache %s, memory of the process %s, %d %s, kernels %s\n", session_n_tokens(c->s),
             engine_context(c->e), str_bytes(engine_kv_bytes(c->e), kv, sizeof kv), str_bytes(os_rss_bytes(), rss, sizeof rss),
             engine_n_threads(c->e), engine_n_threads(c->e) == 1 ? "thread" : "threads", engine_kernels(c->e)->name);
@@ -245,9 +269,13 @@ static void command_bye(chat *c, char *rest)
     c->leaving = true;
 }
 
-static const struct chat_command { const char *name; void (*run)(chat *c, char *rest); } chat_commands[] = {
-    {"help", command_help}, {"?", command_help}, {"set", command_set}, {"show", command_show_chat}, {"save", command_save},
-    {"load", command_load}, {"clear", command_clear}, {"stats", command_stats}, {"bye", command_bye}, {"exit", command_bye}, {"quit", command_bye},
+static const struct chat_command {
+    const char *name;
+    void (*run)(chat *c, char *rest);
+} chat_commands[] = {
+    {"help", command_help}, {"?", command_help},    {"set", command_set},     {"show", command_show_chat},
+    {"save", command_save}, {"load", command_load}, {"clear", command_clear}, {"stats", command_stats},
+    {"bye", command_bye},   {"exit", command_bye},  {"quit", command_bye},
 };
 
 /* line: after the slash; changed. */
@@ -331,14 +359,50 @@ static int run(const cli_options *o, char **positional, int n_positional)
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-static const char *const chat_options[] = {
-    "model", "system", "n-predict", "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "seed", "temp", "top-k",
-    "top-p", "min-p", "typical", "repeat-penalty", "repeat-last-n", "presence-penalty", "frequency-penalty", "dry-multiplier", "dry-base",
-    "dry-allowed-length", "dry-penalty-last-n", "xtc-probability", "xtc-threshold", "mirostat", "mirostat-ent", "mirostat-lr", "logit-bias",
-    "stop", "ignore-eos", "memory", "no-pack-cache", "cpu", "no-template", "quiet", NULL};
+static const char *const chat_options[] = {"model",
+                                           "system",
+                                           "n-predict",
+                                           "ctx-size",
+                                           "threads",
+                                           "batch-size",
+                                           "ubatch-size",
+                                           "cache-type-k",
+                                           "cache-type-v",
+                                           "seed",
+                                           "temp",
+                                           "top-k",
+                                           "top-p",
+                                           "min-p",
+                                           "typical",
+                                           "repeat-penalty",
+                                           "repeat-last-n",
+                                           "presence-penalty",
+                                           "frequency-penalty",
+                                           "dry-multiplier",
+                                           "dry-base",
+                                           "dry-allowed-length",
+                                           "dry-penalty-last-n",
+                                           "xtc-probability",
+                                           "xtc-threshold",
+                                           "mirostat",
+                                           "mirostat-ent",
+                                           "mirostat-lr",
+                                           "logit-bias",
+                                           "stop",
+                                           "ignore-eos",
+                                           "memory",
+                                           "no-pack-cache",
+                                           "cpu",
+                                           "no-template",
+                                           "quiet",
+                                           NULL};
 
 const cli_command command_chat = {
-    .name = "chat", .usage = "chat -m MODEL [-sys TEXT] [OPTIONS]",
-    .summary = "Talks with a model: one message per line, answers to standard output.\n\nLines that begin with / are commands: /help /set /show "
-               "/save /load /clear /stats /bye.",
-    .example = "dil chat -m smollm2 -sys \"Answer briefly.\"", .options = chat_options, .run = run};
+    .name = "chat",
+    .usage = "chat -m MODEL [-sys TEXT] [OPTIONS]",
+    .summary =
+        "Talks with a model: one message per line, answers to standard output.\n\nLines that begin with / are commands: /help /set /show "
+        "/save /load /clear /stats /bye.",
+    .example = "dil chat -m smollm2 -sys \"Answer briefly.\"",
+    .options = chat_options,
+    .run = run};

@@ -7,7 +7,11 @@
 #include "cli/cli.h"
 #include "cli/print.h"
 
-typedef struct check_run { const char *path; bool json; uint64_t n; } check_run;
+typedef struct check_run {
+    const char *path;
+    bool json;
+    uint64_t n;
+} check_run;
 
 static void begin_defect(check_run *r)
 {
@@ -56,13 +60,15 @@ static void print_end(const check_run *r, const model *m, const gguf *g)
     if (r->json) {
         printf("%s], \"ok\": %s, \"count\": %" PRIu64, r->n ? "\n" : "", r->n ? "false" : "true", r->n);
         if (g)
-            printf(", \"bytes\": %" PRIu64 ", \"keys\": %" PRIu64 ", \"tensors\": %" PRIu64, gguf_size_bytes(g), gguf_n_values(g), gguf_n_tensors(g));
+            printf(", \"bytes\": %" PRIu64 ", \"keys\": %" PRIu64 ", \"tensors\": %" PRIu64, gguf_size_bytes(g), gguf_n_values(g),
+                   gguf_n_tensors(g));
         puts("}");
     } else if (r->n) {
         printf("%" PRIu64 " %s\n", r->n, r->n == 1 ? "defect" : "defects");
     } else {
         printf("ok: %s: %" PRIu64 " keys, %" PRIu64 " tensors, %s read; architecture %.*s, %d tokens\n", r->path, gguf_n_values(g),
-               gguf_n_tensors(g), str_bytes(gguf_size_bytes(g), size, sizeof size), STR_ARG(m->h.architecture), vocab_size(m->words));
+               gguf_n_tensors(g), str_bytes(gguf_size_bytes(g), size, sizeof size), STR_ARG(m->h.architecture),
+               vocab_size(m->words));
     }
 }
 
@@ -101,6 +107,12 @@ static int check(const cli_options *o, char **positional, int n_positional)
 static const char *const check_options[] = {"json", "quiet", NULL};
 
 const cli_command command_check = {
-    .name = "check", .usage = "check MODEL [--json]",
-    .summary = "Validates a model file; exit code 0 or 1.\n\nEvery byte is read; one line per defect: path: byte OFFSET: what was wanted and found.",
-    .example = "dil check model.gguf", .options = check_options, .least_positional = 1, .most_positional = 1, .run = check};
+    .name = "check",
+    .usage = "check MODEL [--json]",
+    .summary =
+        "Validates a model file; exit code 0 or 1.\n\nEvery byte is read; one line per defect: path: byte OFFSET: what was wanted and found.",
+    .example = "dil check model.gguf",
+    .options = check_options,
+    .least_positional = 1,
+    .most_positional = 1,
+    .run = check};

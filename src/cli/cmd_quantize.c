@@ -9,7 +9,11 @@
 #include "cli/print.h"
 #include "quantize/convert.h"
 
-typedef struct quantize_run { bool quiet, shown; uint64_t started_ns, drawn_ns; int n_fallback; } quantize_run;
+typedef struct quantize_run {
+    bool quiet, shown;
+    uint64_t started_ns, drawn_ns;
+    int n_fallback;
+} quantize_run;
 
 /* Ten times a second: how far, how fast, how long still. */
 static bool progress(void *user, const char *what, uint64_t done, uint64_t total)
@@ -23,8 +27,8 @@ static bool progress(void *user, const char *what, uint64_t done, uint64_t total
         return true;
     double seconds = (double)(now - r->started_ns) * 1e-9, rate = (double)done / (seconds + 1e-9);
     fprintf(stderr, "\r%s: %3.0f %%  %s of %s, %s/s, %.0f s left\033[K", what, total ? 100.0 * (double)done / (double)total : 100.0,
-            str_bytes(done, so_far, sizeof so_far), str_bytes(total, all, sizeof all), str_bytes((uint64_t)rate, speed, sizeof speed),
-            rate > 0 ? (double)(total - done) / rate : 0.0);
+            str_bytes(done, so_far, sizeof so_far), str_bytes(total, all, sizeof all),
+            str_bytes((uint64_t)rate, speed, sizeof speed), rate > 0 ? (double)(total - done) / rate : 0.0);
     r->drawn_ns = now;
     r->shown = true;
     return true;
@@ -38,7 +42,8 @@ static void tell_fallback(void *user, str tensor, uint64_t columns, dil_type use
         return;
     fputs("note: ", stderr);
     print_text(stderr, tensor, 100);
-    fprintf(stderr, ": rows of %llu values do not fit the type's block; it becomes %s\n", (unsigned long long)columns, format_get(used)->name);
+    fprintf(stderr, ": rows of %llu values do not fit the type's block; it becomes %s\n", (unsigned long long)columns,
+            format_get(used)->name);
 }
 
 static dil_status find_type(const char *name, dil_type *out, dil_error *err)
@@ -48,8 +53,8 @@ static dil_status find_type(const char *name, dil_type *out, dil_error *err)
         return DIL_OK;
     strbuf names = STRBUF(300);
     convert_type_names(&names);
-    DIL_FAIL(err, DIL_BAD_ARGUMENT, "--type: wanted one of %s; found %s%s%s", names.p ? names.p : "(no memory)", name ? "'" : "", name ? name : "nothing",
-             name ? "'" : "");
+    DIL_FAIL(err, DIL_BAD_ARGUMENT, "--type: wanted one of %s; found %s%s%s", names.p ? names.p : "(no memory)", name ? "'" : "",
+             name ? name : "nothing", name ? "'" : "");
     strbuf_free(&names);
     return DIL_BAD_ARGUMENT;
 }
@@ -72,8 +77,9 @@ static void print_result(const convert_result *r, const char *out_path, dil_type
     printf("%s: %u matrices as %s, ", out_path, r->n_matrices - r->n_fallback, format_get(type)->name);
     if (r->n_fallback)
         printf("%u as a wider type, ", r->n_fallback);
-    printf("%u other tensors, %s -> %s (%.2f bits per weight)", r->n_tensors - r->n_matrices, str_bytes(r->in_bytes, before, sizeof before),
-           str_bytes(r->out_bytes, after, sizeof after), bits(r->matrix_bytes, r->n_matrix_values));
+    printf("%u other tensors, %s -> %s (%.2f bits per weight)", r->n_tensors - r->n_matrices,
+           str_bytes(r->in_bytes, before, sizeof before), str_bytes(r->out_bytes, after, sizeof after),
+           bits(r->matrix_bytes, r->n_matrix_values));
     if (dry_run)
         puts("; dry run, nothing was written");
     else
@@ -85,8 +91,10 @@ static void print_notes(const convert_result *r)
     if (r->n_fallback > 3)
         fprintf(stderr, "note: %u matrices in all became a wider type for that reason\n", r->n_fallback);
     if (r->n_requantized)
-        fprintf(stderr, "note: %u of %u matrices had been quantized before: they were decoded first, which adds errors to errors; "
-                        "start from an F16 or F32 file when there is one\n", r->n_requantized, r->n_matrices);
+        fprintf(stderr,
+                "note: %u of %u matrices had been quantized before: they were decoded first, which adds errors to errors; "
+                "start from an F16 or F32 file when there is one\n",
+                r->n_requantized, r->n_matrices);
 }
 
 static int quantize(const cli_options *o, char **positional, int n_positional)
@@ -96,8 +104,11 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     char in_path[4096];
     convert_result result;
     quantize_run run = {.quiet = o->quiet, .started_ns = os_time_ns()};
-    convert_options co = {.n_threads = o->threads ? (int)o->threads : os_cpu_count(), .dry_run = o->dry_run, .progress = progress,
-                          .fallback = tell_fallback, .user = &run};
+    convert_options co = {.n_threads = o->threads ? (int)o->threads : os_cpu_count(),
+                          .dry_run = o->dry_run,
+                          .progress = progress,
+                          .fallback = tell_fallback,
+                          .user = &run};
     if (co.n_threads > TEAM_MAX)
         co.n_threads = TEAM_MAX;
     if (find_type(o->type, &co.type, &err) != DIL_OK) {
@@ -121,8 +132,13 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
 static const char *const quantize_options[] = {"type", "threads", "dry-run", "json", "quiet", NULL};
 
 const cli_command command_quantize = {
-    .name = "quantize", .usage = "quantize IN OUT --type TYPE [-t T] [--dry-run] [--json]",
-    .summary = "Writes a model with its matrices in another type.\n\nTYPE is F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0, Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, "
-               "IQ4_XS, Q3_K or Q2_K.\nVectors stay F32; OUT appears when it is complete.",
-    .example = "dil quantize model-f16.gguf model-q4_k.gguf --type q4_k", .options = quantize_options, .least_positional = 2,
-    .most_positional = 2, .run = quantize};
+    .name = "quantize",
+    .usage = "quantize IN OUT --type TYPE [-t T] [--dry-run] [--json]",
+    .summary =
+        "Writes a model with its matrices in another type.\n\nTYPE is F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0, Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, "
+        "IQ4_XS, Q3_K or Q2_K.\nVectors stay F32; OUT appears when it is complete.",
+    .example = "dil quantize model-f16.gguf model-q4_k.gguf --type q4_k",
+    .options = quantize_options,
+    .least_positional = 2,
+    .most_positional = 2,
+    .run = quantize};

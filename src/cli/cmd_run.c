@@ -7,7 +7,10 @@
 #include "cli/cli.h"
 #include "engine/generate.h"
 
-typedef struct run_output { bool json; strbuf text; } run_output;
+typedef struct run_output {
+    bool json;
+    strbuf text;
+} run_output;
 
 static bool emit(void *ctx, str text)
 {
@@ -25,7 +28,8 @@ static double rate(int32_t n, double seconds) { return n > 0 && seconds > 0 ? n 
 static void print_stats(const generate_stats *s, double load_seconds)
 {
     int32_t computed = s->n_prompt - s->n_reused;
-    fprintf(stderr, "\n[load %.2f s | prompt %d tokens, %.1f tokens/s | first token after %.0f ms | %d tokens, %.1f tokens/s | %s]\n",
+    fprintf(stderr,
+            "\n[load %.2f s | prompt %d tokens, %.1f tokens/s | first token after %.0f ms | %d tokens, %.1f tokens/s | %s]\n",
             load_seconds, s->n_prompt, rate(computed, s->prompt_seconds), 1000 * s->first_token_seconds, s->n_generated,
             rate(s->n_generated - 1, s->generate_seconds), s->finish);
 }
@@ -36,10 +40,9 @@ static void print_json(const run_output *out, const generate_stats *s, double lo
     cli_print_json_string(strbuf_str(&out->text));
     printf(", \"finish\": \"%s\", \"prompt_tokens\": %d, \"reused_tokens\": %d, \"generated_tokens\": %d, \"load_seconds\": %.4f, "
            "\"prompt_seconds\": %.4f, \"first_token_seconds\": %.4f, \"generate_seconds\": %.4f}\n",
-           s->finish, s->n_prompt, s->n_reused, s->n_generated, load_seconds, s->prompt_seconds, s->first_token_seconds, s->generate_seconds);
+           s->finish, s->n_prompt, s->n_reused, s->n_generated, load_seconds, s->prompt_seconds, s->first_token_seconds,
+           s->generate_seconds);
 }
-
-
 
 void cli_print_timing(engine *e)
 {
@@ -50,7 +53,8 @@ void cli_print_timing(engine *e)
     fprintf(stderr, "time per step kind (%.1f ms in all):\n", (double)total * 1e-6);
     for (int i = 0; i < STEP_KINDS; i++)
         if (times[i])
-            fprintf(stderr, "  %-14s %9.2f ms  %5.1f %%\n", step_name((step_kind)i), (double)times[i] * 1e-6, 100.0 * (double)times[i] / (double)total);
+            fprintf(stderr, "  %-14s %9.2f ms  %5.1f %%\n", step_name((step_kind)i), (double)times[i] * 1e-6,
+                    100.0 * (double)times[i] / (double)total);
 }
 
 static dil_status answer(engine *e, const cli_options *o, const char *text, double load_seconds, dil_error *err)
@@ -64,7 +68,10 @@ static dil_status answer(engine *e, const cli_options *o, const char *text, doub
     run_output out = {o->json, STRBUF((size_t)1 << 30)};
     generate_stats stats;
     chat_message messages[2] = {{"system", o->system}, {"user", text}};
-    generate_options go = {.n_predict = (int32_t)o->n_predict, .ignore_eos = o->ignore_eos, .emit = emit, .ctx = &out,
+    generate_options go = {.n_predict = (int32_t)o->n_predict,
+                           .ignore_eos = o->ignore_eos,
+                           .emit = emit,
+                           .ctx = &out,
                            .progress = o->quiet ? NULL : cli_progress};
     bool plain = o->no_template || engine_model(e)->chat_template.n == 0;
     dil_status status = cli_sampler_options(&so, o, biases, err);
@@ -118,15 +125,52 @@ static int run(const cli_options *o, char **positional, int n_positional)
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-static const char *const run_options[] = {
-    "model", "prompt", "file", "system", "n-predict", "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v",
-    "seed", "temp", "top-k", "top-p", "min-p", "typical", "repeat-penalty", "repeat-last-n", "presence-penalty", "frequency-penalty",
-    "dry-multiplier", "dry-base", "dry-allowed-length", "dry-penalty-last-n", "xtc-probability", "xtc-threshold", "mirostat",
-    "mirostat-ent", "mirostat-lr", "logit-bias", "stop", "ignore-eos", "memory", "no-pack-cache", "cpu", "no-template", "no-special",
-    "json", "timing", "quiet", NULL};
+static const char *const run_options[] = {"model",
+                                          "prompt",
+                                          "file",
+                                          "system",
+                                          "n-predict",
+                                          "ctx-size",
+                                          "threads",
+                                          "batch-size",
+                                          "ubatch-size",
+                                          "cache-type-k",
+                                          "cache-type-v",
+                                          "seed",
+                                          "temp",
+                                          "top-k",
+                                          "top-p",
+                                          "min-p",
+                                          "typical",
+                                          "repeat-penalty",
+                                          "repeat-last-n",
+                                          "presence-penalty",
+                                          "frequency-penalty",
+                                          "dry-multiplier",
+                                          "dry-base",
+                                          "dry-allowed-length",
+                                          "dry-penalty-last-n",
+                                          "xtc-probability",
+                                          "xtc-threshold",
+                                          "mirostat",
+                                          "mirostat-ent",
+                                          "mirostat-lr",
+                                          "logit-bias",
+                                          "stop",
+                                          "ignore-eos",
+                                          "memory",
+                                          "no-pack-cache",
+                                          "cpu",
+                                          "no-template",
+                                          "no-special",
+                                          "json",
+                                          "timing",
+                                          "quiet",
+                                          NULL};
 
-const cli_command command_run = {
-    .name = "run", .usage = "run -m MODEL [-p TEXT | -f FILE | < FILE] [OPTIONS]",
-    .summary = "Answers a prompt: text to standard output, speeds to standard error.",
-    .example = "dil run -m smollm2 -p \"What is the capital of Turkey?\" --temp 0",
-    .options = run_options, .run = run};
+const cli_command command_run = {.name = "run",
+                                 .usage = "run -m MODEL [-p TEXT | -f FILE | < FILE] [OPTIONS]",
+                                 .summary = "Answers a prompt: text to standard output, speeds to standard error.",
+                                 .example = "dil run -m smollm2 -p \"What is the capital of Turkey?\" --temp 0",
+                                 .options = run_options,
+                                 .run = run};

@@ -35,14 +35,38 @@ static void print_element(const gguf_value *v, uint64_t i, bool json)
     case GGUF_U8: printf("%u", at[i]); return;
     case GGUF_I8: printf("%d", (int8_t)at[i]); return;
     case GGUF_BOOL: fputs(at[i] ? "true" : "false", stdout); return;
-    case GGUF_U16: memcpy(&u16, at + 2 * i, 2); printf("%u", u16); return;
-    case GGUF_I16: memcpy(&i16, at + 2 * i, 2); printf("%d", i16); return;
-    case GGUF_U32: memcpy(&u32, at + 4 * i, 4); printf("%" PRIu32, u32); return;
-    case GGUF_I32: memcpy(&i32, at + 4 * i, 4); printf("%" PRId32, i32); return;
-    case GGUF_U64: memcpy(&u64, at + 8 * i, 8); printf("%" PRIu64, u64); return;
-    case GGUF_I64: memcpy(&i64, at + 8 * i, 8); printf("%" PRId64, i64); return;
-    case GGUF_F32: memcpy(&f32, at + 4 * i, 4); print_real((double)f32, json); return;
-    case GGUF_F64: memcpy(&f64, at + 8 * i, 8); print_real(f64, json); return;
+    case GGUF_U16:
+        memcpy(&u16, at + 2 * i, 2);
+        printf("%u", u16);
+        return;
+    case GGUF_I16:
+        memcpy(&i16, at + 2 * i, 2);
+        printf("%d", i16);
+        return;
+    case GGUF_U32:
+        memcpy(&u32, at + 4 * i, 4);
+        printf("%" PRIu32, u32);
+        return;
+    case GGUF_I32:
+        memcpy(&i32, at + 4 * i, 4);
+        printf("%" PRId32, i32);
+        return;
+    case GGUF_U64:
+        memcpy(&u64, at + 8 * i, 8);
+        printf("%" PRIu64, u64);
+        return;
+    case GGUF_I64:
+        memcpy(&i64, at + 8 * i, 8);
+        printf("%" PRId64, i64);
+        return;
+    case GGUF_F32:
+        memcpy(&f32, at + 4 * i, 4);
+        print_real((double)f32, json);
+        return;
+    case GGUF_F64:
+        memcpy(&f64, at + 8 * i, 8);
+        print_real(f64, json);
+        return;
     case GGUF_STRING:
         if (json)
             cli_print_json_string(((const str *)v->data)[i]);
@@ -72,11 +96,13 @@ static void print_value(const gguf_value *v, bool json)
 
 /* ---- what is known of the file ---- */
 
-typedef struct type_sum { uint64_t n_tensors, n_values, bytes; } type_sum;
+typedef struct type_sum {
+    uint64_t n_tensors, n_values, bytes;
+} type_sum;
 
 typedef struct facts {
     gguf *file;
-    model *m;               /* NULL: this program cannot run it */
+    model *m; /* NULL: this program cannot run it */
     chat_template *chat;
     dil_error why;
     type_sum types[DIL_TYPE_COUNT], all;
@@ -100,7 +126,8 @@ static dil_status collect(facts *f, const char *path, dil_error *err)
     if (model_open(&f->m, path, &mo, &f->why) == DIL_OK) {
         const vocab *v = f->m->words;
         dil_error ignored;
-        if (chat_template_new(&f->chat, f->m->chat_template, vocab_text(v, vocab_bos(v)), vocab_text(v, vocab_eos(v)), true, &ignored) != DIL_OK)
+        if (chat_template_new(&f->chat, f->m->chat_template, vocab_text(v, vocab_bos(v)), vocab_text(v, vocab_eos(v)), true,
+                              &ignored) != DIL_OK)
             f->chat = NULL;
     }
     return DIL_OK;
@@ -126,7 +153,10 @@ static const char *vocab_kind_name(const vocab *v)
     return names[vocab_kind_of(v)];
 }
 
-static const char *qk_name(qk_norm qk) { return qk == QK_NORM_HEAD ? "per head" : qk == QK_NORM_FULL ? "whole projection" : "none"; }
+static const char *qk_name(qk_norm qk)
+{
+    return qk == QK_NORM_HEAD ? "per head" : qk == QK_NORM_FULL ? "whole projection" : "none";
+}
 
 static uint32_t n_windowed(const hparams *h)
 {
@@ -172,7 +202,8 @@ static void print_model(const facts *f)
     printf("  %-13s %u tokens in training", "context", h->n_context);
     if (h->window)
         printf("; %u of %u layers see the last %u", n_windowed(h), h->n_layer, h->window);
-    printf("\n  %-13s %u, feed-forward %u (%s), %u layers\n", "width", h->n_embd, h->n_ff, h->act == ACTIVATION_SILU ? "SiLU" : "GELU", h->n_layer);
+    printf("\n  %-13s %u, feed-forward %u (%s), %u layers\n", "width", h->n_embd, h->n_ff,
+           h->act == ACTIVATION_SILU ? "SiLU" : "GELU", h->n_layer);
     printf("  %-13s %u heads of %u, %u for keys and values", "attention", h->n_head, h->head_dim, h->n_head_kv);
     if (h->qk != QK_NORM_NONE)
         printf(", Q/K norm %s", qk_name(h->qk));
@@ -214,8 +245,9 @@ static void print_types(const facts *f)
     for (int i = 0; i < DIL_TYPE_COUNT; i++) {
         const type_sum *s = &f->types[i];
         if (s->n_tensors)
-            printf("  %-8s %5" PRIu64 " tensors %10s  %5.1f %%  %6.3f bits per weight\n", format_get((dil_type)i)->name, s->n_tensors,
-                   str_bytes(s->bytes, size, sizeof size), 100.0 * (double)s->bytes / (double)f->all.bytes, bits_per_value(s));
+            printf("  %-8s %5" PRIu64 " tensors %10s  %5.1f %%  %6.3f bits per weight\n", format_get((dil_type)i)->name,
+                   s->n_tensors, str_bytes(s->bytes, size, sizeof size), 100.0 * (double)s->bytes / (double)f->all.bytes,
+                   bits_per_value(s));
     }
 }
 
@@ -262,12 +294,13 @@ static void print_people(const facts *f, const char *path, bool tensors)
 static void print_json_model(const facts *f)
 {
     const hparams *h = &f->m->h;
-    printf("{\"context\": %u, \"layers\": %u, \"width\": %u, \"feed_forward\": %u, \"heads\": %u, \"kv_heads\": %u, \"head_dim\": %u, "
-           "\"rotated_dims\": %u, \"rope_base\": %.9g, \"rope_scale\": %.9g, \"window\": %u, \"windowed_layers\": %u, \"qk_norm\": \"%s\", "
-           "\"vocabulary\": %d, \"tokenizer\": \"%s\", \"tied\": %s, \"chat_template\": \"%s\"}",
-           h->n_context, h->n_layer, h->n_embd, h->n_ff, h->n_head, h->n_head_kv, h->head_dim, h->n_rot, (double)h->rope[0].base,
-           (double)h->rope[0].scale, h->window, n_windowed(h), qk_name(h->qk), vocab_size(f->m->words), vocab_kind_name(f->m->words),
-           f->m->tied ? "true" : "false", chat_kind(f));
+    printf(
+        "{\"context\": %u, \"layers\": %u, \"width\": %u, \"feed_forward\": %u, \"heads\": %u, \"kv_heads\": %u, \"head_dim\": %u, "
+        "\"rotated_dims\": %u, \"rope_base\": %.9g, \"rope_scale\": %.9g, \"window\": %u, \"windowed_layers\": %u, \"qk_norm\": \"%s\", "
+        "\"vocabulary\": %d, \"tokenizer\": \"%s\", \"tied\": %s, \"chat_template\": \"%s\"}",
+        h->n_context, h->n_layer, h->n_embd, h->n_ff, h->n_head, h->n_head_kv, h->head_dim, h->n_rot, (double)h->rope[0].base,
+        (double)h->rope[0].scale, h->window, n_windowed(h), qk_name(h->qk), vocab_size(f->m->words), vocab_kind_name(f->m->words),
+        f->m->tied ? "true" : "false", chat_kind(f));
 }
 
 static void print_json_tensors(const gguf *g)
@@ -291,7 +324,8 @@ static void print_json(const facts *f, const char *path)
     cli_print_json_string(str_of(path));
     printf(", \"version\": %u, \"bytes\": %" PRIu64 ", \"shards\": %d, \"parameters\": %" PRIu64 ", \"tensor_bytes\": %" PRIu64
            ", \"bits_per_weight\": %.4f, \"supported\": %s,\n\"reason\": ",
-           gguf_version(g), gguf_size_bytes(g), gguf_shards(g), f->all.n_values, f->all.bytes, bits_per_value(&f->all), f->m ? "true" : "false");
+           gguf_version(g), gguf_size_bytes(g), gguf_shards(g), f->all.n_values, f->all.bytes, bits_per_value(&f->all),
+           f->m ? "true" : "false");
     if (f->m)
         fputs("null", stdout);
     else
@@ -340,6 +374,11 @@ static int show(const cli_options *o, char **positional, int n_positional)
 static const char *const show_options[] = {"tensors", "json", NULL};
 
 const cli_command command_show = {
-    .name = "show", .usage = "show MODEL [--tensors] [--json]",
+    .name = "show",
+    .usage = "show MODEL [--tensors] [--json]",
     .summary = "Shows what is in a model file.\n\n--json is complete: every key with all its elements, every tensor.",
-    .example = "dil show smollm2 --tensors", .options = show_options, .least_positional = 1, .most_positional = 1, .run = show};
+    .example = "dil show smollm2 --tensors",
+    .options = show_options,
+    .least_positional = 1,
+    .most_positional = 1,
+    .run = show};

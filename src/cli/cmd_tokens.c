@@ -98,12 +98,18 @@ static int detokenize(const cli_options *o, char **positional, int n_positional)
 static const char *const tokenize_options[] = {"model", "prompt", "file", "no-special", "json", NULL};
 static const char *const detokenize_options[] = {"model", "no-special", "json", NULL};
 
-const cli_command command_tokenize = {
-    .name = "tokenize", .usage = "tokenize -m MODEL (-p TEXT | -f FILE) [--json] [--no-special]",
-    .summary = "Shows the token ids of a text.", .example = "dil tokenize -m smollm2 -p \"Merhaba dünya\"",
-    .options = tokenize_options, .run = tokenize};
+const cli_command command_tokenize = {.name = "tokenize",
+                                      .usage = "tokenize -m MODEL (-p TEXT | -f FILE) [--json] [--no-special]",
+                                      .summary = "Shows the token ids of a text.",
+                                      .example = "dil tokenize -m smollm2 -p \"Merhaba dünya\"",
+                                      .options = tokenize_options,
+                                      .run = tokenize};
 
-const cli_command command_detokenize = {
-    .name = "detokenize", .usage = "detokenize -m MODEL IDS...", .summary = "Shows the text of token ids.",
-    .example = "dil detokenize -m smollm2 19556 905", .options = detokenize_options, .least_positional = 1, .most_positional = -1,
-    .run = detokenize};
+const cli_command command_detokenize = {.name = "detokenize",
+                                        .usage = "detokenize -m MODEL IDS...",
+                                        .summary = "Shows the text of token ids.",
+                                        .example = "dil detokenize -m smollm2 19556 905",
+                                        .options = detokenize_options,
+                                        .least_positional = 1,
+                                        .most_positional = -1,
+                                        .run = detokenize};

@@ -67,7 +67,10 @@ static void remove_at(conversation *c, size_t at, size_t n)
     c->n -= n;
 }
 
-dil_status conversation_add(conversation *c, const char *role, str content, dil_error *err) { return insert(c, c->n, role, content, err); }
+dil_status conversation_add(conversation *c, const char *role, str content, dil_error *err)
+{
+    return insert(c, c->n, role, content, err);
+}
 
 dil_status conversation_set_system(conversation *c, str content, dil_error *err)
 {
@@ -116,7 +119,8 @@ static json_t *to_json(const conversation *c)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < c->n; i++)
-        if (json_array_append_new(list, json_pack("{s:s, s:s}", "role", c->messages[i].role, "content", c->messages[i].content)) != 0) {
+        if (json_array_append_new(list, json_pack("{s:s, s:s}", "role", c->messages[i].role, "content", c->messages[i].content)) !=
+            0) {
             json_decref(list);
             return NULL;
         }
@@ -166,11 +170,16 @@ static dil_status read_message(conversation *c, const char *path, size_t i, cons
     const char *role = json_string_value(json_object_get(item, "role"));
     const json_t *content = json_object_get(item, "content");
     if (!role || !static_role(role) || !json_is_string(content))
-        return DIL_FAIL(err, DIL_FORMAT, "%s: message %zu: wanted {\"role\": \"system\", \"user\" or \"assistant\", \"content\": text}, found %s", path,
-                        i + 1, !json_is_object(item) ? "no object" : !role || !static_role(role) ? "another role" : "no text");
+        return DIL_FAIL(err, DIL_FORMAT,
+                        "%s: message %zu: wanted {\"role\": \"system\", \"user\" or \"assistant\", \"content\": text}, found %s",
+                        path, i + 1,
+                        !json_is_object(item)         ? "no object"
+                        : !role || !static_role(role) ? "another role"
+                                                      : "no text");
     if (!role_fits(c, role))
-        return DIL_FAIL(err, DIL_FORMAT, "%s: message %zu: wanted a system message first and then user and assistant in turn, found %s", path,
-                        i + 1, role);
+        return DIL_FAIL(err, DIL_FORMAT,
+                        "%s: message %zu: wanted a system message first and then user and assistant in turn, found %s", path, i + 1,
+                        role);
     str text = {json_string_value(content), json_string_length(content)};
     return conversation_add(c, role, text, err);
 }
@@ -179,7 +188,8 @@ static dil_status from_json(conversation *c, const char *path, const json_t *roo
 {
     const json_t *list = json_object_get(root, "messages");
     if (json_integer_value(json_object_get(root, "dilmodeli_chat")) != FILE_VERSION)
-        return DIL_FAIL(err, DIL_FORMAT, "%s: wanted a conversation of version %d (\"dilmodeli_chat\"), found another file; write one with /save",
+        return DIL_FAIL(err, DIL_FORMAT,
+                        "%s: wanted a conversation of version %d (\"dilmodeli_chat\"), found another file; write one with /save",
                         path, FILE_VERSION);
     if (!json_is_array(list) || json_array_size(list) > MAX_MESSAGES)
         return DIL_FAIL(err, DIL_FORMAT, "%s: messages: wanted an array of at most %d, found %s", path, MAX_MESSAGES,

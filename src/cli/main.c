@@ -7,9 +7,11 @@
 #include "cli/cli.h"
 
 static const cli_command *const commands[] = {
-    &command_run, &command_chat, &command_show, &command_check, &command_plan, &command_tokenize, &command_detokenize,
-    &command_eval_perplexity, &command_eval_kld, &command_eval_hellaswag, &command_eval_logits, &command_bench, &command_quantize,
-    &command_import, &command_pull, &command_list, &command_rm,
+    &command_run,      &command_chat,           &command_show,        &command_check,
+    &command_plan,     &command_tokenize,       &command_detokenize,  &command_eval_perplexity,
+    &command_eval_kld, &command_eval_hellaswag, &command_eval_logits, &command_bench,
+    &command_quantize, &command_import,         &command_pull,        &command_list,
+    &command_rm,
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
@@ -57,10 +59,7 @@ static bool takes_model(const cli_command *c)
     return false;
 }
 
-static bool asks_help(const char *word)
-{
-    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
-}
+static bool asks_help(const char *word) { return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0; }
 
 static void print_eval_help(FILE *out)
 {
@@ -91,7 +90,8 @@ static int finish(int code)
     if (!lost || code != CLI_OK)
         return code;
     if (errno != EPIPE)
-        fprintf(stderr, "dil: standard output: not everything could be written%s%s\n", errno ? ": " : "", errno ? strerror(errno) : "");
+        fprintf(stderr, "dil: standard output: not everything could be written%s%s\n", errno ? ": " : "",
+                errno ? strerror(errno) : "");
     return CLI_FAILED;
 }
 
@@ -114,7 +114,8 @@ int main(int argc, char **argv)
     int n_words;
     const cli_command *c = find(argc, argv, &n_words);
     if (!c) {
-        fprintf(stderr, "dil: '%s%s%s' is not a command; see dil --help\n", argv[1], n_words == 2 ? " " : "", n_words == 2 ? argv[2] : "");
+        fprintf(stderr, "dil: '%s%s%s' is not a command; see dil --help\n", argv[1], n_words == 2 ? " " : "",
+                n_words == 2 ? argv[2] : "");
         return CLI_USAGE;
     }
     cli_options o;

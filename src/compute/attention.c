@@ -17,13 +17,13 @@
 typedef struct attn_item {
     const kv_seq *seq;
     uint32_t layer, kv_head, first_head;
-    int n_heads, n_rows;          /* rows: token-major, heads within */
-    int32_t token[ATTN_ROWS];     /* of the batch */
-    int32_t position[ATTN_ROWS];  /* of each row's token */
+    int n_heads, n_rows;         /* rows: token-major, heads within */
+    int32_t token[ATTN_ROWS];    /* of the batch */
+    int32_t position[ATTN_ROWS]; /* of each row's token */
     int32_t out_row[ATTN_ROWS];
-    float m[ATTN_ROWS], l[ATTN_ROWS];             /* of the chunk */
+    float m[ATTN_ROWS], l[ATTN_ROWS]; /* of the chunk */
     float total_m[ATTN_ROWS], total_l[ATTN_ROWS];
-    int32_t lowest, highest;      /* positions any row sees: [lowest, highest] */
+    int32_t lowest, highest; /* positions any row sees: [lowest, highest] */
 } attn_item;
 
 static uint32_t head_blocks(const compute *c)
@@ -119,7 +119,8 @@ static void attend_chunk(compute *c, attn_item *it, int32_t chunk, float *acc, w
             int32_t lo = window_start(c, it->layer, it->position[r]) - start, hi = it->position[r] + 1 - start;
             int32_t n = it->highest + 1 - start;
             k->attn_softmax(kv_type_v(pool), ws->scores + (size_t)r * ATTN_SCORE_STRIDE, lo > 0 ? lo : 0,
-                            hi < ATTN_SLOTS ? hi : ATTN_SLOTS, n < ATTN_SLOTS ? n : ATTN_SLOTS, h->attn_softcap, &it->m[r], &it->l[r]);
+                            hi < ATTN_SLOTS ? hi : ATTN_SLOTS, n < ATTN_SLOTS ? n : ATTN_SLOTS, h->attn_softcap, &it->m[r],
+                            &it->l[r]);
             memset(acc + (size_t)r * c->head_stride, 0, c->head_stride * sizeof *acc);
         }
     }

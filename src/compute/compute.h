@@ -27,14 +27,24 @@ typedef struct batch_token {
 } batch_token;
 
 typedef enum step_kind {
-    STEP_EMBED, STEP_NORM, STEP_QKV, STEP_ROPE, STEP_ATTENTION, STEP_ATTN_QUANTIZE, STEP_ATTN_OUT, STEP_GATE_UP, STEP_DOWN,
-    STEP_HEAD, STEP_KINDS
+    STEP_EMBED,
+    STEP_NORM,
+    STEP_QKV,
+    STEP_ROPE,
+    STEP_ATTENTION,
+    STEP_ATTN_QUANTIZE,
+    STEP_ATTN_OUT,
+    STEP_GATE_UP,
+    STEP_DOWN,
+    STEP_HEAD,
+    STEP_KINDS
 } step_kind;
 
 const char *step_name(step_kind kind);
 
 /* m, k and workers are borrowed. [owned: free with compute_free] */
-DIL_MUST_CHECK dil_status compute_new(compute **out, const model *m, const kernels *k, team *workers, const compute_options *options, dil_error *err);
+DIL_MUST_CHECK dil_status compute_new(compute **out, const model *m, const kernels *k, team *workers,
+                                      const compute_options *options, dil_error *err);
 void compute_free(compute *c);
 size_t compute_bytes(const model *m, const compute_options *options, int n_workers); /* of buffers, without making them */
 

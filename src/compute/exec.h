@@ -24,11 +24,11 @@ typedef struct act_buffer {
 /* A run of batch tokens of one sequence. */
 typedef struct batch_run {
     kv_seq *seq;
-    int32_t first, n;     /* in the batch */
-    int32_t position;     /* of the first token */
-    uint32_t items_before; /* attention work items of earlier runs */
+    int32_t first, n;              /* in the batch */
+    int32_t position;              /* of the first token */
+    uint32_t items_before;         /* attention work items of earlier runs */
     uint32_t items_before_outputs; /* the same in the last layer, where only outputs are asked */
-    uint32_t n_splits;    /* items per attention block: 1, or its chunks */
+    uint32_t n_splits;             /* items per attention block: 1, or its chunks */
 } batch_run;
 
 /* One step of the plan; all workers run it, then meet at the barrier. */
@@ -53,12 +53,12 @@ typedef struct worker_scratch {
     float *chunk, *total; /* [ATTN_ROWS][head_stride] */
 } worker_scratch;
 
-#define FFN_CHUNK 8     /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
+#define FFN_CHUNK 8         /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
 #define PART_ROWS_LEAST 128 /* rows of the batch that are worth expanding weights for */
-#define NORM_ROWS 8     /* rows a worker takes at most in a norm */
-#define ATTN_ROWS 96    /* query rows (tokens x heads of a group) handled together */
+#define NORM_ROWS 8         /* rows a worker takes at most in a norm */
+#define ATTN_ROWS 96        /* query rows (tokens x heads of a group) handled together */
 #define ATTN_SCORE_STRIDE (ATTN_SLOTS + 16) /* rows apart in cache sets */
-#define ATTN_SPLIT_TOKENS 4 /* batches up to here share a long context among all workers */
+#define ATTN_SPLIT_TOKENS 4                 /* batches up to here share a long context among all workers */
 
 struct compute {
     const model *m;
@@ -67,38 +67,38 @@ struct compute {
     team *workers;
     compute_options options;
     arena *memory;
-    uint8_t *region;        /* all large buffers */
+    uint8_t *region; /* all large buffers */
     size_t region_bytes;
 
     step *steps;
     size_t n_steps;
 
     size_t x_stride, q_stride, kv_stride, logit_stride; /* floats */
-    float *x, *tmp;         /* [max_tokens][x_stride]: residual stream; output of a sub-layer before its norm */
-    float *q, *kk, *v;      /* [max_tokens][...] */
+    float *x, *tmp;    /* [max_tokens][x_stride]: residual stream; output of a sub-layer before its norm */
+    float *q, *kk, *v; /* [max_tokens][...] */
     act_buffer nrm, attn, hidden;
-    float *cs[2];           /* [max_tokens][n_rot]: cosine and sine per rope variant */
+    float *cs[2];                 /* [max_tokens][n_rot]: cosine and sine per rope variant */
     double *inverse_frequency[2]; /* [n_rot / 2] */
-    double *correction[2];  /* [n_rot / 2]: YaRN share of the extrapolated angle */
-    float *logits;          /* [max_outputs][logit_stride] */
-    worker_scratch *scratch; /* [workers] */
-    int heads_per_item;     /* query heads of one KV head handled together */
+    double *correction[2];        /* [n_rot / 2]: YaRN share of the extrapolated angle */
+    float *logits;                /* [max_outputs][logit_stride] */
+    worker_scratch *scratch;      /* [workers] */
+    int heads_per_item;           /* query heads of one KV head handled together */
     int tokens_per_item;
-    size_t head_stride;     /* floats: head_dim rounded up to whole vectors */
-    size_t max_chunks;      /* of ATTN_CHUNK pages in a context */
-    float *partials;        /* [ATTN_SPLIT_TOKENS][n_head][max_chunks][head_stride + 16] */
+    size_t head_stride;       /* floats: head_dim rounded up to whole vectors */
+    size_t max_chunks;        /* of ATTN_CHUNK pages in a context */
+    float *partials;          /* [ATTN_SPLIT_TOKENS][n_head][max_chunks][head_stride + 16] */
     atomic_uint *chunks_done; /* [ATTN_SPLIT_TOKENS * n_head]: per block whose chunks are items */
 
     /* the batch */
     const batch_token *tokens;
     int32_t n, n_outputs;
-    int n_parts;            /* of the batch's rows; a worker takes items of one part as long as there are any: their data is near */
-    int32_t part_rows;      /* the last part may have fewer */
-    int32_t *position;      /* [max_tokens] */
-    int32_t *run_of;        /* [max_tokens] */
-    int32_t *output_of;     /* [max_tokens]: output row, or -1 */
-    int32_t *token_of;      /* [max_outputs] */
-    batch_run *runs;        /* [max_tokens] */
+    int n_parts;        /* of the batch's rows; a worker takes items of one part as long as there are any: their data is near */
+    int32_t part_rows;  /* the last part may have fewer */
+    int32_t *position;  /* [max_tokens] */
+    int32_t *run_of;    /* [max_tokens] */
+    int32_t *output_of; /* [max_tokens]: output row, or -1 */
+    int32_t *token_of;  /* [max_outputs] */
+    batch_run *runs;    /* [max_tokens] */
     int32_t n_runs;
     atomic_bool unreadable; /* a worker met a page of the file that cannot be read */
     uint64_t times[STEP_KINDS];

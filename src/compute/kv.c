@@ -10,12 +10,12 @@ struct kv_pool {
     dil_type type_k, type_v;
     uint32_t n_layer, n_head_kv;
     int32_t n_pages, n_free;
-    size_t k_bytes, v_bytes;   /* of one head's page */
-    size_t layer_page_bytes;   /* of one page in one layer */
+    size_t k_bytes, v_bytes; /* of one head's page */
+    size_t layer_page_bytes; /* of one page in one layer */
     uint8_t *region;
     size_t region_bytes;
-    int32_t *free_list;        /* [n_pages], the first n_free are free */
-    int32_t *references;       /* [n_pages] */
+    int32_t *free_list;  /* [n_pages], the first n_free are free */
+    int32_t *references; /* [n_pages] */
 };
 
 size_t kv_bytes_per_page(const hparams *h, dil_type type_k, dil_type type_v)
@@ -77,10 +77,7 @@ static uint8_t *layer_page(const kv_pool *p, uint32_t layer, int32_t page)
     return p->region + ((size_t)layer * (size_t)p->n_pages + (size_t)page) * p->layer_page_bytes;
 }
 
-void *kv_k(const kv_pool *p, uint32_t layer, int32_t page, uint32_t head)
-{
-    return layer_page(p, layer, page) + head * p->k_bytes;
-}
+void *kv_k(const kv_pool *p, uint32_t layer, int32_t page, uint32_t head) { return layer_page(p, layer, page) + head * p->k_bytes; }
 
 void *kv_v(const kv_pool *p, uint32_t layer, int32_t page, uint32_t head)
 {
@@ -129,8 +126,9 @@ dil_status kv_seq_reserve(kv_seq *s, int32_t n, dil_error *err)
     bool partial = s->n_tokens % KV_PAGE != 0;
     bool copy = n > 0 && partial && p->references[s->pages[s->n_tokens / KV_PAGE]] > 1;
     if (need + copy > p->n_free)
-        return DIL_FAIL(err, DIL_NO_MEMORY, "kv cache: wanted %d pages of %d tokens, %d are free; close sessions or use a larger context",
-                        need + copy, KV_PAGE, p->n_free);
+        return DIL_FAIL(err, DIL_NO_MEMORY,
+                        "kv cache: wanted %d pages of %d tokens, %d are free; close sessions or use a larger context", need + copy,
+                        KV_PAGE, p->n_free);
     if (copy) {
         int32_t *slot = &s->pages[s->n_tokens / KV_PAGE], fresh = take_page(p);
         for (uint32_t layer = 0; layer < p->n_layer; layer++)

@@ -14,7 +14,7 @@ typedef struct kv_pool kv_pool;
 
 typedef struct kv_seq {
     kv_pool *pool;
-    int32_t *pages;   /* [max_pages] */
+    int32_t *pages; /* [max_pages] */
     int32_t n_pages, max_pages;
     int32_t n_tokens; /* positions 0..n_tokens-1 are stored */
 } kv_seq;
@@ -23,7 +23,8 @@ typedef struct kv_seq {
 size_t kv_bytes_per_page(const hparams *h, dil_type type_k, dil_type type_v);
 
 /* n_pages pages (memory is taken from the system as pages are first written). [owned: free with kv_pool_free] */
-DIL_MUST_CHECK dil_status kv_pool_new(kv_pool **out, const hparams *h, dil_type type_k, dil_type type_v, int32_t n_pages, dil_error *err);
+DIL_MUST_CHECK dil_status kv_pool_new(kv_pool **out, const hparams *h, dil_type type_k, dil_type type_v, int32_t n_pages,
+                                      dil_error *err);
 void kv_pool_free(kv_pool *p);
 int32_t kv_pool_free_pages(const kv_pool *p);
 size_t kv_pool_bytes(const kv_pool *p);

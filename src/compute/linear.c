@@ -10,8 +10,8 @@
 enum { HIDDEN_ROWS = 32 }; /* rows that go through the activation together */
 
 /* The yardstick: the panel decoded to f32, times f32 activations. */
-static void linear_exact(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t first, int32_t n, float *y,
-                         size_t y_stride, worker_scratch *ws)
+static void linear_exact(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t first, int32_t n,
+                         float *y, size_t y_stride, worker_scratch *ws)
 {
     float *row = ws->exact, *transposed = ws->exact + w->cols;
     for (int p = 0; p < n_panels; p++) {
@@ -21,8 +21,16 @@ static void linear_exact(const compute *c, const weight *w, const act *x, int pa
             for (uint32_t i = 0; i < w->cols; i++)
                 transposed[(size_t)i * PANEL_ROWS + (size_t)r] = row[i];
         }
-        linear_args a = {.panels = (const uint8_t *)transposed, .panel_bytes = panel_bytes(DIL_TYPE_F32, w->cols), .n_panels = 1,
-                         .k = w->cols, .x = x, .token = first, .n_tokens = n, .y = y + p * PANEL_ROWS, .y_stride = y_stride, .scratch = ws->linear};
+        linear_args a = {.panels = (const uint8_t *)transposed,
+                         .panel_bytes = panel_bytes(DIL_TYPE_F32, w->cols),
+                         .n_panels = 1,
+                         .k = w->cols,
+                         .x = x,
+                         .token = first,
+                         .n_tokens = n,
+                         .y = y + p * PANEL_ROWS,
+                         .y_stride = y_stride,
+                         .scratch = ws->linear};
         c->k->linear[DIL_TYPE_F32].gemm(&a);
     }
 }
@@ -37,8 +45,16 @@ static void linear(const compute *c, const weight *w, const act *x, int panel, i
         linear_exact(c, w, x, panel, n_panels, first, n, y, y_stride, ws);
         return;
     }
-    linear_args a = {.panels = w->panels + (size_t)panel * w->panel_bytes, .panel_bytes = w->panel_bytes, .n_panels = n_panels,
-                     .k = w->cols, .x = x, .token = first, .n_tokens = n, .y = y, .y_stride = y_stride, .scratch = ws->linear};
+    linear_args a = {.panels = w->panels + (size_t)panel * w->panel_bytes,
+                     .panel_bytes = w->panel_bytes,
+                     .n_panels = n_panels,
+                     .k = w->cols,
+                     .x = x,
+                     .token = first,
+                     .n_tokens = n,
+                     .y = y,
+                     .y_stride = y_stride,
+                     .scratch = ws->linear};
     if (n >= c->k->gemm_from[w->type]) {
         c->k->linear[w->type].gemm(&a);
         return;
@@ -56,7 +72,7 @@ static void linear(const compute *c, const weight *w, const act *x, int panel, i
  * enough that every worker gets several, enough that an item is worth its atomic and its expanded weights.
  */
 typedef struct split {
-    int n_panels, chunk;  /* panels in all and of an item */
+    int n_panels, chunk;   /* panels in all and of an item */
     int32_t n_rows, block; /* rows in all and of an item */
     uint32_t n_chunks, n_items[TEAM_QUEUES];
 } split;
@@ -174,14 +190,16 @@ void step_down(compute *c, const step *s, int worker)
 /* hidden = act(gate) * up of the item's rows and values, which lie one row after the other; quantized from where they are. */
 static void finish_hidden(compute *c, const item *it, int values, size_t stride, worker_scratch *ws)
 {
-    void (*act_mul)(const float *, const float *, float *, int64_t) = c->h->act == ACTIVATION_GELU ? c->k->gelu_mul : c->k->silu_mul;
+    void (*act_mul)(const float *, const float *, float *, int64_t) =
+        c->h->act == ACTIVATION_GELU ? c->k->gelu_mul : c->k->silu_mul;
     int first = it->panel * PANEL_ROWS;
     for (int32_t t = 0; t < it->n_rows; t += HIDDEN_ROWS) {
         int32_t rows = it->n_rows - t < HIDDEN_ROWS ? it->n_rows - t : HIDDEN_ROWS, row = it->row + t;
         float *g = ws->gate + (size_t)t * stride, *u = ws->up + (size_t)t * stride;
         act_mul(g, u, g, (int64_t)((size_t)(rows - 1) * stride) + values);
         for (int32_t r = 0; c->hidden.floats && r < rows; r++)
-            memcpy(c->hidden.f + (size_t)(row + r) * c->hidden.view.f_stride + first, g + (size_t)r * stride, (size_t)values * sizeof *g);
+            memcpy(c->hidden.f + (size_t)(row + r) * c->hidden.view.f_stride + first, g + (size_t)r * stride,
+                   (size_t)values * sizeof *g);
         act_quantize_from(c, &c->hidden, g, stride, row, rows, first, values);
     }
 }

@@ -16,9 +16,18 @@ void act_quantize_from(const compute *c, act_buffer *a, const float *f, size_t f
     if (!a->quantized)
         return;
     size_t at = r * a->view.b_stride + (size_t)from / ACT_BLOCK;
-    c->k->quantize(&(quantize_args){.f = f, .f_stride = f_stride, .k = n, .n_rows = n_rows, .q = a->q + r * a->view.q_stride + from,
-                                    .d = a->d + at, .s = a->s + at, .isum = a->isum + at, .s16 = a->halves ? a->s16 + 2 * at : NULL,
-                                    .isum16 = a->halves ? a->isum16 + 2 * at : NULL, .q_stride = a->view.q_stride, .b_stride = a->view.b_stride});
+    c->k->quantize(&(quantize_args){.f = f,
+                                    .f_stride = f_stride,
+                                    .k = n,
+                                    .n_rows = n_rows,
+                                    .q = a->q + r * a->view.q_stride + from,
+                                    .d = a->d + at,
+                                    .s = a->s + at,
+                                    .isum = a->isum + at,
+                                    .s16 = a->halves ? a->s16 + 2 * at : NULL,
+                                    .isum16 = a->halves ? a->isum16 + 2 * at : NULL,
+                                    .q_stride = a->view.q_stride,
+                                    .b_stride = a->view.b_stride});
 }
 
 void act_quantize(const compute *c, act_buffer *a, int32_t row, int32_t n_rows, int64_t from, int64_t n)
@@ -162,8 +171,9 @@ void rope_prepare(compute *c)
         const rope_params *r = &h->rope[variant];
         const float *factors = NULL;
         if (r->use_factors)
-            factors = c->m->rope_freqs ? c->m->rope_freqs
-                      : (uint32_t)c->options.context > r->original_context ? c->m->rope_long : c->m->rope_short;
+            factors = c->m->rope_freqs                                     ? c->m->rope_freqs
+                      : (uint32_t)c->options.context > r->original_context ? c->m->rope_long
+                                                                           : c->m->rope_short;
         double span = 2.0 * log((double)r->base);
         double low = floor(h->n_rot * log(r->original_context / (r->beta_fast * 2.0 * M_PI)) / span);
         double high = ceil(h->n_rot * log(r->original_context / (r->beta_slow * 2.0 * M_PI)) / span);

@@ -47,8 +47,18 @@ static void carve_act(carver *cv, act_buffer *a, size_t n_tokens, int64_t k, rea
     a->isum16 = carve(cv, by.halves ? n * 2 * blocks : 0, sizeof *a->isum16);
     size_t bf16_stride = width + 32; /* not a power of 2: a tile's rows would share cache sets */
     a->bf16 = carve(cv, by.bf16 ? n_tokens * bf16_stride : 0, sizeof *a->bf16);
-    a->view = (act){.f = a->f, .q = a->q, .d = a->d, .s = a->s, .isum = a->isum, .s16 = a->s16, .isum16 = a->isum16,
-                    .f_stride = width, .q_stride = width, .b_stride = blocks, .bf16 = a->bf16, .bf16_stride = bf16_stride};
+    a->view = (act){.f = a->f,
+                    .q = a->q,
+                    .d = a->d,
+                    .s = a->s,
+                    .isum = a->isum,
+                    .s16 = a->s16,
+                    .isum16 = a->isum16,
+                    .f_stride = width,
+                    .q_stride = width,
+                    .b_stride = blocks,
+                    .bf16 = a->bf16,
+                    .bf16_stride = bf16_stride};
 }
 
 static void add_reader(const compute *c, const weight *w, readers *by)
@@ -181,7 +191,10 @@ static void plan_layer(compute *c, uint32_t i)
     bool last = i + 1 == h->n_layer;
     int64_t item_width = (int64_t)c->heads_per_item * h->head_dim, group_width = (int64_t)(h->n_head / h->n_head_kv) * h->head_dim;
     bool aligned = item_width % ACT_BLOCK == 0 && group_width % ACT_BLOCK == 0;
-    add_step(c, (step){.kind = STEP_NORM, .layer = i, .pre_weight = l->attn_norm, .normalise = h->pre_norm,
+    add_step(c, (step){.kind = STEP_NORM,
+                       .layer = i,
+                       .pre_weight = l->attn_norm,
+                       .normalise = h->pre_norm,
                        .post_weight = i > 0 ? c->m->layers[i - 1].ffn_post_norm : NULL});
     add_step(c, (step){.kind = STEP_QKV, .layer = i});
     add_step(c, (step){.kind = STEP_ROPE, .layer = i});
@@ -189,8 +202,12 @@ static void plan_layer(compute *c, uint32_t i)
     if (!aligned && (c->attn.quantized || c->attn.rounded))
         add_step(c, (step){.kind = STEP_ATTN_QUANTIZE, .layer = i, .on_outputs = last});
     add_step(c, (step){.kind = STEP_ATTN_OUT, .layer = i, .on_outputs = last});
-    add_step(c, (step){.kind = STEP_NORM, .layer = i, .pre_weight = l->ffn_norm, .normalise = h->pre_norm,
-                       .post_weight = l->attn_post_norm, .on_outputs = last});
+    add_step(c, (step){.kind = STEP_NORM,
+                       .layer = i,
+                       .pre_weight = l->ffn_norm,
+                       .normalise = h->pre_norm,
+                       .post_weight = l->attn_post_norm,
+                       .on_outputs = last});
     add_step(c, (step){.kind = STEP_GATE_UP, .layer = i, .on_outputs = last});
     add_step(c, (step){.kind = STEP_DOWN, .layer = i, .on_outputs = last});
 }
@@ -204,7 +221,10 @@ static dil_status make_plan(compute *c, dil_error *err)
     add_step(c, (step){.kind = STEP_EMBED});
     for (uint32_t i = 0; i < c->h->n_layer; i++)
         plan_layer(c, i);
-    add_step(c, (step){.kind = STEP_NORM, .pre_weight = m->output_norm, .normalise = true, .on_outputs = true,
+    add_step(c, (step){.kind = STEP_NORM,
+                       .pre_weight = m->output_norm,
+                       .normalise = true,
+                       .on_outputs = true,
                        .post_weight = m->layers[c->h->n_layer - 1].ffn_post_norm});
     add_step(c, (step){.kind = STEP_HEAD, .on_outputs = true});
     return DIL_OK;
@@ -240,7 +260,8 @@ static dil_status build(compute *c, dil_error *err)
     return make_plan(c, err);
 }
 
-dil_status compute_new(compute **out, const model *m, const kernels *k, team *workers, const compute_options *options, dil_error *err)
+dil_status compute_new(compute **out, const model *m, const kernels *k, team *workers, const compute_options *options,
+                       dil_error *err)
 {
     if (options->max_tokens < 1 || options->max_tokens > 1 << 16 || options->max_outputs < 1 || options->context < 1)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "batch: wanted 1..65536 tokens and at least 1 output, found %d and %d",

@@ -6,17 +6,16 @@
 #include "compute/exec.h"
 
 static void (*const step_fn[STEP_KINDS])(compute *, const step *, int) = {
-    [STEP_EMBED] = step_embed,         [STEP_NORM] = step_norm,
-    [STEP_QKV] = step_qkv,             [STEP_ROPE] = step_rope,
-    [STEP_ATTENTION] = step_attention, [STEP_ATTN_QUANTIZE] = step_attn_quantize,
-    [STEP_ATTN_OUT] = step_attn_out,   [STEP_GATE_UP] = step_gate_up,
-    [STEP_DOWN] = step_down,           [STEP_HEAD] = step_head,
+    [STEP_EMBED] = step_embed,       [STEP_NORM] = step_norm,           [STEP_QKV] = step_qkv,
+    [STEP_ROPE] = step_rope,         [STEP_ATTENTION] = step_attention, [STEP_ATTN_QUANTIZE] = step_attn_quantize,
+    [STEP_ATTN_OUT] = step_attn_out, [STEP_GATE_UP] = step_gate_up,     [STEP_DOWN] = step_down,
+    [STEP_HEAD] = step_head,
 };
 
 const char *step_name(step_kind kind)
 {
-    static const char *const names[STEP_KINDS] = {"embed", "norm", "qkv", "rope + kv", "attention", "attn quantize",
-                                                  "attn out", "gate + up", "down", "head"};
+    static const char *const names[STEP_KINDS] = {"embed",         "norm",     "qkv",       "rope + kv", "attention",
+                                                  "attn quantize", "attn out", "gate + up", "down",      "head"};
     return (unsigned)kind < STEP_KINDS ? names[kind] : "?";
 }
 
@@ -49,7 +48,8 @@ static dil_status describe(compute *c, const batch_token *tokens, int32_t n, dil
                             tokens[t].id);
         for (int32_t r = 0; starts && r < c->n_runs; r++)
             if (c->runs[r].seq == tokens[t].seq)
-                return DIL_FAIL(err, DIL_BAD_ARGUMENT, "token %d of the batch: its sequence appears twice; its tokens must stand together", t);
+                return DIL_FAIL(err, DIL_BAD_ARGUMENT,
+                                "token %d of the batch: its sequence appears twice; its tokens must stand together", t);
         if (starts)
             c->runs[c->n_runs++] = (batch_run){.seq = tokens[t].seq, .first = t, .position = tokens[t].seq->n_tokens};
         batch_run *run = &c->runs[c->n_runs - 1];
@@ -134,8 +134,10 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
     }
     if (model_lost(c->m)) {
         give_back(c, c->n_runs);
-        return DIL_FAIL(err, DIL_IO, "%s: its packed weights could not be read: the cache file was truncated or its disk failed; "
-                        "load the model again", gguf_path(c->m->file));
+        return DIL_FAIL(err, DIL_IO,
+                        "%s: its packed weights could not be read: the cache file was truncated or its disk failed; "
+                        "load the model again",
+                        gguf_path(c->m->file));
     }
     for (int32_t r = 0; r < c->n_runs; r++)
         c->runs[r].seq->n_tokens += c->runs[r].n;

@@ -7,10 +7,7 @@
 #include "engine/engine_internal.h"
 #include "machine/machine.h"
 
-engine_options engine_options_default(void)
-{
-    return (engine_options){.type_k = DIL_TYPE_F16, .type_v = DIL_TYPE_F16};
-}
+engine_options engine_options_default(void) { return (engine_options){.type_k = DIL_TYPE_F16, .type_v = DIL_TYPE_F16}; }
 
 #define MAX_CONTEXT (1 << 26) /* also what a model may declare */
 
@@ -65,18 +62,23 @@ static int32_t pool_pages(const engine_options *o)
 
 static compute_options compute_options_of(const engine_options *o)
 {
-    return (compute_options){.max_tokens = o->micro_batch, .max_outputs = o->max_outputs, .context = o->context,
-                             .timing = o->timing, .exact = o->exact};
+    return (compute_options){
+        .max_tokens = o->micro_batch, .max_outputs = o->max_outputs, .context = o->context, .timing = o->timing, .exact = o->exact};
 }
 
 static void plan_from(engine_plan *p, const model *m, const engine_options *o)
 {
     compute_options c = compute_options_of(o);
     size_t page = kv_bytes_per_page(&m->h, o->type_k, o->type_v);
-    *p = (engine_plan){.file_bytes = gguf_size_bytes(m->file), .packed_bytes = m->packed_bytes,
-                       .kv_bytes = (uint64_t)page * (uint64_t)pool_pages(o), .activation_bytes = compute_bytes(m, &c, o->n_threads),
-                       .vocab_bytes = m->words ? vocab_bytes(m->words) : 0, .kv_bytes_per_token = page / KV_PAGE,
-                       .weight_bytes_per_token = compute_weight_bytes(m), .n_threads = o->n_threads, .context = o->context};
+    *p = (engine_plan){.file_bytes = gguf_size_bytes(m->file),
+                       .packed_bytes = m->packed_bytes,
+                       .kv_bytes = (uint64_t)page * (uint64_t)pool_pages(o),
+                       .activation_bytes = compute_bytes(m, &c, o->n_threads),
+                       .vocab_bytes = m->words ? vocab_bytes(m->words) : 0,
+                       .kv_bytes_per_token = page / KV_PAGE,
+                       .weight_bytes_per_token = compute_weight_bytes(m),
+                       .n_threads = o->n_threads,
+                       .context = o->context};
     p->total_bytes = p->packed_bytes + p->kv_bytes + p->activation_bytes + p->vocab_bytes;
 }
 
@@ -120,8 +122,12 @@ static dil_status build(engine *e, const char *path, dil_error *err)
     DIL_TRY(kernels_select(&e->k, o->cpu ? o->cpu : "auto", err));
     DIL_TRY(check_memory(path, o, err));
     DIL_TRY(choose_threads(o, &e->workers, err));
-    model_options mo = {.workers = e->workers, .no_vocab = o->no_vocab, .no_pack_cache = o->no_pack_cache,
-                        .pack_cache_least = o->pack_cache_least, .pack_cache_most = o->pack_cache_most, .progress = o->progress,
+    model_options mo = {.workers = e->workers,
+                        .no_vocab = o->no_vocab,
+                        .no_pack_cache = o->no_pack_cache,
+                        .pack_cache_least = o->pack_cache_least,
+                        .pack_cache_most = o->pack_cache_most,
+                        .progress = o->progress,
                         .user = o->user};
     DIL_TRY(model_open(&e->m, path, &mo, err));
     DIL_TRY(resolve(o, &e->m->h, err));
@@ -173,6 +179,9 @@ int32_t engine_micro_batch(const engine *e) { return e->options.micro_batch; }
 int32_t engine_max_outputs(const engine *e) { return e->options.max_outputs; }
 int32_t engine_n_vocab(const engine *e) { return (int32_t)e->m->h.n_vocab; }
 size_t engine_kv_bytes(const engine *e) { return kv_pool_bytes(e->pool); }
-size_t engine_kv_bytes_per_token(const engine *e) { return kv_bytes_per_page(&e->m->h, e->options.type_k, e->options.type_v) / KV_PAGE; }
+size_t engine_kv_bytes_per_token(const engine *e)
+{
+    return kv_bytes_per_page(&e->m->h, e->options.type_k, e->options.type_v) / KV_PAGE;
+}
 dil_type engine_type_k(const engine *e) { return e->options.type_k; }
 dil_type engine_type_v(const engine *e) { return e->options.type_v; }

@@ -16,16 +16,16 @@ typedef struct engine engine;
 typedef struct session session;
 
 typedef struct engine_options {
-    int32_t n_threads;     /* 0: one per physical core that may be used (machine_default_threads) */
-    int32_t context;       /* tokens per session; 0: the smaller of the model's and 4096 */
-    int32_t n_sessions;    /* how many full contexts the KV pool has room for; 0: 1 */
-    int32_t micro_batch;   /* tokens per pass; 0: 512 */
-    int32_t max_outputs;   /* tokens with logits per pass; 0: 8 */
+    int32_t n_threads;       /* 0: one per physical core that may be used (machine_default_threads) */
+    int32_t context;         /* tokens per session; 0: the smaller of the model's and 4096 */
+    int32_t n_sessions;      /* how many full contexts the KV pool has room for; 0: 1 */
+    int32_t micro_batch;     /* tokens per pass; 0: 512 */
+    int32_t max_outputs;     /* tokens with logits per pass; 0: 8 */
     dil_type type_k, type_v; /* KV cache: DIL_TYPE_F16 (default), F32, BF16, Q8_0 */
-    const char *cpu;       /* kernel level, NULL: auto */
-    uint64_t memory_bytes; /* most memory for weights, KV and buffers; 0: no limit of our own */
+    const char *cpu;         /* kernel level, NULL: auto */
+    uint64_t memory_bytes;   /* most memory for weights, KV and buffers; 0: no limit of our own */
     bool timing, exact, no_vocab;
-    bool no_pack_cache;          /* packed weights are neither read from disk nor kept there (model.h has the next two) */
+    bool no_pack_cache; /* packed weights are neither read from disk nor kept there (model.h has the next two) */
     uint64_t pack_cache_least, pack_cache_most;
     dil_progress_fn progress;
     void *user;
@@ -46,7 +46,7 @@ typedef struct engine_plan {
 DIL_MUST_CHECK dil_status engine_plan_file(engine_plan *out, const char *path, const engine_options *options, dil_error *err);
 
 const model *engine_model(const engine *e);
-const vocab *engine_vocab(const engine *e);         /* NULL with no_vocab */
+const vocab *engine_vocab(const engine *e); /* NULL with no_vocab */
 const chat_template *engine_chat(const engine *e);
 const kernels *engine_kernels(const engine *e);
 compute *engine_compute(engine *e);
@@ -76,7 +76,8 @@ DIL_MUST_CHECK dil_status session_sync(session *s, const token_id *tokens, int32
 DIL_MUST_CHECK dil_status session_eval(session *s, const token_id *tokens, int32_t n, const bool *wants,
                                        bool (*each)(void *ctx, int32_t i, const float *logits), void *ctx, dil_error *err);
 /* One token appended to each of n different sessions in one pass; logits[i] belongs to sessions[i]. */
-DIL_MUST_CHECK dil_status engine_step(engine *e, session *const *sessions, const token_id *tokens, int32_t n, const float **logits, dil_error *err);
+DIL_MUST_CHECK dil_status engine_step(engine *e, session *const *sessions, const token_id *tokens, int32_t n, const float **logits,
+                                      dil_error *err);
 /* Forgets everything after the first n tokens. */
 void session_truncate(session *s, int32_t n);
 

@@ -12,15 +12,15 @@ struct engine {
     kv_pool *pool;
     compute *c;
     chat_template *chat;
-    batch_token *batch;  /* [micro_batch] */
-    session *sessions;   /* list of all, for shared prefixes */
+    batch_token *batch; /* [micro_batch] */
+    session *sessions;  /* list of all, for shared prefixes */
 };
 
 struct session {
     engine *e;
     session *next;
     kv_seq kv;
-    token_id *tokens;    /* [context]; the first kv.n_tokens are stored */
+    token_id *tokens; /* [context]; the first kv.n_tokens are stored */
 };
 
 #endif

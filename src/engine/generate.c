@@ -4,7 +4,8 @@
 #include "base/os.h"
 #include "base/status.h"
 
-dil_status generate_prompt(const engine *e, const chat_message *messages, size_t n, bool plain, bool no_special, token_list *out, dil_error *err)
+dil_status generate_prompt(const engine *e, const chat_message *messages, size_t n, bool plain, bool no_special, token_list *out,
+                           dil_error *err)
 {
     const vocab *v = engine_vocab(e);
     if (plain)

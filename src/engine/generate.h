@@ -9,11 +9,11 @@
 typedef struct generate_stats {
     int32_t n_prompt, n_reused, n_generated;
     double prompt_seconds, generate_seconds, first_token_seconds; /* first token: from the start of the call */
-    const char *finish; /* "end", "length", "stop", "cancelled", "context" */
+    const char *finish;                                           /* "end", "length", "stop", "cancelled", "context" */
 } generate_stats;
 
 typedef struct generate_options {
-    int32_t n_predict;      /* < 0: until the end */
+    int32_t n_predict; /* < 0: until the end */
     bool ignore_eos;
     bool (*emit)(void *ctx, str text); /* false: stop */
     void *ctx;

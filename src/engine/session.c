@@ -92,8 +92,8 @@ dil_status session_sync(session *s, const token_id *tokens, int32_t n, const flo
 {
     engine *e = s->e;
     if (n < 1 || n > e->options.context)
-        return DIL_FAIL(err, n < 1 ? DIL_BAD_ARGUMENT : DIL_LIMIT, "prompt: wanted 1..%d tokens, found %d; use a larger context (-c)",
-                        e->options.context, n);
+        return DIL_FAIL(err, n < 1 ? DIL_BAD_ARGUMENT : DIL_LIMIT,
+                        "prompt: wanted 1..%d tokens, found %d; use a larger context (-c)", e->options.context, n);
     int32_t same = adopt_prefix(s, tokens, n, common_prefix(s, tokens, n));
     if (same == n)
         same--; /* the last token is run again for its logits */

@@ -10,8 +10,8 @@ dil_status base_read_header(const os_file *f, const char *path, base_header *out
     char head[BASE_HEADER_BYTES];
     DIL_TRY(os_file_read(f, 0, head, sizeof head, err));
     if (memcmp(head, "_logits_", 8) != 0)
-        return DIL_FAIL(err, DIL_FORMAT, "%s: wanted a base file of log-probabilities (starts with '_logits_'), found something else",
-                        path);
+        return DIL_FAIL(err, DIL_FORMAT,
+                        "%s: wanted a base file of log-probabilities (starts with '_logits_'), found something else", path);
     memcpy(&out->context, head + 8, 4);
     memcpy(&out->n_vocab, head + 12, 4);
     memcpy(&out->n_chunks, head + 16, 4);

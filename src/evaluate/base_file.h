@@ -10,7 +10,10 @@
 #include "base/os.h"
 #include "evaluate/evaluate.h"
 
-typedef struct base_header { uint32_t context; int32_t n_vocab, n_chunks; } base_header;
+typedef struct base_header {
+    uint32_t context;
+    int32_t n_vocab, n_chunks;
+} base_header;
 
 #define BASE_HEADER_BYTES 20
 

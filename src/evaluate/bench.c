@@ -67,7 +67,8 @@ double bench_tokens(const bench_test *t)
 
 static dil_status check(engine *e, const bench_test *t, dil_error *err)
 {
-    int32_t total = t->depth + t->n_prompt + t->n_gen, most = engine_micro_batch(e) < engine_max_outputs(e) ? engine_micro_batch(e) : engine_max_outputs(e);
+    int32_t total = t->depth + t->n_prompt + t->n_gen,
+            most = engine_micro_batch(e) < engine_max_outputs(e) ? engine_micro_batch(e) : engine_max_outputs(e);
     if (t->n_prompt + t->n_gen < 1 || total > engine_context(e))
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "bench: wanted 1..%d tokens in all, found %d", engine_context(e), total);
     if (t->n_parallel < 0 || t->n_parallel > most || (t->n_parallel > 1 && t->n_prompt))
@@ -136,7 +137,8 @@ static double kv_read(engine *e, double n)
 static void account(engine *e, bench_result *r)
 {
     const bench_test *t = &r->test;
-    double weights = (double)compute_weight_bytes(engine_model(e)), n = bench_tokens(t), parallel = t->n_parallel > 1 ? t->n_parallel : 1;
+    double weights = (double)compute_weight_bytes(engine_model(e)), n = bench_tokens(t),
+           parallel = t->n_parallel > 1 ? t->n_parallel : 1;
     double passes = ceil((double)t->n_prompt / engine_micro_batch(e));
     double generated = t->n_gen * (weights + parallel * kv_read(e, t->depth + t->n_prompt + t->n_gen / 2.0));
     r->bytes_per_token = (passes * weights + generated) / n;

@@ -12,8 +12,8 @@
 typedef bool (*evaluate_report_fn)(void *user, int32_t done, int32_t total, double value, double error);
 
 typedef struct perplexity_options {
-    int32_t context;     /* tokens per chunk; the engine's context must hold it */
-    int32_t n_chunks;    /* 0: all */
+    int32_t context;       /* tokens per chunk; the engine's context must hold it */
+    int32_t n_chunks;      /* 0: all */
     const char *save_base; /* NULL, or where to write the log-probabilities (llama-perplexity's base file) */
     evaluate_report_fn report;
     void *user;
@@ -27,7 +27,8 @@ typedef struct perplexity_result {
 } perplexity_result;
 
 /* LIMIT when the text has fewer tokens than one chunk. */
-DIL_MUST_CHECK dil_status evaluate_perplexity(engine *e, str text, const perplexity_options *options, perplexity_result *out, dil_error *err);
+DIL_MUST_CHECK dil_status evaluate_perplexity(engine *e, str text, const perplexity_options *options, perplexity_result *out,
+                                              dil_error *err);
 
 typedef struct divergence_result {
     int64_t n_scored;
@@ -35,12 +36,13 @@ typedef struct divergence_result {
     double perplexity, perplexity_error, base_perplexity, base_perplexity_error;
     double log_ratio, log_ratio_error; /* ln(PPL / PPL base) */
     double mean_kld, kld_error, max_kld, kld_999, kld_99, kld_95, kld_90, median_kld;
-    double rms_dp;                     /* root mean square of p - p_base of the true token */
-    double same_top, same_top_error;   /* share of positions whose most probable token agrees */
+    double rms_dp;                   /* root mean square of p - p_base of the true token */
+    double same_top, same_top_error; /* share of positions whose most probable token agrees */
 } divergence_result;
 
 /* base_path: written by evaluate_perplexity or llama-perplexity --kl-divergence-base; it carries the tokens. */
-DIL_MUST_CHECK dil_status evaluate_divergence(engine *e, const char *base_path, int32_t n_chunks, evaluate_report_fn report, void *user, divergence_result *out, dil_error *err);
+DIL_MUST_CHECK dil_status evaluate_divergence(engine *e, const char *base_path, int32_t n_chunks, evaluate_report_fn report,
+                                              void *user, divergence_result *out, dil_error *err);
 /* Context a base file needs. */
 DIL_MUST_CHECK dil_status evaluate_base_context(const char *base_path, int32_t *context, dil_error *err);
 
@@ -50,12 +52,14 @@ typedef struct choice_result {
 } choice_result;
 
 /* HellaSwag: six lines a task (context, index of the right ending, four endings); acc_norm. n_tasks 0: all, else the first. */
-DIL_MUST_CHECK dil_status evaluate_hellaswag(engine *e, str text, int32_t n_tasks, evaluate_report_fn report, void *user, choice_result *out, dil_error *err);
+DIL_MUST_CHECK dil_status evaluate_hellaswag(engine *e, str text, int32_t n_tasks, evaluate_report_fn report, void *user,
+                                             choice_result *out, dil_error *err);
 
 /* Logits of every token into a NumPy file: float32 [n, n_vocab]. */
 DIL_MUST_CHECK dil_status evaluate_logits(engine *e, const token_id *tokens, int32_t n, const char *npy_path, dil_error *err);
 
 /* ln softmax(logits)[id], from max and the sum of exponentials; *max_out and *log_sum_out may be NULL. */
-double evaluate_log_probability(const kernels *k, const float *logits, int32_t n_vocab, token_id id, float *max_out, double *log_sum_out);
+double evaluate_log_probability(const kernels *k, const float *logits, int32_t n_vocab, token_id id, float *max_out,
+                                double *log_sum_out);
 
 #endif

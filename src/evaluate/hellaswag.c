@@ -12,7 +12,10 @@
 #define ENDINGS 4
 #define TASK_LINES 6
 
-typedef struct hellaswag_task { str context, ending[ENDINGS]; int right; } hellaswag_task;
+typedef struct hellaswag_task {
+    str context, ending[ENDINGS];
+    int right;
+} hellaswag_task;
 
 static bool next_line(str *text, str *line)
 {
@@ -45,7 +48,12 @@ static dil_status read_task(str *text, int32_t number, hellaswag_task *out, bool
     return DIL_OK;
 }
 
-typedef struct ending_score { const kernels *k; const token_id *tokens; int32_t n_vocab; double sum; } ending_score;
+typedef struct ending_score {
+    const kernels *k;
+    const token_id *tokens;
+    int32_t n_vocab;
+    double sum;
+} ending_score;
 
 static bool add_log_probability(void *ctx, int32_t i, const float *logits)
 {
@@ -55,7 +63,8 @@ static bool add_log_probability(void *ctx, int32_t i, const float *logits)
 }
 
 /* Mean log-probability of the tokens from `prefix` on; first: logits after the prefix. */
-static dil_status score_ending(engine *e, session *s, const token_list *t, int32_t prefix, const float *first, double *out, dil_error *err)
+static dil_status score_ending(engine *e, session *s, const token_list *t, int32_t prefix, const float *first, double *out,
+                               dil_error *err)
 {
     int32_t n = (int32_t)t->n;
     ending_score score = {engine_kernels(e), t->ids + prefix, engine_n_vocab(e), 0.0};
@@ -76,7 +85,8 @@ static int32_t shared_prefix(const token_list t[ENDINGS])
                 return i;
 }
 
-static dil_status run_task(engine *e, session *s, const hellaswag_task *task, float *first, token_list t[ENDINGS], strbuf *text, int *choice, dil_error *err)
+static dil_status run_task(engine *e, session *s, const hellaswag_task *task, float *first, token_list t[ENDINGS], strbuf *text,
+                           int *choice, dil_error *err)
 {
     for (int j = 0; j < ENDINGS; j++) {
         if (task->context.n + task->ending[j].n >= text->max)
@@ -152,7 +162,8 @@ static dil_status run_tasks(engine *e, session *s, float *first, str text, int32
     return status;
 }
 
-dil_status evaluate_hellaswag(engine *e, str text, int32_t n_tasks, evaluate_report_fn report, void *user, choice_result *out, dil_error *err)
+dil_status evaluate_hellaswag(engine *e, str text, int32_t n_tasks, evaluate_report_fn report, void *user, choice_result *out,
+                              dil_error *err)
 {
     session *s;
     float *first = mem_alloc((size_t)engine_n_vocab(e) * sizeof *first, MEM_MISC);

@@ -6,7 +6,12 @@
 #include "base/status.h"
 #include "evaluate/evaluate.h"
 
-typedef struct npy_run { os_writer *w; size_t row_bytes; dil_status status; dil_error *err; } npy_run;
+typedef struct npy_run {
+    os_writer *w;
+    size_t row_bytes;
+    dil_status status;
+    dil_error *err;
+} npy_run;
 
 static bool write_row(void *ctx, int32_t i, const float *logits)
 {

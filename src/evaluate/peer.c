@@ -9,7 +9,10 @@
 
 #define MOST_FIELDS 128
 
-typedef struct table { peer_row *rows; int32_t most, n; } table;
+typedef struct table {
+    peer_row *rows;
+    int32_t most, n;
+} table;
 
 static void add(table *t, peer_row r)
 {
@@ -108,7 +111,11 @@ static bool read_test(const char *text, peer_row *r)
     return true;
 }
 
-typedef struct columns { bool known; char mark; int prompt, gen, depth, speed, test; } columns;
+typedef struct columns {
+    bool known;
+    char mark;
+    int prompt, gen, depth, speed, test;
+} columns;
 
 static void read_line(table *t, columns *c, char *line)
 {
@@ -117,7 +124,12 @@ static void read_line(table *t, columns *c, char *line)
     int n = split(line, mark, fields);
     int speed = find_field(fields, n, mark == '|' ? "t/s" : "avg_ts");
     if (speed >= 0) {
-        *c = (columns){true, mark, find_field(fields, n, "n_prompt"), find_field(fields, n, "n_gen"), find_field(fields, n, "n_depth"), speed,
+        *c = (columns){true,
+                       mark,
+                       find_field(fields, n, "n_prompt"),
+                       find_field(fields, n, "n_gen"),
+                       find_field(fields, n, "n_depth"),
+                       speed,
                        find_field(fields, n, "test")};
         return;
     }
@@ -126,7 +138,8 @@ static void read_line(table *t, columns *c, char *line)
     peer_row r = {field_number(fields, n, c->prompt), field_number(fields, n, c->gen), field_number(fields, n, c->depth), 0};
     char *number = fields[c->speed];
     number[strcspn(number, " ")] = '\0'; /* "123.4 +- 0.5" */
-    if (str_to_f64(number, &r.tokens_per_second) && (mark == ',' || (c->test >= 0 && c->test < n && read_test(fields[c->test], &r))))
+    if (str_to_f64(number, &r.tokens_per_second) &&
+        (mark == ',' || (c->test >= 0 && c->test < n && read_test(fields[c->test], &r))))
         add(t, r);
 }
 

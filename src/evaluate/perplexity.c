@@ -7,7 +7,8 @@
 #include "evaluate/base_file.h"
 #include "evaluate/evaluate.h"
 
-double evaluate_log_probability(const kernels *k, const float *logits, int32_t n_vocab, token_id id, float *max_out, double *log_sum_out)
+double evaluate_log_probability(const kernels *k, const float *logits, int32_t n_vocab, token_id id, float *max_out,
+                                double *log_sum_out)
 {
     int64_t at;
     float top = k->argmax(logits, n_vocab, &at);
@@ -35,7 +36,7 @@ typedef struct perplexity_run {
     int32_t first;          /* first scored position */
     double sum, sum2;
     int64_t n;
-    uint16_t *rows;         /* base rows of the chunk, or NULL */
+    uint16_t *rows; /* base rows of the chunk, or NULL */
     size_t row_words;
 } perplexity_run;
 
@@ -68,7 +69,8 @@ static dil_status run_chunk(engine *e, session *s, token_id *chunk, int32_t cont
     return status;
 }
 
-static dil_status write_base_header(os_writer *w, int32_t context, int32_t n_vocab, int32_t n_chunks, const token_id *tokens, dil_error *err)
+static dil_status write_base_header(os_writer *w, int32_t context, int32_t n_vocab, int32_t n_chunks, const token_id *tokens,
+                                    dil_error *err)
 {
     int32_t numbers[3] = {context, n_vocab, n_chunks};
     DIL_TRY(os_writer_write(w, "_logits_", 8, err));
@@ -102,11 +104,13 @@ static bool *scored_positions(int32_t context)
     return wants;
 }
 
-static dil_status perplexity_tokens(engine *e, token_list *list, const perplexity_options *o, perplexity_result *out, dil_error *err)
+static dil_status perplexity_tokens(engine *e, token_list *list, const perplexity_options *o, perplexity_result *out,
+                                    dil_error *err)
 {
     int64_t available = (int64_t)list->n / o->context;
     if (available < 1)
-        return DIL_FAIL(err, DIL_LIMIT, "text: wanted at least %d tokens (one chunk), found %zu; use a smaller -c", o->context, list->n);
+        return DIL_FAIL(err, DIL_LIMIT, "text: wanted at least %d tokens (one chunk), found %zu; use a smaller -c", o->context,
+                        list->n);
     int32_t n_chunks = o->n_chunks > 0 && o->n_chunks < available ? o->n_chunks : (int32_t)available;
     perplexity_run run = {.e = e, .first = o->context / 2, .row_words = base_row_words(engine_n_vocab(e))};
     size_t scored = (size_t)(o->context - 1 - run.first);
@@ -116,7 +120,8 @@ static dil_status perplexity_tokens(engine *e, token_list *list, const perplexit
     dil_status status = wants ? session_new(&s, e, err) : DIL_FAIL(err, DIL_NO_MEMORY, "perplexity: no memory");
     if (status == DIL_OK && o->save_base) {
         run.rows = mem_calloc(scored, run.row_words * sizeof *run.rows, MEM_MISC);
-        status = run.rows ? os_writer_open(&base, o->save_base, err) : DIL_FAIL(err, DIL_NO_MEMORY, "perplexity: no memory for a chunk");
+        status =
+            run.rows ? os_writer_open(&base, o->save_base, err) : DIL_FAIL(err, DIL_NO_MEMORY, "perplexity: no memory for a chunk");
         if (status == DIL_OK)
             status = write_base_header(&base, o->context, engine_n_vocab(e), n_chunks, list->ids, err);
     }
@@ -246,8 +251,9 @@ static void summarise(divergence_run *r, divergence_result *out)
     out->median_kld = quantile(r->klds, r->n, 0.5);
 }
 
-static dil_status divergence_chunks(engine *e, session *s, const os_file *f, const base_header *h, int32_t n_chunks, token_id *tokens,
-                                    uint16_t *rows, const bool *wants, divergence_run *run, evaluate_report_fn report, void *user, dil_error *err)
+static dil_status divergence_chunks(engine *e, session *s, const os_file *f, const base_header *h, int32_t n_chunks,
+                                    token_id *tokens, uint16_t *rows, const bool *wants, divergence_run *run,
+                                    evaluate_report_fn report, void *user, dil_error *err)
 {
     uint64_t chunk_bytes = (uint64_t)(h->context - 1 - h->context / 2) * run->row_words * sizeof *rows;
     uint64_t data = BASE_HEADER_BYTES + (uint64_t)h->n_chunks * h->context * sizeof *tokens;
@@ -268,8 +274,8 @@ static dil_status check_tokens(const token_id *tokens, size_t n, int32_t n_vocab
 {
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || tokens[i] >= n_vocab)
-            return DIL_FAIL(err, DIL_FORMAT, "%s: byte %zu: wanted a token below %d, found %d", path, BASE_HEADER_BYTES + 4 * i, n_vocab,
-                            tokens[i]);
+            return DIL_FAIL(err, DIL_FORMAT, "%s: byte %zu: wanted a token below %d, found %d", path, BASE_HEADER_BYTES + 4 * i,
+                            n_vocab, tokens[i]);
     return DIL_OK;
 }
 
@@ -279,7 +285,8 @@ static dil_status divergence_file(engine *e, const os_file *f, const char *path,
     base_header h;
     DIL_TRY(base_read_header(f, path, &h, err));
     if (h.n_vocab != engine_n_vocab(e))
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: made with a vocabulary of %d tokens, this model has %d", path, h.n_vocab, engine_n_vocab(e));
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: made with a vocabulary of %d tokens, this model has %d", path, h.n_vocab,
+                        engine_n_vocab(e));
     DIL_TRY(check_context(e, (int32_t)h.context, err));
     int32_t n_chunks = max_chunks > 0 && max_chunks < h.n_chunks ? max_chunks : h.n_chunks;
     size_t n_tokens = (size_t)n_chunks * h.context, scored = h.context - 1 - h.context / 2;
@@ -290,7 +297,8 @@ static dil_status divergence_file(engine *e, const os_file *f, const char *path,
     uint16_t *rows = mem_calloc(scored, run.row_words * sizeof *rows, MEM_MISC);
     run.klds = mem_calloc((size_t)n_chunks * scored, sizeof *run.klds, MEM_MISC);
     run.rows = rows;
-    dil_status status = wants && tokens && rows && run.klds ? session_new(&s, e, err) : DIL_FAIL(err, DIL_NO_MEMORY, "divergence: no memory");
+    dil_status status =
+        wants && tokens && rows && run.klds ? session_new(&s, e, err) : DIL_FAIL(err, DIL_NO_MEMORY, "divergence: no memory");
     if (status == DIL_OK)
         status = os_file_read(f, BASE_HEADER_BYTES, tokens, n_tokens * sizeof *tokens, err);
     if (status == DIL_OK)

@@ -11,16 +11,14 @@
 
 /* The value of key when it is an array of that element kind. A wrong kind is reported and gives
  * NULL. */
-static dil_status array_of(const gguf *g, gguf_sink *sink, const char *key, gguf_kind element,
-                           const gguf_value **out)
+static dil_status array_of(const gguf *g, gguf_sink *sink, const char *key, gguf_kind element, const gguf_value **out)
 {
     const gguf_value *v = gguf_find(g, key);
     *out = NULL;
     if (!v)
         return DIL_OK;
     if (v->kind != GGUF_ARRAY || v->element != element)
-        return gguf_defect(sink, &g->shards[0], v->offset,
-                           "key '%s': wanted an array of %s, found %s%s", key,
+        return gguf_defect(sink, &g->shards[0], v->offset, "key '%s': wanted an array of %s, found %s%s", key,
                            gguf_kind_name(element), v->kind == GGUF_ARRAY ? "an array of " : "",
                            gguf_kind_name(v->kind == GGUF_ARRAY ? v->element : v->kind));
     *out = v;
@@ -32,17 +30,13 @@ static dil_status check_architecture(const gguf *g, gguf_sink *sink)
     const gguf_shard *s = &g->shards[0];
     const gguf_value *v = gguf_find(g, "general.architecture");
     if (!v)
-        return gguf_defect(
-            sink, s, GGUF_HEADER_BYTES,
-            "key 'general.architecture': wanted the name of the architecture, found no such key");
+        return gguf_defect(sink, s, GGUF_HEADER_BYTES,
+                           "key 'general.architecture': wanted the name of the architecture, found no such key");
     if (v->kind != GGUF_STRING)
-        return gguf_defect(sink, s, v->offset,
-                           "key 'general.architecture': wanted STRING, found %s",
-                           gguf_kind_name(v->kind));
+        return gguf_defect(sink, s, v->offset, "key 'general.architecture': wanted STRING, found %s", gguf_kind_name(v->kind));
     if (((const str *)v->data)->n == 0)
-        return gguf_defect(
-            sink, s, v->offset,
-            "key 'general.architecture': wanted the name of the architecture, found an empty string");
+        return gguf_defect(sink, s, v->offset,
+                           "key 'general.architecture': wanted the name of the architecture, found an empty string");
     return DIL_OK;
 }
 
@@ -52,22 +46,20 @@ static dil_status check_texts(const gguf *g, gguf_sink *sink)
     for (uint64_t i = 0; i < gguf_n_values(g); i++) {
         const gguf_value *v = gguf_value_at(g, i);
         if (v->kind == GGUF_STRING && !utf8_valid(*(const str *)v->data))
-            DIL_TRY(gguf_defect(sink, &g->shards[0], v->offset,
-                                "key %s: wanted text in valid UTF-8, found other bytes",
+            DIL_TRY(gguf_defect(sink, &g->shards[0], v->offset, "key %s: wanted text in valid UTF-8, found other bytes",
                                 gguf_show(v->key, shown)));
     }
     return DIL_OK;
 }
 
 /* scores, token types: as long as the list of tokens. */
-static dil_status check_companion(const gguf *g, gguf_sink *sink, const char *key,
-                                  gguf_kind element, uint64_t n_tokens, const gguf_value **out)
+static dil_status check_companion(const gguf *g, gguf_sink *sink, const char *key, gguf_kind element, uint64_t n_tokens,
+                                  const gguf_value **out)
 {
     DIL_TRY(array_of(g, sink, key, element, out));
     if (*out && (*out)->count != n_tokens)
         DIL_TRY(gguf_defect(sink, &g->shards[0], (*out)->offset,
-                            "key '%s': wanted %" PRIu64 " values, one per token, found %" PRIu64,
-                            key, n_tokens, (*out)->count));
+                            "key '%s': wanted %" PRIu64 " values, one per token, found %" PRIu64, key, n_tokens, (*out)->count));
     return DIL_OK;
 }
 
@@ -78,9 +70,8 @@ static dil_status check_token_types(const gguf *g, gguf_sink *sink, const gguf_v
         memcpy(&type, (const uint8_t *)types->data + i * sizeof type, sizeof type);
         if (type < 0 || type > MAX_TOKEN_TYPE)
             return gguf_defect(sink, &g->shards[0], types->offset,
-                               "key 'tokenizer.ggml.token_type': element %" PRIu64
-                               ": wanted 0 to %d, found %d",
-                               i, MAX_TOKEN_TYPE, type);
+                               "key 'tokenizer.ggml.token_type': element %" PRIu64 ": wanted 0 to %d, found %d", i, MAX_TOKEN_TYPE,
+                               type);
     }
     return DIL_OK;
 }
@@ -95,12 +86,10 @@ static dil_status check_token_ids(const gguf *g, gguf_sink *sink, uint64_t n_tok
         if (!str_starts(v->key, STR("tokenizer.ggml.")) || !str_ends(v->key, STR("_token_id")))
             continue;
         if (v->kind == GGUF_ARRAY || !gguf_value_integer(v, 0, &negative, &id))
-            DIL_TRY(gguf_defect(sink, &g->shards[0], v->offset,
-                                "key %s: wanted an integer, found %s", gguf_show(v->key, shown),
+            DIL_TRY(gguf_defect(sink, &g->shards[0], v->offset, "key %s: wanted an integer, found %s", gguf_show(v->key, shown),
                                 gguf_kind_name(v->kind)));
         else if (negative || id >= n_tokens)
-            DIL_TRY(gguf_defect(sink, &g->shards[0], v->offset,
-                                "key %s: wanted a token below %" PRIu64 ", found %s%" PRIu64,
+            DIL_TRY(gguf_defect(sink, &g->shards[0], v->offset, "key %s: wanted a token below %" PRIu64 ", found %s%" PRIu64,
                                 gguf_show(v->key, shown), n_tokens, negative ? "-" : "", id));
     }
     return DIL_OK;
@@ -138,9 +127,8 @@ static dil_status check_embedding(const gguf *g, gguf_sink *sink, const gguf_val
     const gguf_tensor *t = gguf_tensor_find(g, "token_embd.weight");
     if (t && t->size_bytes > 0 && t->ne[1] != tokens->count)
         return gguf_defect(sink, &g->shards[t->shard], tokens->offset,
-                           "tensor 'token_embd.weight': wanted %" PRIu64
-                           " rows, one per token, found %" PRIu64,
-                           tokens->count, t->ne[1]);
+                           "tensor 'token_embd.weight': wanted %" PRIu64 " rows, one per token, found %" PRIu64, tokens->count,
+                           t->ne[1]);
     return DIL_OK;
 }
 
@@ -151,23 +139,17 @@ static dil_status check_tokenizer(const gguf *g, gguf_sink *sink)
     if (!model)
         return DIL_OK;
     if (model->kind != GGUF_STRING)
-        return gguf_defect(sink, s, model->offset,
-                           "key 'tokenizer.ggml.model': wanted STRING, found %s",
+        return gguf_defect(sink, s, model->offset, "key 'tokenizer.ggml.model': wanted STRING, found %s",
                            gguf_kind_name(model->kind));
     str name = *(const str *)model->data;
     DIL_TRY(array_of(g, sink, "tokenizer.ggml.tokens", GGUF_STRING, &tokens));
-    if (!tokens && !gguf_find(g, "tokenizer.ggml.tokens") && !str_equal(name, STR("none")) &&
-        !str_equal(name, STR("no_vocab")))
-        return gguf_defect(
-            sink, s, model->offset,
-            "key 'tokenizer.ggml.tokens': wanted the list of tokens, found no such key");
+    if (!tokens && !gguf_find(g, "tokenizer.ggml.tokens") && !str_equal(name, STR("none")) && !str_equal(name, STR("no_vocab")))
+        return gguf_defect(sink, s, model->offset, "key 'tokenizer.ggml.tokens': wanted the list of tokens, found no such key");
     if (!tokens)
         return DIL_OK;
     if (tokens->count == 0 || tokens->count > INT32_MAX)
-        DIL_TRY(gguf_defect(
-            sink, s, tokens->offset,
-            "key 'tokenizer.ggml.tokens': wanted 1 to 2147483647 tokens, found %" PRIu64,
-            tokens->count));
+        DIL_TRY(gguf_defect(sink, s, tokens->offset, "key 'tokenizer.ggml.tokens': wanted 1 to 2147483647 tokens, found %" PRIu64,
+                            tokens->count));
     DIL_TRY(check_companion(g, sink, "tokenizer.ggml.scores", GGUF_F32, tokens->count, &scores));
     DIL_TRY(check_companion(g, sink, "tokenizer.ggml.token_type", GGUF_I32, tokens->count, &types));
     DIL_TRY(check_token_types(g, sink, types));
@@ -207,8 +189,7 @@ static dil_status check_loaded(gguf *g, gguf_sink *sink, dil_progress_fn progres
     return gguf_check_data(g, sink, progress, user);
 }
 
-static dil_status check(const char *path, const void *bytes, size_t n, gguf_sink *sink,
-                        dil_progress_fn progress, void *user)
+static dil_status check(const char *path, const void *bytes, size_t n, gguf_sink *sink, dil_progress_fn progress, void *user)
 {
     gguf *g = NULL;
     dil_status st = gguf_load(&g, path, bytes, n, false, sink);
@@ -218,8 +199,7 @@ static dil_status check(const char *path, const void *bytes, size_t n, gguf_sink
     if (st != DIL_OK && st != DIL_FORMAT)
         return st;
     if (sink->n_defects > 0)
-        return DIL_FAIL(sink->err, DIL_FORMAT, "%s: %" PRIu64 " defect%s", path, sink->n_defects,
-                        sink->n_defects == 1 ? "" : "s");
+        return DIL_FAIL(sink->err, DIL_FORMAT, "%s: %" PRIu64 " defect%s", path, sink->n_defects, sink->n_defects == 1 ? "" : "s");
     return st;
 }
 
@@ -230,15 +210,13 @@ static void ignore_defect(void *ctx, uint64_t offset, const char *text)
     (void)text;
 }
 
-dil_status gguf_check(const char *path, gguf_report_fn report, void *ctx, dil_progress_fn progress,
-                      void *user, dil_error *err)
+dil_status gguf_check(const char *path, gguf_report_fn report, void *ctx, dil_progress_fn progress, void *user, dil_error *err)
 {
     gguf_sink sink = {.report = report ? report : ignore_defect, .ctx = ctx, .err = err};
     return check(path, NULL, 0, &sink, progress, user);
 }
 
-dil_status gguf_check_memory(const void *bytes, size_t n, gguf_report_fn report, void *ctx,
-                             dil_error *err)
+dil_status gguf_check_memory(const void *bytes, size_t n, gguf_report_fn report, void *ctx, dil_error *err)
 {
     gguf_sink sink = {.report = report ? report : ignore_defect, .ctx = ctx, .err = err};
     return check("memory", bytes ? bytes : "", n, &sink, NULL, NULL);

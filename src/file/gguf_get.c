@@ -10,10 +10,7 @@
 
 uint64_t gguf_n_values(const gguf *g) { return g->shards[0].n_values; }
 
-const gguf_value *gguf_value_at(const gguf *g, uint64_t i)
-{
-    return i < g->shards[0].n_values ? &g->shards[0].entries[i].v : NULL;
-}
+const gguf_value *gguf_value_at(const gguf *g, uint64_t i) { return i < g->shards[0].n_values ? &g->shards[0].entries[i].v : NULL; }
 
 static gguf_entry *find(const gguf *g, const char *key)
 {
@@ -31,18 +28,16 @@ static dil_status wrong_kind(const gguf *g, const gguf_value *v, const char *wan
 {
     char shown[GGUF_SHOWN];
     bool array = v->kind == GGUF_ARRAY;
-    return DIL_FAIL(err, DIL_FORMAT, "%s: byte offset %" PRIu64 ": key %s: wanted %s, found %s%s",
-                    g->path, v->offset, gguf_show(v->key, shown), wanted,
-                    array ? "an array of " : "", gguf_kind_name(array ? v->element : v->kind));
+    return DIL_FAIL(err, DIL_FORMAT, "%s: byte offset %" PRIu64 ": key %s: wanted %s, found %s%s", g->path, v->offset,
+                    gguf_show(v->key, shown), wanted, array ? "an array of " : "", gguf_kind_name(array ? v->element : v->kind));
 }
 
-static dil_status out_of_range(const gguf *g, const gguf_value *v, const char *wanted,
-                               bool negative, uint64_t magnitude, dil_error *err)
+static dil_status out_of_range(const gguf *g, const gguf_value *v, const char *wanted, bool negative, uint64_t magnitude,
+                               dil_error *err)
 {
     char shown[GGUF_SHOWN];
-    return DIL_FAIL(err, DIL_FORMAT,
-                    "%s: byte offset %" PRIu64 ": key %s: wanted %s, found %s%" PRIu64, g->path,
-                    v->offset, gguf_show(v->key, shown), wanted, negative ? "-" : "", magnitude);
+    return DIL_FAIL(err, DIL_FORMAT, "%s: byte offset %" PRIu64 ": key %s: wanted %s, found %s%" PRIu64, g->path, v->offset,
+                    gguf_show(v->key, shown), wanted, negative ? "-" : "", magnitude);
 }
 
 /* The i-th value of size bytes as raw bits. */
@@ -58,8 +53,7 @@ bool gguf_value_integer(const gguf_value *v, uint64_t i, bool *negative, uint64_
     uint32_t size = gguf_kind_bytes(v->element);
     if (size == 0 || v->element == GGUF_F32 || v->element == GGUF_F64)
         return false;
-    bool is_signed = v->element == GGUF_I8 || v->element == GGUF_I16 || v->element == GGUF_I32 ||
-                     v->element == GGUF_I64;
+    bool is_signed = v->element == GGUF_I8 || v->element == GGUF_I16 || v->element == GGUF_I32 || v->element == GGUF_I64;
     uint64_t bits = load_bits(v->data, i, size), sign = (uint64_t)1 << (8 * size - 1);
     *negative = is_signed && (bits & sign) != 0;
     *magnitude = *negative ? (0 - bits) & (sign | (sign - 1)) : bits;
@@ -67,12 +61,11 @@ bool gguf_value_integer(const gguf_value *v, uint64_t i, bool *negative, uint64_
 }
 
 /* A scalar integer, not BOOL. *v NULL when the key is absent. */
-static dil_status get_integer(const gguf *g, const char *key, const gguf_value **v, bool *negative,
-                              uint64_t *magnitude, dil_error *err)
+static dil_status get_integer(const gguf *g, const char *key, const gguf_value **v, bool *negative, uint64_t *magnitude,
+                              dil_error *err)
 {
     *v = gguf_find(g, key);
-    if (*v && ((*v)->kind == GGUF_BOOL || (*v)->kind == GGUF_ARRAY ||
-               !gguf_value_integer(*v, 0, negative, magnitude)))
+    if (*v && ((*v)->kind == GGUF_BOOL || (*v)->kind == GGUF_ARRAY || !gguf_value_integer(*v, 0, negative, magnitude)))
         return wrong_kind(g, *v, "an integer", err);
     return DIL_OK;
 }
@@ -142,9 +135,8 @@ dil_status gguf_get_f32(const gguf *g, const char *key, float *inout, dil_error 
         return wrong_kind(g, v, "F32 or F64", err);
     memcpy(&wide, v->data, sizeof wide);
     if (isfinite(wide) && (wide > (double)FLT_MAX || wide < -(double)FLT_MAX))
-        return DIL_FAIL(err, DIL_FORMAT,
-                        "%s: byte offset %" PRIu64 ": key %s: wanted the range of F32, found %g",
-                        g->path, v->offset, gguf_show(v->key, shown), wide);
+        return DIL_FAIL(err, DIL_FORMAT, "%s: byte offset %" PRIu64 ": key %s: wanted the range of F32, found %g", g->path,
+                        v->offset, gguf_show(v->key, shown), wide);
     *inout = (float)wide;
     return DIL_OK;
 }
@@ -173,8 +165,7 @@ dil_status gguf_get_str(const gguf *g, const char *key, str *inout, dil_error *e
 
 /* ---- arrays ---- */
 
-dil_status gguf_get_strings(const gguf *g, const char *key, const str **out, uint64_t *n,
-                            dil_error *err)
+dil_status gguf_get_strings(const gguf *g, const char *key, const str **out, uint64_t *n, dil_error *err)
 {
     const gguf_value *v = gguf_find(g, key);
     if (v && (v->kind != GGUF_ARRAY || v->element != GGUF_STRING))
@@ -203,8 +194,7 @@ static dil_status no_room(const gguf *g, const char *key, dil_error *err)
     return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for the values of key '%s'", g->path, key);
 }
 
-dil_status gguf_get_f32_array(const gguf *g, const char *key, const float **out, uint64_t *n,
-                              dil_error *err)
+dil_status gguf_get_f32_array(const gguf *g, const char *key, const float **out, uint64_t *n, dil_error *err)
 {
     gguf_entry *e = find(g, key);
     const void *values = NULL;
@@ -232,8 +222,7 @@ static const int32_t *widened(const gguf *g, gguf_entry *e)
     return e->converted = copy;
 }
 
-dil_status gguf_get_i32_array(const gguf *g, const char *key, const int32_t **out, uint64_t *n,
-                              dil_error *err)
+dil_status gguf_get_i32_array(const gguf *g, const char *key, const int32_t **out, uint64_t *n, dil_error *err)
 {
     gguf_entry *e = find(g, key);
     const int32_t *values = NULL;
@@ -244,8 +233,7 @@ dil_status gguf_get_i32_array(const gguf *g, const char *key, const int32_t **ou
             return wrong_kind(g, v, "an array of integers of at most 32 bits", err);
         for (uint64_t i = 0; v->element == GGUF_U32 && i < v->count; i++)
             if (load_bits(v->data, i, 4) > INT32_MAX)
-                return out_of_range(g, v, "array elements up to 2147483647", false,
-                                    load_bits(v->data, i, 4), err);
+                return out_of_range(g, v, "array elements up to 2147483647", false, load_bits(v->data, i, 4), err);
         values = size == sizeof(int32_t) ? aligned_words(g, e) : widened(g, e);
         if (!values)
             return no_room(g, key, err);

@@ -14,11 +14,10 @@
 #define GGUF_MAX_VALUES (1u << 20)
 #define GGUF_MAX_KEY 65535u
 #define GGUF_MAX_NAME 64u
-#define GGUF_HEADER_BYTES 24u    /* magic, version, tensor count, key count */
-#define GGUF_MIN_VALUE_BYTES 14u /* length, one character, kind, one byte */
-#define GGUF_MIN_TENSOR_BYTES \
-    33u                /* length, one character, dimension count, one dimension, type, offset */
-#define GGUF_SHOWN 112 /* bytes of a name prepared for a message */
+#define GGUF_HEADER_BYTES 24u     /* magic, version, tensor count, key count */
+#define GGUF_MIN_VALUE_BYTES 14u  /* length, one character, kind, one byte */
+#define GGUF_MIN_TENSOR_BYTES 33u /* length, one character, dimension count, one dimension, type, offset */
+#define GGUF_SHOWN 112            /* bytes of a name prepared for a message */
 
 typedef struct gguf_entry {
     gguf_value v;
@@ -63,8 +62,7 @@ typedef struct gguf_sink {
 } gguf_sink;
 
 /* A defect after which reading may go on: DIL_OK when reporting, else DIL_FORMAT. */
-DIL_MUST_CHECK dil_status gguf_defect(gguf_sink *sink, const gguf_shard *s, uint64_t offset,
-                                      const char *text_format, ...)
+DIL_MUST_CHECK dil_status gguf_defect(gguf_sink *sink, const gguf_shard *s, uint64_t offset, const char *text_format, ...)
     __attribute__((format(printf, 4, 5)));
 /* Reports or, without report, fills sink->err. */
 void gguf_tell(gguf_sink *sink, const gguf_shard *s, uint64_t offset, const char *text_format, ...)
@@ -80,13 +78,11 @@ uint32_t gguf_kind_bytes(gguf_kind kind);   /* 0 for strings and arrays */
 DIL_MUST_CHECK dil_status gguf_read_shard(gguf *g, gguf_shard *s, gguf_sink *sink);
 /* gguf_open.c: all shards, then the union of their tensors. *g is set even on failure once it
  * exists; free with gguf_close. */
-DIL_MUST_CHECK dil_status gguf_load(gguf **g, const char *path, const void *bytes, size_t n,
-                                    bool header_only, gguf_sink *sink);
+DIL_MUST_CHECK dil_status gguf_load(gguf **g, const char *path, const void *bytes, size_t n, bool header_only, gguf_sink *sink);
 /* gguf_check.c: metadata that loaders rely on. */
 DIL_MUST_CHECK dil_status gguf_check_values(const gguf *g, gguf_sink *sink);
 /* gguf_scan.c: reads every tensor and looks for NaN and infinity in values and block scales. */
-DIL_MUST_CHECK dil_status gguf_check_data(const gguf *g, gguf_sink *sink, dil_progress_fn progress,
-                                          void *user);
+DIL_MUST_CHECK dil_status gguf_check_data(const gguf *g, gguf_sink *sink, dil_progress_fn progress, void *user);
 /* Index of the first block of [0, n_blocks) with a scale or value that is not finite, or n_blocks.
  * type has a format. */
 uint64_t gguf_scan_blocks(dil_type type, const uint8_t *data, uint64_t n_blocks);
@@ -96,9 +92,7 @@ uint64_t gguf_scan_blocks(dil_type type, const uint8_t *data, uint64_t n_blocks)
 bool gguf_value_integer(const gguf_value *v, uint64_t i, bool *negative, uint64_t *magnitude);
 
 /* A single-shard file that lies in memory [borrowed until gguf_close]; for tests and fuzzers. */
-DIL_MUST_CHECK dil_status gguf_open_memory(gguf **out, const void *bytes, size_t n,
-                                           const gguf_options *options, dil_error *err);
-DIL_MUST_CHECK dil_status gguf_check_memory(const void *bytes, size_t n, gguf_report_fn report,
-                                            void *ctx, dil_error *err);
+DIL_MUST_CHECK dil_status gguf_open_memory(gguf **out, const void *bytes, size_t n, const gguf_options *options, dil_error *err);
+DIL_MUST_CHECK dil_status gguf_check_memory(const void *bytes, size_t n, gguf_report_fn report, void *ctx, dil_error *err);
 
 #endif

@@ -43,8 +43,7 @@ static dil_status shard_open(gguf *g, gguf_shard *s, const char *path, int numbe
     if (file.size_bytes == 0) {
         os_file_close(&file);
         *s = opened;
-        return gguf_fatal(sink, s, 0, "header: wanted at least %u bytes, found an empty file",
-                          GGUF_HEADER_BYTES);
+        return gguf_fatal(sink, s, 0, "header: wanted at least %u bytes, found an empty file", GGUF_HEADER_BYTES);
     }
     if ((st = os_map_file(&file, &bytes, sink->err)) != DIL_OK) {
         os_file_close(&file);
@@ -63,8 +62,8 @@ static bool shard_integer(const gguf_shard *s, const char *key, uint64_t *out)
 {
     uint32_t i = name_index_find(&s->keys, str_of(key));
     bool negative;
-    return i != NAME_INDEX_NONE && s->entries[i].v.kind != GGUF_ARRAY &&
-           gguf_value_integer(&s->entries[i].v, 0, &negative, out) && !negative;
+    return i != NAME_INDEX_NONE && s->entries[i].v.kind != GGUF_ARRAY && gguf_value_integer(&s->entries[i].v, 0, &negative, out) &&
+           !negative;
 }
 
 static uint64_t key_offset(const gguf_shard *s, const char *key)
@@ -96,8 +95,7 @@ static bool split_name(const char *path, int *number, int *count)
     const char *p = path + n - SPLIT_SUFFIX_BYTES;
     if (p[0] != '-' || memcmp(p + 6, "-of-", 4) != 0 || memcmp(p + 15, ".gguf", 5) != 0)
         return false;
-    if (!five_digits(p + 1, number) || !five_digits(p + 10, count) || *number < 1 ||
-        *number > *count)
+    if (!five_digits(p + 1, number) || !five_digits(p + 10, count) || *number < 1 || *number > *count)
         return false;
     --*number;
     return true;
@@ -107,8 +105,7 @@ static const char *split_path(gguf *g, const char *path, int number, int count)
 {
     size_t stem = strlen(path) - SPLIT_SUFFIX_BYTES;
     char *out = arena_strdup(g->memory, path, strlen(path)), suffix[48];
-    snprintf(suffix, sizeof suffix, "-%05d-of-%05d.gguf", number + 1,
-             count); /* both below 10^5: SPLIT_SUFFIX_BYTES long */
+    snprintf(suffix, sizeof suffix, "-%05d-of-%05d.gguf", number + 1, count); /* both below 10^5: SPLIT_SUFFIX_BYTES long */
     if (out)
         memcpy(out + stem, suffix, SPLIT_SUFFIX_BYTES);
     return out;
@@ -119,21 +116,17 @@ static dil_status open_sibling(gguf *g, gguf_shard *s, int number, gguf_sink *si
 {
     const char *path = split_path(g, g->path, number, g->n_shards);
     if (!path)
-        return DIL_FAIL(sink->err, DIL_NO_MEMORY, "%s: no memory for the names of its parts",
-                        g->path);
+        return DIL_FAIL(sink->err, DIL_NO_MEMORY, "%s: no memory for the names of its parts", g->path);
     dil_status st = shard_open(g, s, path, number, sink);
     if (st != DIL_IO || os_exists(path))
         return st;
     if (!sink->report)
-        return DIL_FAIL(
-            sink->err, DIL_IO,
-            "part %d of %d is missing: wanted the file %s beside the others, found none",
-            number + 1, g->n_shards, path);
+        return DIL_FAIL(sink->err, DIL_IO, "part %d of %d is missing: wanted the file %s beside the others, found none", number + 1,
+                        g->n_shards, path);
     status_clear(sink->err);
     *s = (gguf_shard){.path = path, .number = number, .file = {.fd = -1}};
-    return gguf_defect(sink, s, 0,
-                       "part %d of %d is missing: wanted this file beside the others, found none",
-                       number + 1, g->n_shards);
+    return gguf_defect(sink, s, 0, "part %d of %d is missing: wanted this file beside the others, found none", number + 1,
+                       g->n_shards);
 }
 
 static dil_status check_split_keys(const gguf *g, gguf_sink *sink)
@@ -145,13 +138,10 @@ static dil_status check_split_keys(const gguf *g, gguf_sink *sink)
             continue;
         if (!shard_integer(s, "split.no", &no) || no != (uint64_t)i)
             DIL_TRY(gguf_defect(sink, s, key_offset(s, "split.no"),
-                                "key 'split.no': wanted %d as the file's name says, found %" PRId64,
-                                i, (int64_t)no));
+                                "key 'split.no': wanted %d as the file's name says, found %" PRId64, i, (int64_t)no));
         if (!shard_integer(s, "split.count", &count) || count != (uint64_t)g->n_shards)
-            DIL_TRY(
-                gguf_defect(sink, s, key_offset(s, "split.count"),
-                            "key 'split.count': wanted %d as in the other parts, found %" PRId64,
-                            g->n_shards, (int64_t)count));
+            DIL_TRY(gguf_defect(sink, s, key_offset(s, "split.count"),
+                                "key 'split.count': wanted %d as in the other parts, found %" PRId64, g->n_shards, (int64_t)count));
     }
     return DIL_OK;
 }
@@ -166,8 +156,7 @@ static dil_status open_siblings(gguf *g, gguf_sink *sink)
     if (!split_name(first->path, &number, &named))
         return gguf_fatal(sink, first, key_offset(first, "split.count"),
                           "key 'split.count': wanted a file name that ends in "
-                          "-00001-of-%05" PRIu64 ".gguf for a file of %" PRIu64
-                          " parts, found another",
+                          "-00001-of-%05" PRIu64 ".gguf for a file of %" PRIu64 " parts, found another",
                           count, count);
     if (count > GGUF_MAX_SHARDS || count != (uint64_t)named)
         return gguf_fatal(sink, first, key_offset(first, "split.count"),
@@ -202,8 +191,7 @@ static dil_status check_total(const gguf *g, gguf_sink *sink)
     for (int i = 0; i < g->n_shards; i++)
         if (!g->shards[i].complete)
             return DIL_OK;
-    if (g->n_shards > 1 && shard_integer(s, "split.tensors.count", &wanted) &&
-        wanted != g->n_tensors)
+    if (g->n_shards > 1 && shard_integer(s, "split.tensors.count", &wanted) && wanted != g->n_tensors)
         return gguf_defect(sink, s, key_offset(s, "split.tensors.count"),
                            "key 'split.tensors.count': wanted the number of tensors in all "
                            "parts, %" PRIu64 ", found %" PRIu64,
@@ -218,12 +206,10 @@ static dil_status index_names(gguf *g, gguf_sink *sink)
         const gguf_tensor *t = &g->tensors[i];
         uint32_t first = name_index_add(&g->names, t->name);
         if (first != i)
-            DIL_TRY(gguf_defect(
-                sink, &g->shards[t->shard],
-                (uint64_t)(t->name.p - (const char *)g->shards[t->shard].bytes) - 8,
-                "tensor %s: wanted a name of its own, found a second tensor of that name (numbers %u and %" PRIu64
-                ")",
-                gguf_show(t->name, shown), first, i));
+            DIL_TRY(gguf_defect(sink, &g->shards[t->shard], (uint64_t)(t->name.p - (const char *)g->shards[t->shard].bytes) - 8,
+                                "tensor %s: wanted a name of its own, found a second tensor of that name (numbers %u and %" PRIu64
+                                ")",
+                                gguf_show(t->name, shown), first, i));
     }
     return DIL_OK;
 }
@@ -234,15 +220,12 @@ static dil_status join_tensors(gguf *g, gguf_sink *sink)
     for (int i = 0; i < g->n_shards; i++)
         n += g->shards[i].complete ? g->shards[i].n_tensors : 0;
     if (n > GGUF_MAX_TENSORS)
-        return gguf_fatal(sink, &g->shards[0], 8,
-                          "tensor count of all parts: wanted at most %u, found %" PRIu64,
-                          GGUF_MAX_TENSORS, n);
+        return gguf_fatal(sink, &g->shards[0], 8, "tensor count of all parts: wanted at most %u, found %" PRIu64, GGUF_MAX_TENSORS,
+                          n);
     g->n_tensors = n;
-    g->tensors = g->n_shards == 1 ? g->shards[0].tensors
-                                  : arena_alloc(g->memory, (size_t)n * sizeof *g->tensors);
+    g->tensors = g->n_shards == 1 ? g->shards[0].tensors : arena_alloc(g->memory, (size_t)n * sizeof *g->tensors);
     if (!g->tensors || !name_index_init(&g->names, g->memory, (uint32_t)n))
-        return DIL_FAIL(sink->err, DIL_NO_MEMORY,
-                        "%s: no memory for the names of %" PRIu64 " tensors", g->path, n);
+        return DIL_FAIL(sink->err, DIL_NO_MEMORY, "%s: no memory for the names of %" PRIu64 " tensors", g->path, n);
     for (int i = 0; g->n_shards > 1 && i < g->n_shards; i++) {
         const gguf_shard *s = &g->shards[i];
         if (s->complete && s->n_tensors > 0) {
@@ -270,13 +253,11 @@ static dil_status load_memory(gguf *g, gguf_shard *s, const void *bytes, size_t 
 {
     *s = (gguf_shard){.path = g->path, .file = {.fd = -1}, .bytes = bytes, .size_bytes = n};
     if (n == 0)
-        return gguf_fatal(sink, s, 0, "header: wanted at least %u bytes, found an empty file",
-                          GGUF_HEADER_BYTES);
+        return gguf_fatal(sink, s, 0, "header: wanted at least %u bytes, found an empty file", GGUF_HEADER_BYTES);
     return gguf_read_shard(g, s, sink);
 }
 
-dil_status gguf_load(gguf **out, const char *path, const void *bytes, size_t n, bool header_only,
-                     gguf_sink *sink)
+dil_status gguf_load(gguf **out, const char *path, const void *bytes, size_t n, bool header_only, gguf_sink *sink)
 {
     gguf *g = mem_calloc(1, sizeof *g, MEM_FILE);
     if (!g)
@@ -290,8 +271,7 @@ dil_status gguf_load(gguf **out, const char *path, const void *bytes, size_t n, 
         return DIL_FAIL(sink->err, DIL_NO_MEMORY, "%s: no memory to open it", path);
     g->shards[0].file.fd = -1;
     g->n_shards = 1;
-    DIL_TRY(bytes ? load_memory(g, &g->shards[0], bytes, n, sink)
-                  : shard_open(g, &g->shards[0], g->path, 0, sink));
+    DIL_TRY(bytes ? load_memory(g, &g->shards[0], bytes, n, sink) : shard_open(g, &g->shards[0], g->path, 0, sink));
     DIL_TRY(open_siblings(g, sink));
     /* Names and keys lie in the mappings, all of which are watched: a fault anywhere ends the join.
      */
@@ -300,8 +280,7 @@ dil_status gguf_load(gguf **out, const char *path, const void *bytes, size_t n, 
     return st == DIL_OK ? job.status : st;
 }
 
-static dil_status open_with(gguf **out, const char *path, const void *bytes, size_t n,
-                            const gguf_options *options, dil_error *err)
+static dil_status open_with(gguf **out, const char *path, const void *bytes, size_t n, const gguf_options *options, dil_error *err)
 {
     gguf_options o = options ? *options : (gguf_options){0};
     gguf_sink sink = {.err = err};
@@ -324,8 +303,7 @@ dil_status gguf_open(gguf **out, const char *path, const gguf_options *options, 
     return open_with(out, path, NULL, 0, options, err);
 }
 
-dil_status gguf_open_memory(gguf **out, const void *bytes, size_t n, const gguf_options *options,
-                            dil_error *err)
+dil_status gguf_open_memory(gguf **out, const void *bytes, size_t n, const gguf_options *options, dil_error *err)
 {
     return open_with(out, "memory", bytes ? bytes : "", n, options, err);
 }
@@ -367,10 +345,7 @@ const os_file *gguf_shard_file(const gguf *g, int shard)
 }
 
 uint64_t gguf_n_tensors(const gguf *g) { return g->n_tensors; }
-const gguf_tensor *gguf_tensor_at(const gguf *g, uint64_t i)
-{
-    return i < g->n_tensors ? &g->tensors[i] : NULL;
-}
+const gguf_tensor *gguf_tensor_at(const gguf *g, uint64_t i) { return i < g->n_tensors ? &g->tensors[i] : NULL; }
 
 const gguf_tensor *gguf_tensor_find(const gguf *g, const char *name)
 {

@@ -34,8 +34,7 @@ static const char *short_path(const char *path)
     return n > 120 ? path + n - 120 : path;
 }
 
-static void tell(gguf_sink *sink, const gguf_shard *s, uint64_t offset, const char *text_format,
-                 va_list args)
+static void tell(gguf_sink *sink, const gguf_shard *s, uint64_t offset, const char *text_format, va_list args)
 {
     char text[400], line[560];
     vsnprintf(text, sizeof text, text_format, args);
@@ -44,13 +43,11 @@ static void tell(gguf_sink *sink, const gguf_shard *s, uint64_t offset, const ch
         snprintf(line, sizeof line, "%s: %s", short_path(s->path), text);
         sink->report(sink->ctx, offset, sink->many_shards ? line : text);
     } else {
-        (void)DIL_FAIL(sink->err, DIL_FORMAT, "%s: byte offset %" PRIu64 ": %s",
-                       short_path(s->path), offset, text);
+        (void)DIL_FAIL(sink->err, DIL_FORMAT, "%s: byte offset %" PRIu64 ": %s", short_path(s->path), offset, text);
     }
 }
 
-dil_status gguf_defect(gguf_sink *sink, const gguf_shard *s, uint64_t offset,
-                       const char *text_format, ...)
+dil_status gguf_defect(gguf_sink *sink, const gguf_shard *s, uint64_t offset, const char *text_format, ...)
 {
     va_list args;
     va_start(args, text_format);
@@ -108,8 +105,7 @@ uint32_t gguf_kind_bytes(gguf_kind kind)
 
 static dil_status no_memory(reader *r)
 {
-    return DIL_FAIL(r->sink->err, DIL_NO_MEMORY, "%s: no memory for %s", short_path(r->s->path),
-                    r->subject);
+    return DIL_FAIL(r->sink->err, DIL_NO_MEMORY, "%s: no memory for %s", short_path(r->s->path), r->subject);
 }
 
 /* ---- the cursor ---- */
@@ -119,9 +115,7 @@ static uint64_t remaining(const reader *r) { return r->s->size_bytes - r->at; }
 static dil_status take(reader *r, uint64_t n, const char *field, const uint8_t **out)
 {
     if (n > remaining(r))
-        return gguf_fatal(r->sink, r->s, r->at,
-                          "%s: %s: wanted %" PRIu64 " bytes, found %" PRIu64
-                          " before the end of the file",
+        return gguf_fatal(r->sink, r->s, r->at, "%s: %s: wanted %" PRIu64 " bytes, found %" PRIu64 " before the end of the file",
                           r->subject, field, n, remaining(r));
     *out = r->s->bytes + r->at;
     r->at += n;
@@ -150,9 +144,8 @@ static dil_status take_str(reader *r, const char *field, str *out)
     const uint8_t *p;
     DIL_TRY(take_u64(r, field, &n));
     if (n > GGUF_MAX_STRING)
-        return gguf_fatal(r->sink, r->s, start,
-                          "%s: %s: string length: wanted at most %u, found %" PRIu64, r->subject,
-                          field, GGUF_MAX_STRING, n);
+        return gguf_fatal(r->sink, r->s, start, "%s: %s: string length: wanted at most %u, found %" PRIu64, r->subject, field,
+                          GGUF_MAX_STRING, n);
     DIL_TRY(take(r, n, field, &p));
     *out = (str){(const char *)p, (size_t)n};
     return DIL_OK;
@@ -167,37 +160,30 @@ static dil_status read_version(reader *r, uint32_t *out)
     snprintf(r->subject, sizeof r->subject, "header");
     DIL_TRY(take(r, 4, "magic", &magic));
     if (memcmp(magic, "GGUF", 4) != 0)
-        return gguf_fatal(
-            r->sink, r->s, 0,
-            "header: magic: wanted 'GGUF', found bytes %02x %02x %02x %02x: not a GGUF file%s",
-            magic[0], magic[1], magic[2], magic[3],
-            memcmp(magic, "FUGG", 4) == 0 ? " (big-endian files are not supported)" : "");
+        return gguf_fatal(r->sink, r->s, 0, "header: magic: wanted 'GGUF', found bytes %02x %02x %02x %02x: not a GGUF file%s",
+                          magic[0], magic[1], magic[2], magic[3],
+                          memcmp(magic, "FUGG", 4) == 0 ? " (big-endian files are not supported)" : "");
     DIL_TRY(take_u32(r, "version", &version));
     if (version != 0 && (version & 0xffff) == 0)
-        return gguf_fatal(
-            r->sink, r->s, 4,
-            "header: version: wanted 2 or 3, found 0x%08x: this is a big-endian file, which is not "
-            "supported; convert it to little-endian",
-            version);
+        return gguf_fatal(r->sink, r->s, 4,
+                          "header: version: wanted 2 or 3, found 0x%08x: this is a big-endian file, which is not "
+                          "supported; convert it to little-endian",
+                          version);
     if (version != 2 && version != 3)
         return gguf_fatal(r->sink, r->s, 4, "header: version: wanted 2 or 3, found %u", version);
     *out = version;
     return DIL_OK;
 }
 
-static dil_status check_count(reader *r, uint64_t offset, const char *what, uint64_t found,
-                              uint64_t max, uint64_t min_bytes)
+static dil_status check_count(reader *r, uint64_t offset, const char *what, uint64_t found, uint64_t max, uint64_t min_bytes)
 {
     uint64_t fit = remaining(r) / min_bytes;
     if (found > fit)
         return gguf_fatal(r->sink, r->s, offset,
-                          "header: %s: wanted at most %" PRIu64 " (what the %" PRIu64
-                          " remaining bytes can hold), found %" PRIu64,
+                          "header: %s: wanted at most %" PRIu64 " (what the %" PRIu64 " remaining bytes can hold), found %" PRIu64,
                           what, fit, remaining(r), found);
     if (found > max)
-        return gguf_fatal(r->sink, r->s, offset,
-                          "header: %s: wanted at most %" PRIu64 ", found %" PRIu64, what, max,
-                          found);
+        return gguf_fatal(r->sink, r->s, offset, "header: %s: wanted at most %" PRIu64 ", found %" PRIu64, what, max, found);
     return DIL_OK;
 }
 
@@ -224,16 +210,12 @@ static dil_status read_header(reader *r)
 static dil_status check_name(reader *r, const char *field, str name, uint64_t offset, uint64_t max)
 {
     if (name.n == 0)
-        DIL_TRY(gguf_defect(r->sink, r->s, offset,
-                            "%s: %s: wanted at least one character, found an empty one", r->subject,
-                            field));
+        DIL_TRY(gguf_defect(r->sink, r->s, offset, "%s: %s: wanted at least one character, found an empty one", r->subject, field));
     if (name.n > max)
-        DIL_TRY(gguf_defect(r->sink, r->s, offset,
-                            "%s: %s: wanted at most %" PRIu64 " bytes, found %zu", r->subject,
-                            field, max, name.n));
+        DIL_TRY(gguf_defect(r->sink, r->s, offset, "%s: %s: wanted at most %" PRIu64 " bytes, found %zu", r->subject, field, max,
+                            name.n));
     if (!utf8_valid(name))
-        DIL_TRY(gguf_defect(r->sink, r->s, offset, "%s: %s: wanted valid UTF-8, found other bytes",
-                            r->subject, field));
+        DIL_TRY(gguf_defect(r->sink, r->s, offset, "%s: %s: wanted valid UTF-8, found other bytes", r->subject, field));
     return DIL_OK;
 }
 
@@ -243,8 +225,7 @@ static dil_status read_kind(reader *r, const char *field, gguf_kind *out)
     uint64_t start = r->at;
     DIL_TRY(take_u32(r, field, &kind));
     if (kind > GGUF_F64)
-        return gguf_fatal(r->sink, r->s, start, "%s: %s: wanted 0 to 12, found %u", r->subject,
-                          field, kind);
+        return gguf_fatal(r->sink, r->s, start, "%s: %s: wanted 0 to 12, found %u", r->subject, field, kind);
     *out = (gguf_kind)kind;
     return DIL_OK;
 }
@@ -253,8 +234,7 @@ static dil_status read_strings(reader *r, gguf_value *v)
 {
     if (v->count > remaining(r) / sizeof(uint64_t))
         return gguf_fatal(r->sink, r->s, r->at,
-                          "%s: array: wanted at most %" PRIu64
-                          " strings (what the remaining bytes can hold), "
+                          "%s: array: wanted at most %" PRIu64 " strings (what the remaining bytes can hold), "
                           "found %" PRIu64,
                           r->subject, remaining(r) / (uint64_t)sizeof(uint64_t), v->count);
     str *strings = arena_alloc(r->g->memory, (size_t)v->count * sizeof *strings);
@@ -279,8 +259,7 @@ static dil_status read_numbers(reader *r, gguf_value *v)
     v->data = p;
     for (uint64_t i = 0; v->element == GGUF_BOOL && i < v->count; i++) {
         if (p[i] > 1) {
-            DIL_TRY(gguf_defect(r->sink, r->s, start + i, "%s: BOOL: wanted 0 or 1, found %u",
-                                r->subject, p[i]));
+            DIL_TRY(gguf_defect(r->sink, r->s, start + i, "%s: BOOL: wanted 0 or 1, found %u", r->subject, p[i]));
             break;
         }
     }
@@ -292,10 +271,8 @@ static dil_status read_array(reader *r, gguf_value *v)
     uint64_t start = r->at;
     DIL_TRY(read_kind(r, "kind of the array's elements", &v->element));
     if (v->element == GGUF_ARRAY)
-        return gguf_fatal(
-            r->sink, r->s, start,
-            "%s: array: wanted numbers or strings, found an array of arrays, which is not supported",
-            r->subject);
+        return gguf_fatal(r->sink, r->s, start,
+                          "%s: array: wanted numbers or strings, found an array of arrays, which is not supported", r->subject);
     DIL_TRY(take_u64(r, "array length", &v->count));
     return v->element == GGUF_STRING ? read_strings(r, v) : read_numbers(r, v);
 }
@@ -312,8 +289,7 @@ static dil_status read_value(reader *r, uint64_t number)
     snprintf(r->subject, sizeof r->subject, "key %s", gguf_show(v->key, shown));
     uint32_t first = name_index_add(&r->s->keys, v->key);
     if (first != number)
-        DIL_TRY(gguf_defect(r->sink, r->s, v->offset,
-                            "%s: wanted once, found a second time (first at byte %" PRIu64 ")",
+        DIL_TRY(gguf_defect(r->sink, r->s, v->offset, "%s: wanted once, found a second time (first at byte %" PRIu64 ")",
                             r->subject, r->s->entries[first].v.offset));
     DIL_TRY(read_kind(r, "kind", &v->kind));
     v->element = v->kind;
@@ -335,12 +311,10 @@ static dil_status read_alignment(reader *r)
         return DIL_OK;
     const gguf_value *v = &s->entries[i].v;
     if (v->kind != GGUF_U32)
-        return gguf_defect(r->sink, s, v->offset, "key 'general.alignment': wanted U32, found %s",
-                           gguf_kind_name(v->kind));
+        return gguf_defect(r->sink, s, v->offset, "key 'general.alignment': wanted U32, found %s", gguf_kind_name(v->kind));
     memcpy(&alignment, v->data, sizeof alignment);
     if (alignment < GGUF_MIN_ALIGNMENT || (alignment & (alignment - 1)) != 0)
-        return gguf_defect(r->sink, s, v->offset,
-                           "key 'general.alignment': wanted a power of two, at least 8, found %u",
+        return gguf_defect(r->sink, s, v->offset, "key 'general.alignment': wanted a power of two, at least 8, found %u",
                            alignment);
     s->alignment = alignment;
     return DIL_OK;
@@ -359,9 +333,7 @@ static dil_status read_shape(reader *r, gguf_tensor *t, bool *good)
         t->ne[i] = 1;
     if (n_dims == 0 || n_dims > GGUF_MAX_DIMS) {
         *good = false;
-        DIL_TRY(gguf_defect(r->sink, r->s, start,
-                            "%s: number of dimensions: wanted 1 to 4, found %u", r->subject,
-                            n_dims));
+        DIL_TRY(gguf_defect(r->sink, r->s, start, "%s: number of dimensions: wanted 1 to 4, found %u", r->subject, n_dims));
         return take(r, (uint64_t)n_dims * sizeof(uint64_t), "dimensions", &skipped);
     }
     t->n_dims = (int)n_dims;
@@ -370,16 +342,13 @@ static dil_status read_shape(reader *r, gguf_tensor *t, bool *good)
         DIL_TRY(take_u64(r, "dimension", &t->ne[i]));
         if (*good && (t->ne[i] == 0 || t->ne[i] > INT64_MAX)) {
             *good = false;
-            DIL_TRY(gguf_defect(r->sink, r->s, start,
-                                "%s: dimension %u: wanted a positive number, found %" PRId64,
-                                r->subject, i, (int64_t)t->ne[i]));
+            DIL_TRY(gguf_defect(r->sink, r->s, start, "%s: dimension %u: wanted a positive number, found %" PRId64, r->subject, i,
+                                (int64_t)t->ne[i]));
         }
         if (*good && (!checked_mul_u64(n_values, t->ne[i], &n_values) || n_values > INT64_MAX)) {
             *good = false;
-            DIL_TRY(gguf_defect(
-                r->sink, r->s, start,
-                "%s: dimension %u: the number of elements overflows 63 bits with %" PRIu64,
-                r->subject, i, t->ne[i]));
+            DIL_TRY(gguf_defect(r->sink, r->s, start, "%s: dimension %u: the number of elements overflows 63 bits with %" PRIu64,
+                                r->subject, i, t->ne[i]));
         }
     }
     return DIL_OK;
@@ -391,27 +360,22 @@ static dil_status check_type(reader *r, gguf_tensor *t, uint32_t type, uint64_t 
     uint64_t row_bytes;
     if (!f || !f->name || f->block_values == 0) {
         *good = false;
-        return gguf_defect(r->sink, r->s, offset,
-                           "%s: type: wanted a known tensor type, found number %u", r->subject,
-                           type);
+        return gguf_defect(r->sink, r->s, offset, "%s: type: wanted a known tensor type, found number %u", r->subject, type);
     }
     t->type = (dil_type)type;
     if (!*good)
         return DIL_OK;
     if (t->ne[0] % f->block_values != 0) {
         *good = false;
-        return gguf_defect(r->sink, r->s, offset,
-                           "%s: row length: wanted a multiple of %u for type %s, found %" PRIu64,
-                           r->subject, f->block_values, f->name, t->ne[0]);
+        return gguf_defect(r->sink, r->s, offset, "%s: row length: wanted a multiple of %u for type %s, found %" PRIu64, r->subject,
+                           f->block_values, f->name, t->ne[0]);
     }
     if (!format_row_bytes(t->type, t->ne[0], &row_bytes) ||
-        !checked_mul_u64(row_bytes, t->ne[1] * t->ne[2] * t->ne[3], &t->size_bytes) ||
-        t->size_bytes > INT64_MAX) {
+        !checked_mul_u64(row_bytes, t->ne[1] * t->ne[2] * t->ne[3], &t->size_bytes) || t->size_bytes > INT64_MAX) {
         *good = false;
         t->size_bytes = 0;
         return gguf_defect(r->sink, r->s, offset,
-                           "%s: size: wanted less than 2^63 bytes, found %" PRIu64
-                           " rows of %" PRIu64 " values of type %s",
+                           "%s: size: wanted less than 2^63 bytes, found %" PRIu64 " rows of %" PRIu64 " values of type %s",
                            r->subject, t->ne[1] * t->ne[2] * t->ne[3], t->ne[0], f->name);
     }
     return DIL_OK;
@@ -439,9 +403,7 @@ static dil_status read_tensor(reader *r, uint64_t number)
     DIL_TRY(take_u64(r, "offset", &t->offset));
     if (t->offset % r->s->alignment != 0) {
         good = false;
-        DIL_TRY(gguf_defect(r->sink, r->s, start,
-                            "%s: offset: wanted a multiple of the alignment %" PRIu64
-                            ", found %" PRIu64,
+        DIL_TRY(gguf_defect(r->sink, r->s, start, "%s: offset: wanted a multiple of the alignment %" PRIu64 ", found %" PRIu64,
                             r->subject, r->s->alignment, t->offset));
     }
     if (!good)
@@ -463,16 +425,14 @@ static dil_status place_tensors(reader *r)
     char shown[GGUF_SHOWN];
     uint64_t end;
     if (!checked_round_up_u64(r->at, s->alignment, &s->data_offset))
-        return gguf_fatal(r->sink, s, r->at,
-                          "data section: its beginning overflows with alignment %" PRIu64,
-                          s->alignment);
+        return gguf_fatal(r->sink, s, r->at, "data section: its beginning overflows with alignment %" PRIu64, s->alignment);
     for (uint64_t i = 0; i < s->n_tensors; i++) {
         gguf_tensor *t = &s->tensors[i];
         if (t->size_bytes == 0)
             continue;
         uint64_t relative = t->offset;
-        if (!checked_add_u64(s->data_offset, relative, &t->offset) ||
-            !checked_add_u64(t->offset, t->size_bytes, &end) || end > s->size_bytes) {
+        if (!checked_add_u64(s->data_offset, relative, &t->offset) || !checked_add_u64(t->offset, t->size_bytes, &end) ||
+            end > s->size_bytes) {
             DIL_TRY(gguf_defect(r->sink, s, entry_offset(s, t),
                                 "tensor %s: data: wanted %" PRIu64 " bytes from byte %" PRIu64
                                 " of the data section, found a file of %" PRIu64 " bytes",
@@ -531,11 +491,9 @@ static dil_status check_overlap(reader *r)
         const gguf_tensor *a = &t[order[i - 1]], *b = &t[order[i]];
         if (b->offset < a->offset + a->size_bytes)
             st = gguf_defect(r->sink, r->s, entry_offset(r->s, b),
-                             "tensor %s: data: wanted to begin at byte %" PRIu64
-                             " or later, found an overlap "
+                             "tensor %s: data: wanted to begin at byte %" PRIu64 " or later, found an overlap "
                              "with tensor %s",
-                             gguf_show(b->name, shown[0]), a->offset + a->size_bytes,
-                             gguf_show(a->name, shown[1]));
+                             gguf_show(b->name, shown[0]), a->offset + a->size_bytes, gguf_show(a->name, shown[1]));
     }
     arena_reset(r->g->memory, mark);
     return st;

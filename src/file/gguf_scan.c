@@ -45,8 +45,7 @@ static uint64_t scan_floats(const uint8_t *data, uint64_t n, uint32_t size, uint
 static uint64_t scan_f32(const uint8_t *data, uint64_t n)
 {
     uint64_t i = 0;
-    for (; i + 1024 <= n;
-         i += 1024) { /* without an early exit, so that the compiler uses vectors */
+    for (; i + 1024 <= n; i += 1024) { /* without an early exit, so that the compiler uses vectors */
         uint32_t bad = 0, bits;
         for (uint64_t j = i; j < i + 1024; j++) {
             memcpy(&bits, data + j * 4, 4);
@@ -87,8 +86,7 @@ uint64_t gguf_scan_blocks(dil_type type, const uint8_t *data, uint64_t n_blocks)
             continue;
         for (uint64_t i = 0; i < n_blocks; i++) {
             const uint8_t *block = data + i * f->block_bytes;
-            if (f16_is_bad(block + s->first) ||
-                (s->second != NO_FIELD && f16_is_bad(block + s->second)))
+            if (f16_is_bad(block + s->first) || (s->second != NO_FIELD && f16_is_bad(block + s->second)))
                 return i;
         }
         return n_blocks;
@@ -115,8 +113,7 @@ static dil_status scan_tensor(scan *c, const gguf_tensor *t)
     uint64_t n = t->size_bytes / f->block_bytes, step = CHUNK_BYTES / f->block_bytes;
     char shown[GGUF_SHOWN];
     for (uint64_t i = 0; i < n; i += step) {
-        uint64_t m = n - i < step ? n - i : step,
-                 found = gguf_scan_blocks(t->type, data + i * f->block_bytes, m);
+        uint64_t m = n - i < step ? n - i : step, found = gguf_scan_blocks(t->type, data + i * f->block_bytes, m);
         c->done += m * f->block_bytes;
         if (c->progress && !c->progress(c->user, "reading tensors", c->done, c->total))
             return DIL_FAIL(c->sink->err, DIL_CANCELLED, "%s: the check was stopped", c->g->path);
@@ -127,8 +124,7 @@ static dil_status scan_tensor(scan *c, const gguf_tensor *t)
         return gguf_defect(c->sink, s, t->offset + (i + found) * f->block_bytes,
                            "tensor %s: %s %s at element %" PRIu64 " (row %" PRIu64
                            "): wanted finite numbers, found NaN or infinity",
-                           gguf_show(t->name, shown), f->name,
-                           f->is_quantized ? "block scale" : "value", value, value / t->ne[0]);
+                           gguf_show(t->name, shown), f->name, f->is_quantized ? "block scale" : "value", value, value / t->ne[0]);
     }
     return DIL_OK;
 }

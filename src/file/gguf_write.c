@@ -79,24 +79,18 @@ static dil_status no_memory(const gguf_writer *w, dil_error *err)
 }
 
 /* Checks key and writes it with its kind (and, for an array, the element kind and count). */
-static dil_status begin_value(gguf_writer *w, str key, gguf_kind kind, gguf_kind element,
-                              uint64_t count, dil_error *err)
+static dil_status begin_value(gguf_writer *w, str key, gguf_kind kind, gguf_kind element, uint64_t count, dil_error *err)
 {
     char shown[GGUF_SHOWN];
     if (w->started)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "key %s: wanted before the first data, found after it",
-                        gguf_show(key, shown));
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "key %s: wanted before the first data, found after it", gguf_show(key, shown));
     if (key.n == 0 || key.n > GGUF_MAX_KEY || !utf8_valid(key))
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "key %s: wanted 1 to %u bytes of UTF-8, found %zu bytes",
-                        gguf_show(key, shown), GGUF_MAX_KEY, key.n);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "key %s: wanted 1 to %u bytes of UTF-8, found %zu bytes", gguf_show(key, shown),
+                        GGUF_MAX_KEY, key.n);
     if (w->keys.n == w->keys.capacity)
-        return DIL_FAIL(err, DIL_LIMIT, "key %s: wanted at most %u keys, found one more",
-                        gguf_show(key, shown), w->keys.capacity);
+        return DIL_FAIL(err, DIL_LIMIT, "key %s: wanted at most %u keys, found one more", gguf_show(key, shown), w->keys.capacity);
     if (name_index_find(&w->keys, key) != NAME_INDEX_NONE)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "key %s: wanted once, found a second time",
-                        gguf_show(key, shown));
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "key %s: wanted once, found a second time", gguf_show(key, shown));
     const char *copy = arena_strdup(w->memory, key.p, key.n);
     if (!copy)
         return no_memory(w, err);
@@ -110,47 +104,37 @@ static dil_status begin_value(gguf_writer *w, str key, gguf_kind kind, gguf_kind
     return DIL_OK;
 }
 
-static dil_status end_value(const gguf_writer *w, dil_error *err)
-{
-    return w->values.failed ? no_memory(w, err) : DIL_OK;
-}
+static dil_status end_value(const gguf_writer *w, dil_error *err) { return w->values.failed ? no_memory(w, err) : DIL_OK; }
 
 static dil_status set_alignment(gguf_writer *w, uint32_t alignment, dil_error *err)
 {
     if (alignment < GGUF_MIN_ALIGNMENT || (alignment & (alignment - 1)) != 0)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "key 'general.alignment': wanted a power of two, at least 8, found %u",
-                        alignment);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "key 'general.alignment': wanted a power of two, at least 8, found %u", alignment);
     if (w->names.n > 0 && alignment != w->alignment)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "key 'general.alignment': wanted before the first tensor, found after it");
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "key 'general.alignment': wanted before the first tensor, found after it");
     w->alignment = alignment;
     return DIL_OK;
 }
 
 /* n values of the kind from bytes, as a scalar (array false, n 1) or an array. */
-static dil_status set_numbers(gguf_writer *w, str key, gguf_kind kind, bool array,
-                              const void *bytes, uint64_t n, dil_error *err)
+static dil_status set_numbers(gguf_writer *w, str key, gguf_kind kind, bool array, const void *bytes, uint64_t n, dil_error *err)
 {
     size_t size_bytes;
-    if (!checked_mul_size((size_t)n, gguf_kind_bytes(kind), &size_bytes) ||
-        size_bytes > MAX_HEADER_BYTES)
-        return DIL_FAIL(err, DIL_LIMIT, "%s: a value of %" PRIu64 " elements is too long",
-                        w->out.path, n);
+    if (!checked_mul_size((size_t)n, gguf_kind_bytes(kind), &size_bytes) || size_bytes > MAX_HEADER_BYTES)
+        return DIL_FAIL(err, DIL_LIMIT, "%s: a value of %" PRIu64 " elements is too long", w->out.path, n);
     DIL_TRY(begin_value(w, key, array ? GGUF_ARRAY : kind, kind, n, err));
     if (size_bytes > 0)
         strbuf_add(&w->values, bytes, size_bytes);
     return end_value(w, err);
 }
 
-static dil_status set_texts(gguf_writer *w, str key, bool array, const str *texts, uint64_t n,
-                            dil_error *err)
+static dil_status set_texts(gguf_writer *w, str key, bool array, const str *texts, uint64_t n, dil_error *err)
 {
     char shown[GGUF_SHOWN];
     for (uint64_t i = 0; i < n; i++)
         if (texts[i].n > GGUF_MAX_STRING)
-            return DIL_FAIL(err, DIL_LIMIT, "key %s: string length: wanted at most %u, found %zu",
-                            gguf_show(key, shown), GGUF_MAX_STRING, texts[i].n);
+            return DIL_FAIL(err, DIL_LIMIT, "key %s: string length: wanted at most %u, found %zu", gguf_show(key, shown),
+                            GGUF_MAX_STRING, texts[i].n);
     DIL_TRY(begin_value(w, key, array ? GGUF_ARRAY : GGUF_STRING, GGUF_STRING, n, err));
     for (uint64_t i = 0; i < n; i++)
         add_text(&w->values, texts[i]);
@@ -185,20 +169,17 @@ dil_status gguf_writer_set_str(gguf_writer *w, const char *key, str v, dil_error
     return set_texts(w, str_of(key), false, &v, 1, err);
 }
 
-dil_status gguf_writer_set_strings(gguf_writer *w, const char *key, const str *v, uint64_t n,
-                                   dil_error *err)
+dil_status gguf_writer_set_strings(gguf_writer *w, const char *key, const str *v, uint64_t n, dil_error *err)
 {
     return set_texts(w, str_of(key), true, v, n, err);
 }
 
-dil_status gguf_writer_set_f32_array(gguf_writer *w, const char *key, const float *v, uint64_t n,
-                                     dil_error *err)
+dil_status gguf_writer_set_f32_array(gguf_writer *w, const char *key, const float *v, uint64_t n, dil_error *err)
 {
     return set_numbers(w, str_of(key), GGUF_F32, true, v, n, err);
 }
 
-dil_status gguf_writer_set_i32_array(gguf_writer *w, const char *key, const int32_t *v, uint64_t n,
-                                     dil_error *err)
+dil_status gguf_writer_set_i32_array(gguf_writer *w, const char *key, const int32_t *v, uint64_t n, dil_error *err)
 {
     return set_numbers(w, str_of(key), GGUF_I32, true, v, n, err);
 }
@@ -216,8 +197,7 @@ static dil_status copy_value(gguf_writer *w, const gguf_value *v, dil_error *err
     return set_numbers(w, v->key, v->element, array, v->data, v->count, err);
 }
 
-dil_status gguf_writer_copy_values(gguf_writer *w, const gguf *from, const char *const *except,
-                                   int n_except, dil_error *err)
+dil_status gguf_writer_copy_values(gguf_writer *w, const gguf *from, const char *const *except, int n_except, dil_error *err)
 {
     for (uint64_t i = 0; i < gguf_n_values(from); i++) {
         const gguf_value *v = gguf_value_at(from, i);
@@ -250,57 +230,44 @@ static bool grow_names(gguf_writer *w)
     return true;
 }
 
-static dil_status tensor_bytes(const char *shown, dil_type type, int n_dims, const uint64_t *ne,
-                               uint64_t *out, dil_error *err)
+static dil_status tensor_bytes(const char *shown, dil_type type, int n_dims, const uint64_t *ne, uint64_t *out, dil_error *err)
 {
     const format *f = format_get(type);
     uint64_t bytes;
     if (!f)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "tensor %s: type: wanted a known tensor type, found number %d", shown,
-                        (int)type);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "tensor %s: type: wanted a known tensor type, found number %d", shown, (int)type);
     if (n_dims < 1 || n_dims > GGUF_MAX_DIMS)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "tensor %s: number of dimensions: wanted 1 to 4, found %d", shown, n_dims);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "tensor %s: number of dimensions: wanted 1 to 4, found %d", shown, n_dims);
     if (ne[0] == 0 || !format_row_bytes(type, ne[0], &bytes))
-        return DIL_FAIL(
-            err, DIL_BAD_ARGUMENT,
-            "tensor %s: row length: wanted a positive multiple of %u for type %s, found %" PRIu64,
-            shown, f->block_values, f->name, ne[0]);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
+                        "tensor %s: row length: wanted a positive multiple of %u for type %s, found %" PRIu64, shown,
+                        f->block_values, f->name, ne[0]);
     for (int i = 1; i < n_dims; i++)
         if (ne[i] == 0 || !checked_mul_u64(bytes, ne[i], &bytes))
-            return DIL_FAIL(
-                err, DIL_BAD_ARGUMENT,
-                "tensor %s: dimension %d: wanted a positive number whose product fits, found %" PRIu64,
-                shown, i, ne[i]);
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT,
+                            "tensor %s: dimension %d: wanted a positive number whose product fits, found %" PRIu64, shown, i,
+                            ne[i]);
     *out = bytes;
     return DIL_OK;
 }
 
-dil_status gguf_writer_add_tensor(gguf_writer *w, str name, dil_type type, int n_dims,
-                                  const uint64_t *ne, dil_error *err)
+dil_status gguf_writer_add_tensor(gguf_writer *w, str name, dil_type type, int n_dims, const uint64_t *ne, dil_error *err)
 {
     char shown[GGUF_SHOWN];
     uint64_t bytes = 0, padded;
     gguf_show(name, shown);
     if (w->started)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "tensor %s: wanted before the first data, found after it", shown);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "tensor %s: wanted before the first data, found after it", shown);
     if (name.n == 0 || name.n > GGUF_MAX_NAME || !utf8_valid(name))
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "tensor %s: wanted a name of 1 to %u bytes of UTF-8, found %zu bytes",
-                        shown, GGUF_MAX_NAME, name.n);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "tensor %s: wanted a name of 1 to %u bytes of UTF-8, found %zu bytes", shown,
+                        GGUF_MAX_NAME, name.n);
     DIL_TRY(tensor_bytes(shown, type, n_dims, ne, &bytes, err));
-    if (!checked_round_up_u64(bytes, w->alignment, &padded) ||
-        !checked_add_u64(w->data_bytes, padded, &padded))
-        return DIL_FAIL(err, DIL_LIMIT, "tensor %s: the file would be longer than 2^64 bytes",
-                        shown);
+    if (!checked_round_up_u64(bytes, w->alignment, &padded) || !checked_add_u64(w->data_bytes, padded, &padded))
+        return DIL_FAIL(err, DIL_LIMIT, "tensor %s: the file would be longer than 2^64 bytes", shown);
     if (name_index_find(&w->names, name) != NAME_INDEX_NONE)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "tensor %s: wanted once, found a second time",
-                        shown);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "tensor %s: wanted once, found a second time", shown);
     if (w->names.n == GGUF_MAX_TENSORS)
-        return DIL_FAIL(err, DIL_LIMIT, "tensor %s: wanted at most %u tensors, found one more",
-                        shown, GGUF_MAX_TENSORS);
+        return DIL_FAIL(err, DIL_LIMIT, "tensor %s: wanted at most %u tensors, found one more", shown, GGUF_MAX_TENSORS);
     if (w->names.n == w->sizes_capacity && !grow_names(w))
         return no_memory(w, err);
     const char *copy = arena_strdup(w->memory, name.p, name.n);
@@ -357,9 +324,8 @@ dil_status gguf_writer_data(gguf_writer *w, const void *bytes, size_t n, dil_err
         DIL_TRY(write_header(w, err));
     while (n > 0) {
         if (w->current == w->names.n)
-            return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                            "%s: wanted no more data after the last tensor, found %zu bytes",
-                            w->out.path, n);
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted no more data after the last tensor, found %zu bytes", w->out.path,
+                            n);
         uint64_t left = w->sizes[w->current] - w->received;
         size_t part = n < left ? n : (size_t)left;
         DIL_TRY(os_writer_write(&w->out, p, part, err));
@@ -381,10 +347,8 @@ static dil_status finish(gguf_writer *w, dil_error *err)
     if (!w->started)
         DIL_TRY(write_header(w, err));
     if (w->current < w->names.n)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "tensor %s: data: wanted %" PRIu64 " bytes before the end, found %" PRIu64,
-                        gguf_show(w->names.names[w->current], shown), w->sizes[w->current],
-                        w->received);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "tensor %s: data: wanted %" PRIu64 " bytes before the end, found %" PRIu64,
+                        gguf_show(w->names.names[w->current], shown), w->sizes[w->current], w->received);
     return os_writer_commit(&w->out, err);
 }
 

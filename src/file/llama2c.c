@@ -40,14 +40,11 @@ typedef struct import {
     dil_status status;
 } import;
 
-static dil_status check_field(const import *m, int index, const char *name, int32_t value,
-                              int32_t max)
+static dil_status check_field(const import *m, int index, const char *name, int32_t value, int32_t max)
 {
     if (value < 1 || value > max)
-        return DIL_FAIL(
-            m->err, DIL_FORMAT,
-            "%s: byte offset %d: %s: wanted 1 to %d, found %d: not a llama2.c checkpoint?", m->path,
-            index * 4, name, max, value);
+        return DIL_FAIL(m->err, DIL_FORMAT, "%s: byte offset %d: %s: wanted 1 to %d, found %d: not a llama2.c checkpoint?", m->path,
+                        index * 4, name, max, value);
     return DIL_OK;
 }
 
@@ -55,27 +52,23 @@ static dil_status read_config(import *m)
 {
     config *c = &m->c;
     if (m->file.size_bytes < sizeof *c)
-        return DIL_FAIL(m->err, DIL_FORMAT,
-                        "%s: byte offset 0: header: wanted %zu bytes, found %" PRIu64, m->path,
-                        sizeof *c, m->file.size_bytes);
+        return DIL_FAIL(m->err, DIL_FORMAT, "%s: byte offset 0: header: wanted %zu bytes, found %" PRIu64, m->path, sizeof *c,
+                        m->file.size_bytes);
     memcpy(c, m->bytes, sizeof *c);
     m->at.own_output = c->vocab_size < 0;
-    m->at.n_vocab =
-        c->vocab_size < 0 ? 0 - (uint64_t)(int64_t)c->vocab_size : (uint64_t)c->vocab_size;
+    m->at.n_vocab = c->vocab_size < 0 ? 0 - (uint64_t)(int64_t)c->vocab_size : (uint64_t)c->vocab_size;
     DIL_TRY(check_field(m, 0, "dim", c->dim, MAX_DIMENSION));
     DIL_TRY(check_field(m, 1, "hidden_dim", c->hidden_dim, MAX_DIMENSION));
     DIL_TRY(check_field(m, 2, "n_layers", c->n_layers, 1 << 16));
     DIL_TRY(check_field(m, 3, "n_heads", c->n_heads, c->dim));
     DIL_TRY(check_field(m, 4, "n_kv_heads", c->n_kv_heads, c->n_heads));
-    DIL_TRY(check_field(m, 5, "vocab_size",
-                        m->at.n_vocab > MAX_DIMENSION ? 0 : (int32_t)m->at.n_vocab, MAX_DIMENSION));
+    DIL_TRY(check_field(m, 5, "vocab_size", m->at.n_vocab > MAX_DIMENSION ? 0 : (int32_t)m->at.n_vocab, MAX_DIMENSION));
     DIL_TRY(check_field(m, 6, "seq_len", c->seq_len, MAX_DIMENSION));
     if (c->dim % c->n_heads != 0 || c->n_heads % c->n_kv_heads != 0 || c->dim / c->n_heads % 2 != 0)
-        return DIL_FAIL(
-            m->err, DIL_FORMAT,
-            "%s: byte offset 0: header: wanted dim %d to be an even multiple of n_heads %d, and that of "
-            "n_kv_heads %d: not a llama2.c checkpoint?",
-            m->path, c->dim, c->n_heads, c->n_kv_heads);
+        return DIL_FAIL(m->err, DIL_FORMAT,
+                        "%s: byte offset 0: header: wanted dim %d to be an even multiple of n_heads %d, and that of "
+                        "n_kv_heads %d: not a llama2.c checkpoint?",
+                        m->path, c->dim, c->n_heads, c->n_kv_heads);
     return DIL_OK;
 }
 
@@ -85,33 +78,27 @@ static bool advance(uint64_t *at, uint64_t layers, uint64_t rows, uint64_t colum
 {
     uint64_t n;
     *start = *at;
-    return checked_mul_u64(rows * columns, layers, &n) && checked_add_u64(*at, n, at) &&
-           *at < UINT64_MAX / 8;
+    return checked_mul_u64(rows * columns, layers, &n) && checked_add_u64(*at, n, at) && *at < UINT64_MAX / 8;
 }
 
 static dil_status place_weights(import *m)
 {
     const config *c = &m->c;
     layout *l = &m->at;
-    uint64_t n = 0, skipped, dim = (uint64_t)c->dim, hidden = (uint64_t)c->hidden_dim,
-             layers = (uint64_t)c->n_layers;
+    uint64_t n = 0, skipped, dim = (uint64_t)c->dim, hidden = (uint64_t)c->hidden_dim, layers = (uint64_t)c->n_layers;
     uint64_t head_dim = dim / (uint64_t)c->n_heads;
     l->kv_dim = head_dim * (uint64_t)c->n_kv_heads;
-    bool fits =
-        advance(&n, 1, l->n_vocab, dim, &l->embedding) &&
-        advance(&n, layers, 1, dim, &l->attention_norm) && advance(&n, layers, dim, dim, &l->wq) &&
-        advance(&n, layers, l->kv_dim, dim, &l->wk) &&
-        advance(&n, layers, l->kv_dim, dim, &l->wv) && advance(&n, layers, dim, dim, &l->wo) &&
-        advance(&n, layers, 1, dim, &l->ffn_norm) && advance(&n, layers, hidden, dim, &l->w1) &&
-        advance(&n, layers, dim, hidden, &l->w2) && advance(&n, layers, hidden, dim, &l->w3) &&
-        advance(&n, 1, 1, dim, &l->output_norm) &&
-        advance(&n, 1, (uint64_t)c->seq_len, head_dim, &skipped) &&
-        advance(&n, 1, l->own_output ? l->n_vocab : 0, dim, &l->output);
+    bool fits = advance(&n, 1, l->n_vocab, dim, &l->embedding) && advance(&n, layers, 1, dim, &l->attention_norm) &&
+                advance(&n, layers, dim, dim, &l->wq) && advance(&n, layers, l->kv_dim, dim, &l->wk) &&
+                advance(&n, layers, l->kv_dim, dim, &l->wv) && advance(&n, layers, dim, dim, &l->wo) &&
+                advance(&n, layers, 1, dim, &l->ffn_norm) && advance(&n, layers, hidden, dim, &l->w1) &&
+                advance(&n, layers, dim, hidden, &l->w2) && advance(&n, layers, hidden, dim, &l->w3) &&
+                advance(&n, 1, 1, dim, &l->output_norm) && advance(&n, 1, (uint64_t)c->seq_len, head_dim, &skipped) &&
+                advance(&n, 1, l->own_output ? l->n_vocab : 0, dim, &l->output);
     uint64_t wanted = fits ? sizeof *c + n * sizeof(float) : UINT64_MAX;
     if (wanted != m->file.size_bytes)
         return DIL_FAIL(m->err, DIL_FORMAT,
-                        "%s: byte offset %zu: weights: wanted a file of %" PRIu64
-                        " bytes for this header, found %" PRIu64
+                        "%s: byte offset %zu: weights: wanted a file of %" PRIu64 " bytes for this header, found %" PRIu64
                         ": not a llama2.c checkpoint, or cut short",
                         m->path, sizeof *c, wanted, m->file.size_bytes);
     l->end = n;
@@ -137,8 +124,7 @@ static dil_status write_values(import *m)
     DIL_TRY(gguf_writer_set_u32(w, "llama.attention.head_count", (uint32_t)c->n_heads, err));
     DIL_TRY(gguf_writer_set_u32(w, "llama.attention.head_count_kv", (uint32_t)c->n_kv_heads, err));
     DIL_TRY(gguf_writer_set_f32(w, "llama.attention.layer_norm_rms_epsilon", RMS_EPSILON, err));
-    DIL_TRY(
-        gguf_writer_set_u32(w, "llama.rope.dimension_count", (uint32_t)(c->dim / c->n_heads), err));
+    DIL_TRY(gguf_writer_set_u32(w, "llama.rope.dimension_count", (uint32_t)(c->dim / c->n_heads), err));
     DIL_TRY(gguf_writer_set_f32(w, "llama.rope.freq_base", ROPE_BASE, err));
     DIL_TRY(gguf_writer_set_str(w, "tokenizer.ggml.model", STR("llama"), err));
     DIL_TRY(gguf_writer_set_strings(w, "tokenizer.ggml.tokens", v->texts, v->n, err));
@@ -153,19 +139,16 @@ static dil_status write_values(import *m)
 }
 
 /* One tensor of the output; both passes (shapes, data) walk the same list. */
-typedef dil_status (*each_tensor_fn)(import *m, const char *name, uint64_t at, uint64_t rows,
-                                     uint64_t columns);
+typedef dil_status (*each_tensor_fn)(import *m, const char *name, uint64_t at, uint64_t rows, uint64_t columns);
 
-static dil_status add_shape(import *m, const char *name, uint64_t at, uint64_t rows,
-                            uint64_t columns)
+static dil_status add_shape(import *m, const char *name, uint64_t at, uint64_t rows, uint64_t columns)
 {
     (void)at;
     uint64_t ne[2] = {columns, rows};
     return gguf_writer_add_tensor(m->w, str_of(name), DIL_TYPE_F32, rows > 0 ? 2 : 1, ne, m->err);
 }
 
-static dil_status add_data(import *m, const char *name, uint64_t at, uint64_t rows,
-                           uint64_t columns)
+static dil_status add_data(import *m, const char *name, uint64_t at, uint64_t rows, uint64_t columns)
 {
     (void)name;
     uint64_t n = (rows > 0 ? rows : 1) * columns * sizeof(float);
@@ -180,11 +163,9 @@ static dil_status each_layer_tensor(import *m, int i, each_tensor_fn each)
         const char *name;
         uint64_t at, rows, columns;
     } list[] = {
-        {"attn_norm", l->attention_norm, 0, dim}, {"attn_q", l->wq, dim, dim},
-        {"attn_k", l->wk, l->kv_dim, dim},        {"attn_v", l->wv, l->kv_dim, dim},
-        {"attn_output", l->wo, dim, dim},         {"ffn_norm", l->ffn_norm, 0, dim},
-        {"ffn_gate", l->w1, hidden, dim},         {"ffn_down", l->w2, dim, hidden},
-        {"ffn_up", l->w3, hidden, dim},
+        {"attn_norm", l->attention_norm, 0, dim}, {"attn_q", l->wq, dim, dim},      {"attn_k", l->wk, l->kv_dim, dim},
+        {"attn_v", l->wv, l->kv_dim, dim},        {"attn_output", l->wo, dim, dim}, {"ffn_norm", l->ffn_norm, 0, dim},
+        {"ffn_gate", l->w1, hidden, dim},         {"ffn_down", l->w2, dim, hidden}, {"ffn_up", l->w3, hidden, dim},
     };
     for (size_t k = 0; k < sizeof list / sizeof *list; k++) {
         char name[64];
@@ -227,8 +208,7 @@ static void run_guarded_import(void *ctx)
     job->m->status = convert(job->m, job->tokenizer_path, job->out_path);
 }
 
-dil_status llama2c_import(const char *checkpoint_path, const char *tokenizer_path,
-                          const char *out_path, dil_error *err)
+dil_status llama2c_import(const char *checkpoint_path, const char *tokenizer_path, const char *out_path, dil_error *err)
 {
 import m = {.path = checkpoint_path, .err = err };
     const void *bytes = NULL;

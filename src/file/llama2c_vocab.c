@@ -42,17 +42,15 @@ static dil_status make_room(llama2c_vocab *v, const reader *r, uint32_t n)
 
 static dil_status wrong_count(const reader *r, uint64_t wanted, uint64_t found)
 {
-    return DIL_FAIL(r->err, DIL_FORMAT,
-                    "%s: byte offset %zu: tokens: wanted %" PRIu64
-                    " as the checkpoint says, found %s%" PRIu64,
+    return DIL_FAIL(r->err, DIL_FORMAT, "%s: byte offset %zu: tokens: wanted %" PRIu64 " as the checkpoint says, found %s%" PRIu64,
                     r->path, r->at, wanted, found > wanted ? "at least " : "", found);
 }
 
 /* "<0x0A>" */
 static bool is_byte_token(str s)
 {
-    return s.n == 6 && memcmp(s.p, "<0x", 3) == 0 && strchr("0123456789ABCDEF", s.p[3]) &&
-           strchr("0123456789ABCDEF", s.p[4]) && s.p[3] && s.p[4] && s.p[5] == '>';
+    return s.n == 6 && memcmp(s.p, "<0x", 3) == 0 && strchr("0123456789ABCDEF", s.p[3]) && strchr("0123456789ABCDEF", s.p[4]) &&
+           s.p[3] && s.p[4] && s.p[5] == '>';
 }
 
 /* ---- tokenizer.bin ---- */
@@ -84,9 +82,8 @@ static dil_status bin_token(llama2c_vocab *v, reader *r, uint32_t i)
     memcpy(&v->scores[i], r->bytes + r->at, 4);
     memcpy(&length, r->bytes + r->at + 4, 4);
     if (length < 0 || (size_t)length > r->n - r->at - 8)
-        return DIL_FAIL(r->err, DIL_FORMAT,
-                        "%s: byte offset %zu: length of token %u: wanted 0 to %zu, found %d",
-                        r->path, r->at + 4, i, r->n - r->at - 8, length);
+        return DIL_FAIL(r->err, DIL_FORMAT, "%s: byte offset %zu: length of token %u: wanted 0 to %zu, found %d", r->path,
+                        r->at + 4, i, r->n - r->at - 8, length);
     if (!copy_spaced(v, r->bytes + r->at + 8, (size_t)length, &v->texts[i]))
         return DIL_FAIL(r->err, DIL_NO_MEMORY, "%s: no memory for token %u", r->path, i);
     v->types[i] = is_byte_token(v->texts[i]) ? TYPE_BYTE : TYPE_NORMAL;
@@ -161,9 +158,7 @@ static dil_status take_field(reader *r, field *out)
     default: return bad(r, start, "a field of unknown kind: not a SentencePiece model");
     }
     if (n > r->n - r->at)
-        return bad(
-            r, start,
-            "a field is longer than what remains: the file is cut short or not a SentencePiece model");
+        return bad(r, start, "a field is longer than what remains: the file is cut short or not a SentencePiece model");
     out->data = r->bytes + r->at;
     out->n = (size_t)n;
     if (out->wire == 5)
@@ -181,8 +176,7 @@ static reader inside(const reader *r, const field *f)
     return in;
 }
 
-static dil_status read_piece(llama2c_vocab *v, const reader *outer, const field *message,
-                             uint32_t i)
+static dil_status read_piece(llama2c_vocab *v, const reader *outer, const field *message, uint32_t i)
 {
     reader r = inside(outer, message);
     field f;
@@ -218,10 +212,8 @@ static dil_status read_trainer(llama2c_vocab *v, const reader *outer, const fiel
         if (f.wire != 0)
             continue;
         if (f.number == 3 && f.value != 2)
-            return DIL_FAIL(
-                r.err, DIL_UNSUPPORTED,
-                "%s: byte offset %zu: kind of model: wanted byte pairs (2), found %" PRIu64, r.path,
-                start, f.value);
+            return DIL_FAIL(r.err, DIL_UNSUPPORTED, "%s: byte offset %zu: kind of model: wanted byte pairs (2), found %" PRIu64,
+                            r.path, start, f.value);
         if (f.number == 40)
             v->unknown = (uint32_t)f.value;
         else if (f.number == 41)
@@ -271,16 +263,14 @@ static dil_status read_model(llama2c_vocab *v, reader *r, uint32_t n)
     if (found != n)
         return wrong_count(r, n, found);
     if (v->unknown >= n || v->bos >= n || v->eos >= n)
-        return bad(
-            r, r->n,
-            "special tokens: wanted the ids of unknown, begin and end to be below the number of tokens, found another");
+        return bad(r, r->n,
+                   "special tokens: wanted the ids of unknown, begin and end to be below the number of tokens, found another");
     return DIL_OK;
 }
 
 /* ---- both ---- */
 
-dil_status llama2c_vocab_read(llama2c_vocab *out, const char *path, uint32_t n_wanted,
-                              dil_error *err)
+dil_status llama2c_vocab_read(llama2c_vocab *out, const char *path, uint32_t n_wanted, dil_error *err)
 {
     char *text = NULL;
     reader r = {.path = path, .err = err};
@@ -290,8 +280,7 @@ dil_status llama2c_vocab_read(llama2c_vocab *out, const char *path, uint32_t n_w
     if (!(out->memory = arena_new(MEM_FILE, SIZE_MAX / 2)))
         st = DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to read it", path);
     else
-        st = str_ends(str_of(path), STR(".model")) ? read_model(out, &r, n_wanted)
-                                                   : read_bin(out, &r, n_wanted);
+        st = str_ends(str_of(path), STR(".model")) ? read_model(out, &r, n_wanted) : read_bin(out, &r, n_wanted);
     mem_free(text);
     return st;
 }

@@ -18,8 +18,7 @@ typedef struct llama2c_vocab {
 
 /* *out must be zeroed; free with llama2c_vocab_free even on failure. The file must hold n_wanted
  * tokens. */
-DIL_MUST_CHECK dil_status llama2c_vocab_read(llama2c_vocab *out, const char *path,
-                                             uint32_t n_wanted, dil_error *err);
+DIL_MUST_CHECK dil_status llama2c_vocab_read(llama2c_vocab *out, const char *path, uint32_t n_wanted, dil_error *err);
 void llama2c_vocab_free(llama2c_vocab *v);
 
 #endif

@@ -14,8 +14,7 @@
 #define FORMATS_SUPER 256 /* values of a super-block: k-quants, IQ types, TQ types */
 
 #define FORMATS_DECODE(name) void format_decode_##name(const void *src, float *dst, size_t n)
-#define FORMATS_ENCODE(name) \
-    void format_encode_##name(const float *src, void *dst, size_t n, const float *importance)
+#define FORMATS_ENCODE(name) void format_encode_##name(const float *src, void *dst, size_t n, const float *importance)
 
 FORMATS_DECODE(f32);
 FORMATS_DECODE(f16);
@@ -95,9 +94,6 @@ static inline float store_f16(uint8_t *p, float f)
 }
 
 /* The weights of block values i.., or NULL. */
-static inline const float *importance_at(const float *importance, size_t i)
-{
-    return importance ? importance + i : NULL;
-}
+static inline const float *importance_at(const float *importance, size_t i) { return importance ? importance + i : NULL; }
 
 #endif

@@ -18,8 +18,7 @@ enum {
 
 static float sum_lanes(const float lane[LANES])
 {
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) +
-           ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
 }
 
 void fit_weights(const float *importance, size_t n, float *w)
@@ -142,8 +141,7 @@ float fit_scale_error(const float *x, const float *w, size_t n, float d, const i
     return sum_lanes(lane);
 }
 
-float fit_affine_error(const float *x, const float *w, size_t n, float d, float m,
-                       const uint8_t *level)
+float fit_affine_error(const float *x, const float *w, size_t n, float d, float m, const uint8_t *level)
 {
     float lane[LANES] = {0};
     for (size_t i = 0; i < n; i += LANES) {
@@ -226,11 +224,9 @@ static void extent(const float *x, const float *w, size_t n, float *lowest, floa
     }
 }
 
-float fit_affine(int hi, bool m_at_most_0, const float *x, const float *w, size_t n, float *m,
-                 uint8_t *level)
+float fit_affine(int hi, bool m_at_most_0, const float *x, const float *w, size_t n, float *m, uint8_t *level)
 {
-    affine_search s = {
-        .x = x, .w = w, .n = n, .hi = hi, .m_at_most_0 = m_at_most_0, .level = level};
+    affine_search s = {.x = x, .w = w, .n = n, .hi = hi, .m_at_most_0 = m_at_most_0, .level = level};
     float lowest, highest;
     extent(x, w, n, &lowest, &highest);
     if (m_at_most_0 && lowest > 0.0f)

@@ -16,8 +16,7 @@
  */
 typedef struct fit_levels {
     int lo, hi, gap;
-    const int8_t
-        *nearest; /* NULL: all; else [i] is the one nearest to lo + i / 2, the larger of two */
+    const int8_t *nearest; /* NULL: all; else [i] is the one nearest to lo + i / 2, the larger of two */
 } fit_levels;
 
 /* w[n] from importance[n], or ones when it is NULL or has no positive value. */
@@ -55,13 +54,11 @@ float fit_scale(fit_levels levels, const float *x, const float *w, size_t n, int
  * Scale d >= 0 and minimum m with small sum w (x - (d level + m))^2, level in 0..hi.
  * m_at_most_0: the format stores -m as an unsigned number.
  */
-float fit_affine(int hi, bool m_at_most_0, const float *x, const float *w, size_t n, float *m,
-                 uint8_t *level);
+float fit_affine(int hi, bool m_at_most_0, const float *x, const float *w, size_t n, float *m, uint8_t *level);
 
 /* sum w (x - d level)^2 and sum w (x - (d level + m))^2 */
 float fit_scale_error(const float *x, const float *w, size_t n, float d, const int8_t *level);
-float fit_affine_error(const float *x, const float *w, size_t n, float d, float m,
-                       const uint8_t *level);
+float fit_affine_error(const float *x, const float *w, size_t n, float d, float m, const uint8_t *level);
 
 /*
  * Super-blocks of 256 values in sub-blocks of `sub` values with small integer scales. The f16
@@ -69,12 +66,11 @@ float fit_affine_error(const float *x, const float *w, size_t n, float d, float 
  */
 
 /* x ~ d scale[i / sub] level[i], scale in -half..half-1 */
-void fit_super_scale(fit_levels levels, int sub, int half, const float *x, const float *importance,
-                     uint8_t *d_at, int8_t *scale, int8_t *level);
+void fit_super_scale(fit_levels levels, int sub, int half, const float *x, const float *importance, uint8_t *d_at, int8_t *scale,
+                     int8_t *level);
 
 /* x ~ d scale[i / sub] level[i] - dmin min[i / sub], scale and min in 0..top, level in 0..hi */
-void fit_super_affine(int hi, int sub, int top, const float *x, const float *importance,
-                      uint8_t *d_at, uint8_t *dmin_at, uint8_t *scale, uint8_t *min,
-                      uint8_t *level);
+void fit_super_affine(int hi, int sub, int top, const float *x, const float *importance, uint8_t *d_at, uint8_t *dmin_at,
+                      uint8_t *scale, uint8_t *min, uint8_t *level);
 
 #endif

@@ -28,8 +28,8 @@ static void super_weights(const float *importance, int sub, float w[N])
 }
 
 /* Levels of one sub-block for the integer scales near `wanted`; returns the best of them. */
-static int best_scale_near(fit_levels levels, int half, const float *x, const float *w, size_t n,
-                           float d, float wanted, int8_t *level)
+static int best_scale_near(fit_levels levels, int half, const float *x, const float *w, size_t n, float d, float wanted,
+                           int8_t *level)
 {
     int8_t tried[N];
     int middle = fit_round(wanted * fit_inverse(d), -half, half - 1), best = middle;
@@ -50,8 +50,7 @@ static int best_scale_near(fit_levels levels, int half, const float *x, const fl
     return best;
 }
 
-static float super_scale_error(int sub, const float *x, const float *w, float d,
-                               const int8_t *scale, const int8_t *level)
+static float super_scale_error(int sub, const float *x, const float *w, float d, const int8_t *scale, const int8_t *level)
 {
     float error = 0.0f;
     for (int i = 0; i < N; i += sub)
@@ -60,8 +59,7 @@ static float super_scale_error(int sub, const float *x, const float *w, float d,
 }
 
 /* d = sum w x c / sum w c^2 over the whole super-block, c = scale level. */
-static float solve_super_scale(int sub, const float *x, const float *w, const int8_t *scale,
-                               const int8_t *level)
+static float solve_super_scale(int sub, const float *x, const float *w, const int8_t *scale, const int8_t *level)
 {
     double sxc = 0.0, scc = 0.0;
     for (int i = 0; i < N; i++) {
@@ -72,8 +70,8 @@ static float solve_super_scale(int sub, const float *x, const float *w, const in
     return scc > 0.0 ? (float)(sxc / scc) : 0.0f;
 }
 
-static void polish_scale(fit_levels levels, int sub, const float *x, const float *w, uint8_t *d_at,
-                         const int8_t *scale, int8_t *level)
+static void polish_scale(fit_levels levels, int sub, const float *x, const float *w, uint8_t *d_at, const int8_t *scale,
+                         int8_t *level)
 {
     int8_t tried[N];
     float error = super_scale_error(sub, x, w, load_f16(d_at), scale, level);
@@ -81,8 +79,7 @@ static void polish_scale(fit_levels levels, int sub, const float *x, const float
         uint8_t stored[2];
         float d = store_f16(stored, solve_super_scale(sub, x, w, scale, level));
         for (int i = 0; i < N; i += sub)
-            fit_round_all(levels, x + i, (size_t)sub, fit_inverse(d * (float)scale[i / sub]),
-                          tried + i);
+            fit_round_all(levels, x + i, (size_t)sub, fit_inverse(d * (float)scale[i / sub]), tried + i);
         float tried_error = super_scale_error(sub, x, w, d, scale, tried);
         if (!(tried_error < error))
             return;
@@ -92,8 +89,8 @@ static void polish_scale(fit_levels levels, int sub, const float *x, const float
     }
 }
 
-void fit_super_scale(fit_levels levels, int sub, int half, const float *x, const float *importance,
-                     uint8_t *d_at, int8_t *scale, int8_t *level)
+void fit_super_scale(fit_levels levels, int sub, int half, const float *x, const float *importance, uint8_t *d_at, int8_t *scale,
+                     int8_t *level)
 {
     float w[N], wanted[N / 16], extreme = 0.0f;
     super_weights(importance, sub, w);
@@ -105,8 +102,7 @@ void fit_super_scale(fit_levels levels, int sub, int half, const float *x, const
     /* The extreme scale becomes -half, the integer of largest magnitude. */
     float d = store_f16(d_at, extreme / (float)-half);
     for (int i = 0; i < N; i += sub)
-        scale[i / sub] = (int8_t)best_scale_near(levels, half, x + i, w + i, (size_t)sub, d,
-                                                 wanted[i / sub], level + i);
+        scale[i / sub] = (int8_t)best_scale_near(levels, half, x + i, w + i, (size_t)sub, d, wanted[i / sub], level + i);
     polish_scale(levels, sub, x, w, d_at, scale, level);
 }
 
@@ -141,8 +137,8 @@ static void choose_sub_affine(super_affine *s, int i, float wanted_scale, float 
         if (this_scale < 0 || this_scale > s->top || this_min < 0 || this_min > s->top)
             continue;
         round_sub_affine(s, i, this_scale, this_min, tried);
-        float error = fit_affine_error(s->x + i, s->w + i, (size_t)s->sub, s->d * (float)this_scale,
-                                       -s->dmin * (float)this_min, tried);
+        float error =
+            fit_affine_error(s->x + i, s->w + i, (size_t)s->sub, s->d * (float)this_scale, -s->dmin * (float)this_min, tried);
         if (error < best_error) {
             best_error = error;
             s->scale[i / s->sub] = (uint8_t)this_scale;
@@ -156,9 +152,8 @@ static float super_affine_error(const super_affine *s)
 {
     float error = 0.0f;
     for (int i = 0; i < N; i += s->sub)
-        error +=
-            fit_affine_error(s->x + i, s->w + i, (size_t)s->sub, s->d * (float)s->scale[i / s->sub],
-                             -s->dmin * (float)s->min[i / s->sub], s->level + i);
+        error += fit_affine_error(s->x + i, s->w + i, (size_t)s->sub, s->d * (float)s->scale[i / s->sub],
+                                  -s->dmin * (float)s->min[i / s->sub], s->level + i);
     return error;
 }
 
@@ -210,11 +205,10 @@ static void polish_affine(super_affine *s, uint8_t *d_at, uint8_t *dmin_at)
     }
 }
 
-void fit_super_affine(int hi, int sub, int top, const float *x, const float *importance,
-                      uint8_t *d_at, uint8_t *dmin_at, uint8_t *scale, uint8_t *min, uint8_t *level)
+void fit_super_affine(int hi, int sub, int top, const float *x, const float *importance, uint8_t *d_at, uint8_t *dmin_at,
+                      uint8_t *scale, uint8_t *min, uint8_t *level)
 {
-    super_affine s = {
-        .hi = hi, .sub = sub, .top = top, .x = x, .scale = scale, .min = min, .level = level};
+    super_affine s = {.hi = hi, .sub = sub, .top = top, .x = x, .scale = scale, .min = min, .level = level};
     float wanted_scale[N / 16], wanted_min[N / 16], largest_scale = 0.0f, largest_min = 0.0f;
     super_weights(importance, sub, s.w);
     for (int i = 0; i < N; i += sub) {

@@ -6,13 +6,10 @@
 #include "formats/codecs.h"
 
 #define PLAIN(type, bytes) [DIL_TYPE_##type] = {#type, 1, (bytes), false, NULL, NULL}
-#define FLOATS(type, bytes, codec) \
-    [DIL_TYPE_##type] = {#type, 1, (bytes), false, format_decode_##codec, format_encode_##codec}
+#define FLOATS(type, bytes, codec) [DIL_TYPE_##type] = {#type, 1, (bytes), false, format_decode_##codec, format_encode_##codec}
 #define CODED(type, values, bytes, codec) \
-    [DIL_TYPE_##                          \
-        type] = {#type, (values), (bytes), true, format_decode_##codec, format_encode_##codec}
-#define DECODED(type, values, bytes, codec) \
-    [DIL_TYPE_##type] = {#type, (values), (bytes), true, format_decode_##codec, NULL}
+    [DIL_TYPE_##type] = {#type, (values), (bytes), true, format_decode_##codec, format_encode_##codec}
+#define DECODED(type, values, bytes, codec) [DIL_TYPE_##type] = {#type, (values), (bytes), true, format_decode_##codec, NULL}
 /* Formats of activations inside other engines: they have a size, no weights are stored in them. */
 #define SIZED(type, values, bytes) [DIL_TYPE_##type] = {#type, (values), (bytes), true, NULL, NULL}
 

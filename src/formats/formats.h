@@ -74,7 +74,7 @@ typedef struct format {
     format_encode_fn encode; /* NULL where encoding is not offered */
 } format;
 
-const format *format_get(dil_type type); /* NULL for unknown numbers; any value is allowed */
+const format *format_get(dil_type type);           /* NULL for unknown numbers; any value is allowed */
 bool format_find(const char *name, dil_type *out); /* case-insensitive: "q4_k", "BF16" */
 /* Bytes of a row of n values; false when n is not a multiple of the block or the product overflows. */
 bool format_row_bytes(dil_type type, uint64_t n, uint64_t *out);

@@ -40,10 +40,7 @@ static void decode_shifted(uint64_t entry, float shift, float d, float *dst)
 }
 
 /* The j-th number of 4 bits, low nibble first. */
-static unsigned nibble_at(const uint8_t *p, int j)
-{
-    return (unsigned)p[j / 2] >> (j % 2 * 4) & 15;
-}
+static unsigned nibble_at(const uint8_t *p, int j) { return (unsigned)p[j / 2] >> (j % 2 * 4) & 15; }
 
 FORMATS_DECODE(iq2_xxs)
 {

@@ -43,8 +43,7 @@ FORMATS_ENCODE(q2_k)
 {
     uint8_t scale[16], min[16], level[N], *p = dst;
     for (size_t i = 0; i < n; i += N, p += 84) {
-        fit_super_affine(3, 16, 15, src + i, importance_at(importance, i), p + 80, p + 82, scale,
-                         min, level);
+        fit_super_affine(3, 16, 15, src + i, importance_at(importance, i), p + 80, p + 82, scale, min, level);
         for (int j = 0; j < 16; j++)
             p[j] = (uint8_t)(scale[j] | min[j] << 4);
         pack_pairs(level, 0, p + 16);
@@ -55,8 +54,7 @@ FORMATS_ENCODE(q4_k)
 {
     uint8_t scale[8], min[8], level[N], *p = dst;
     for (size_t i = 0; i < n; i += N, p += 144) {
-        fit_super_affine(15, 32, 63, src + i, importance_at(importance, i), p, p + 2, scale, min,
-                         level);
+        fit_super_affine(15, 32, 63, src + i, importance_at(importance, i), p, p + 2, scale, min, level);
         pack_scale_min(scale, min, p + 4);
         pack_nibbles(level, p + 16);
     }
@@ -66,8 +64,7 @@ FORMATS_ENCODE(q5_k)
 {
     uint8_t scale[8], min[8], level[N], *p = dst;
     for (size_t i = 0; i < n; i += N, p += 176) {
-        fit_super_affine(31, 32, 63, src + i, importance_at(importance, i), p, p + 2, scale, min,
-                         level);
+        fit_super_affine(31, 32, 63, src + i, importance_at(importance, i), p, p + 2, scale, min, level);
         pack_scale_min(scale, min, p + 4);
         pack_high(level, 4, p + 16);
         pack_nibbles(level, p + 48);
@@ -86,8 +83,7 @@ FORMATS_ENCODE(q3_k)
     int8_t scale[16], level[N];
     uint8_t q[N], *p = dst;
     for (size_t i = 0; i < n; i += N, p += 110) {
-        fit_super_scale((fit_levels){-4, 3, 1, NULL}, 16, 32, src + i, importance_at(importance, i),
-                        p + 108, scale, level);
+        fit_super_scale((fit_levels){-4, 3, 1, NULL}, 16, 32, src + i, importance_at(importance, i), p + 108, scale, level);
         shift_levels(level, -4, q);
         pack_high(q, 2, p);
         pack_pairs(q, 0, p + 32);
@@ -105,8 +101,7 @@ FORMATS_ENCODE(q6_k)
     int8_t scale[16], level[N];
     uint8_t q[N], *p = dst;
     for (size_t i = 0; i < n; i += N, p += 210) {
-        fit_super_scale((fit_levels){-32, 31, 1, NULL}, 16, 128, src + i,
-                        importance_at(importance, i), p + 208, scale, level);
+        fit_super_scale((fit_levels){-32, 31, 1, NULL}, 16, 128, src + i, importance_at(importance, i), p + 208, scale, level);
         shift_levels(level, -32, q);
         memset(p, 0, 128);
         for (int k = 0; k < N; k++)

@@ -110,8 +110,7 @@ FORMATS_DECODE(q8_0)
 }
 
 /* Levels 0..2*half-1 (value = level - half) and the f16 scale at p of one symmetric block. */
-static void encode_symmetric(const float *x, const float *importance, int half, uint8_t *p,
-                             uint8_t q[N])
+static void encode_symmetric(const float *x, const float *importance, int half, uint8_t *p, uint8_t q[N])
 {
     if (importance) {
         float w[N];

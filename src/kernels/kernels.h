@@ -18,15 +18,15 @@
 #include "dilmodeli.h"
 #include "formats/formats.h"
 
-#define PANEL_ROWS 16   /* rows (output values) per panel of packed weights */
-#define ACT_BLOCK 32    /* activations share a scale per 32 values */
+#define PANEL_ROWS 16    /* rows (output values) per panel of packed weights */
+#define ACT_BLOCK 32     /* activations share a scale per 32 values */
 #define ACT_CANDIDATES 4 /* grids tried per activation block */
-#define KV_PAGE 64      /* tokens per KV page */
-#define PEAK_ROWS 3     /* vectors of the register tile of peak_* */
+#define KV_PAGE 64       /* tokens per KV page */
+#define PEAK_ROWS 3      /* vectors of the register tile of peak_* */
 #define PEAK_COLS 4
-#define ATTN_CHUNK 8    /* KV pages per partial result of attention */
+#define ATTN_CHUNK 8 /* KV pages per partial result of attention */
 #define ATTN_SLOTS (ATTN_CHUNK * KV_PAGE)
-#define GEMV_TOKENS 4   /* most tokens a gemv call takes */
+#define GEMV_TOKENS 4        /* most tokens a gemv call takes */
 #define GEMM_TOKENS_MOST 264 /* of any level's token_chunk */
 
 /*
@@ -44,8 +44,8 @@ typedef struct act {
     const float *s16;      /* [n_tokens][2 * b_stride]       d * (float)isum16 */
     const int32_t *isum16; /* [n_tokens][2 * b_stride]       sum of q over each half block */
     size_t f_stride, q_stride, b_stride;
-    const uint16_t *bf16;  /* [n_tokens][bf16_stride]        f as bf16, an odd last value followed by a zero; see round_bf16 */
-    size_t bf16_stride;    /* even, at least k */
+    const uint16_t *bf16; /* [n_tokens][bf16_stride]        f as bf16, an odd last value followed by a zero; see round_bf16 */
+    size_t bf16_stride;   /* even, at least k */
 } act;
 
 /*
@@ -67,16 +67,16 @@ typedef struct act {
  * others as their format's decode says, products in the order of formats/.
  */
 typedef struct linear_args {
-    const uint8_t *panels;  /* n_panels packed panels, each panel_bytes */
+    const uint8_t *panels; /* n_panels packed panels, each panel_bytes */
     size_t panel_bytes;
     int n_panels;
-    int64_t k;              /* columns */
+    int64_t k; /* columns */
     const act *x;
-    int token;              /* first token of x to use */
+    int token; /* first token of x to use */
     int n_tokens;
-    float *y;               /* y[t * y_stride + panel * PANEL_ROWS + row]; t counts from 0 at `token` */
-    size_t y_stride;        /* floats; at least n_panels * PANEL_ROWS: whole panels are written */
-    uint8_t *scratch;       /* gemm: linear_scratch_bytes(k) bytes, 64-byte aligned, private to the caller */
+    float *y;         /* y[t * y_stride + panel * PANEL_ROWS + row]; t counts from 0 at `token` */
+    size_t y_stride;  /* floats; at least n_panels * PANEL_ROWS: whole panels are written */
+    uint8_t *scratch; /* gemm: linear_scratch_bytes(k) bytes, 64-byte aligned, private to the caller */
 } linear_args;
 
 typedef void (*linear_fn)(const linear_args *a);
@@ -102,10 +102,10 @@ typedef struct quantize_args {
     size_t f_stride;
     int64_t k;
     int n_rows;
-    int8_t *q;        /* whole blocks are written */
+    int8_t *q; /* whole blocks are written */
     float *d, *s;
     int32_t *isum;
-    float *s16;       /* NULL together with isum16: not wanted */
+    float *s16; /* NULL together with isum16: not wanted */
     int32_t *isum16;
     size_t q_stride, b_stride;
 } quantize_args;
@@ -118,20 +118,20 @@ typedef struct attn_page {
     dil_type type;
     const void *page;
     int head_dim;
-    int first_slot;         /* of the page in the rows' chunk */
+    int first_slot; /* of the page in the rows' chunk */
     int n_rows;
     const int32_t *n_slots; /* [n_rows], ascending: row i sees the first n_slots[i] (0..KV_PAGE) tokens */
     void *scratch;          /* attn_scratch_bytes(head_dim), 64-byte aligned, private to the caller */
 } attn_page;
 
 typedef struct kernels {
-    const char *name;         /* "scalar", "avx2", "avx512", "avx512_bf16" */
+    const char *name; /* "scalar", "avx2", "avx512", "avx512_bf16" */
     linear_kernels linear[DIL_TYPE_COUNT];
     int gemm_from[DIL_TYPE_COUNT]; /* batches of at least this many tokens go to gemm */
-    int panel_chunk;          /* panels and tokens a worker takes at a time in gemm: as many as its L2 likes */
-    int token_chunk;          /* a multiple of token_tile, at most GEMM_TOKENS_MOST */
-    int token_tile;           /* tokens of gemm's register tile */
-    bool bf16_dot;            /* F16 and BF16 weights read act.bf16 instead of act.f */
+    int panel_chunk;               /* panels and tokens a worker takes at a time in gemm: as many as its L2 likes */
+    int token_chunk;               /* a multiple of token_tile, at most GEMM_TOKENS_MOST */
+    int token_tile;                /* tokens of gemm's register tile */
+    bool bf16_dot;                 /* F16 and BF16 weights read act.bf16 instead of act.f */
 
     /* Activations of some tokens to bytes: see quantize_args. */
     void (*quantize)(const quantize_args *a);
@@ -140,12 +140,12 @@ typedef struct kernels {
 
     /* y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i] (w NULL: 1). y may be x. The sum runs in one fixed order. */
     void (*rmsnorm)(const float *x, const float *w, float eps, int64_t n, float *y);
-    void (*add)(float *y, const float *x, int64_t n);                  /* y += x */
-    void (*scale)(float *y, float s, int64_t n);                       /* y *= s */
-    void (*add_scaled)(float *y, const float *x, float s, int64_t n);  /* y = fma(x, s, y) */
+    void (*add)(float *y, const float *x, int64_t n);                          /* y += x */
+    void (*scale)(float *y, float s, int64_t n);                               /* y *= s */
+    void (*add_scaled)(float *y, const float *x, float s, int64_t n);          /* y = fma(x, s, y) */
     void (*silu_mul)(const float *gate, const float *up, float *y, int64_t n); /* silu(gate) * up; y may be gate */
     void (*gelu_mul)(const float *gate, const float *up, float *y, int64_t n); /* gelu_tanh(gate) * up; y may be gate */
-    void (*softcap)(float *x, float cap, int64_t n);                   /* cap * tanh(x / cap) */
+    void (*softcap)(float *x, float cap, int64_t n);                           /* cap * tanh(x / cap) */
     /* One vector of n_rot dims (the rest is untouched); cs = [n_rot/2][2] cosine and sine of each pair. */
     void (*rope)(float *x, const float *cs, int n_rot, rope_pairs pairs);
 
@@ -222,7 +222,7 @@ bool panel_reads_halves(dil_type type);
 size_t linear_scratch_bytes(int64_t k);
 
 size_t kv_page_bytes(dil_type type, int head_dim); /* of K or of V, for one KV head; 0 for types KV cannot have */
-size_t attn_row_bytes(int head_dim);     /* of a query of attn_qk: a multiple of 64 */
-size_t attn_scratch_bytes(int head_dim); /* for attn_page */
+size_t attn_row_bytes(int head_dim);               /* of a query of attn_qk: a multiple of 64 */
+size_t attn_scratch_bytes(int head_dim);           /* for attn_page */
 
 #endif

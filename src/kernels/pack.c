@@ -6,9 +6,8 @@
 #include "kernels/unpack.h"
 
 typedef struct packer {
-    uint32_t block_bytes; /* of the GGUF block that fills one row of a group */
-    void (*codes)(const uint8_t *block, int b,
-                  uint8_t code[ACT_BLOCK]); /* of columns 32 b .. 32 b + 31 */
+    uint32_t block_bytes;                                                /* of the GGUF block that fills one row of a group */
+    void (*codes)(const uint8_t *block, int b, uint8_t code[ACT_BLOCK]); /* of columns 32 b .. 32 b + 31 */
     void (*scales)(const uint8_t *block, int row, uint8_t *group);
 } packer;
 
@@ -92,8 +91,7 @@ CODES(q4_k)
 CODES(q5_k)
 {
     for (int j = 0; j < ACT_BLOCK; j++)
-        code[j] =
-            (uint8_t)((p[48 + b / 2 * 32 + j] >> (b % 2 * 4) & 15) | (p[16 + j] >> b & 1) << 4);
+        code[j] = (uint8_t)((p[48 + b / 2 * 32 + j] >> (b % 2 * 4) & 15) | (p[16 + j] >> b & 1) << 4);
 }
 
 CODES(q6_k)
@@ -216,24 +214,15 @@ SCALES(iq4_xs)
 }
 
 static const packer packers[DIL_TYPE_COUNT] = {
-    [DIL_TYPE_Q4_0] = {18, codes_q4_0, scales_d},
-    [DIL_TYPE_Q4_1] = {20, codes_q4_1, scales_d_m},
-    [DIL_TYPE_Q5_0] = {22, codes_q5_0, scales_d},
-    [DIL_TYPE_Q5_1] = {24, codes_q5_1, scales_d_m},
-    [DIL_TYPE_Q8_0] = {34, codes_q8_0, scales_d},
-    [DIL_TYPE_Q2_K] = {84, codes_q2_k, scales_q2_k},
-    [DIL_TYPE_Q3_K] = {110, codes_q3_k, scales_q3_k},
-    [DIL_TYPE_Q4_K] = {144, codes_q4_k, scales_k32},
-    [DIL_TYPE_Q5_K] = {176, codes_q5_k, scales_k32},
-    [DIL_TYPE_Q6_K] = {210, codes_q6_k, scales_q6_k},
-    [DIL_TYPE_IQ4_NL] = {18, codes_q4_0, scales_d},
-    [DIL_TYPE_IQ4_XS] = {136, codes_iq4_xs, scales_iq4_xs},
-    [DIL_TYPE_TQ1_0] = {54, codes_tq1_0, scales_tq1_0},
-    [DIL_TYPE_TQ2_0] = {66, codes_tq2_0, scales_tq2_0},
-    [DIL_TYPE_MXFP4] = {17, codes_mxfp4, scales_mxfp4},
-    [DIL_TYPE_NVFP4] = {36, codes_nvfp4, scales_nvfp4},
-    [DIL_TYPE_Q1_0] = {18, codes_q1_0, scales_d},
-    [DIL_TYPE_Q2_0] = {18, codes_q2_0, scales_d},
+    [DIL_TYPE_Q4_0] = {18, codes_q4_0, scales_d},       [DIL_TYPE_Q4_1] = {20, codes_q4_1, scales_d_m},
+    [DIL_TYPE_Q5_0] = {22, codes_q5_0, scales_d},       [DIL_TYPE_Q5_1] = {24, codes_q5_1, scales_d_m},
+    [DIL_TYPE_Q8_0] = {34, codes_q8_0, scales_d},       [DIL_TYPE_Q2_K] = {84, codes_q2_k, scales_q2_k},
+    [DIL_TYPE_Q3_K] = {110, codes_q3_k, scales_q3_k},   [DIL_TYPE_Q4_K] = {144, codes_q4_k, scales_k32},
+    [DIL_TYPE_Q5_K] = {176, codes_q5_k, scales_k32},    [DIL_TYPE_Q6_K] = {210, codes_q6_k, scales_q6_k},
+    [DIL_TYPE_IQ4_NL] = {18, codes_q4_0, scales_d},     [DIL_TYPE_IQ4_XS] = {136, codes_iq4_xs, scales_iq4_xs},
+    [DIL_TYPE_TQ1_0] = {54, codes_tq1_0, scales_tq1_0}, [DIL_TYPE_TQ2_0] = {66, codes_tq2_0, scales_tq2_0},
+    [DIL_TYPE_MXFP4] = {17, codes_mxfp4, scales_mxfp4}, [DIL_TYPE_NVFP4] = {36, codes_nvfp4, scales_nvfp4},
+    [DIL_TYPE_Q1_0] = {18, codes_q1_0, scales_d},       [DIL_TYPE_Q2_0] = {18, codes_q2_0, scales_d},
 };
 
 /* ---- bit planes: word[s] holds the 4 codes of step s, q the quants of the block ---- */
@@ -247,15 +236,13 @@ static inline void or_word(uint8_t *q, int row, uint32_t word)
 static void put_plane4(const uint32_t *word, int row, uint8_t *q)
 {
     for (int v = 0; v < 4; v++)
-        or_word(q + v * STEP_BYTES, row,
-                (word[v] & 0x0f0f0f0fu) | (word[v + 4] & 0x0f0f0f0fu) << 4);
+        or_word(q + v * STEP_BYTES, row, (word[v] & 0x0f0f0f0fu) | (word[v + 4] & 0x0f0f0f0fu) << 4);
 }
 
 static void put_plane2(const uint32_t *word, int shift, int row, uint8_t *q)
 {
     for (int step = 0; step < BLOCK_STEPS; step++)
-        or_word(q + step / 4 * STEP_BYTES, row,
-                (word[step] >> shift & 0x03030303u) << step % 4 * 2);
+        or_word(q + step / 4 * STEP_BYTES, row, (word[step] >> shift & 0x03030303u) << step % 4 * 2);
 }
 
 static void put_plane1(const uint32_t *word, int shift, int row, uint8_t *q)
@@ -291,8 +278,7 @@ static void put_codes(int bits, const uint8_t code[ACT_BLOCK], int row, uint8_t 
     }
 }
 
-static void pack_group(const packed_type *t, const packer *p, const uint8_t *block, int row,
-                       uint8_t *group)
+static void pack_group(const packed_type *t, const packer *p, const uint8_t *block, int row, uint8_t *group)
 {
     p->scales(block, row, group);
     for (int b = 0; b < t->columns / ACT_BLOCK; b++) {
@@ -332,8 +318,7 @@ size_t panel_bytes(dil_type type, int64_t k)
     return n / t->columns * t->group_bytes;
 }
 
-void panel_pack(dil_type type, const void *rows, size_t row_bytes, int n_rows, int64_t k,
-                uint8_t *panel)
+void panel_pack(dil_type type, const void *rows, size_t row_bytes, int n_rows, int64_t k, uint8_t *panel)
 {
     const uint8_t *src = rows;
     memset(panel, 0, panel_bytes(type, k));
@@ -354,8 +339,7 @@ void panel_pack(dil_type type, const void *rows, size_t row_bytes, int n_rows, i
             if (grid)
                 grid(from + (size_t)g * block_bytes, row, panel);
             else
-                pack_group(t, &packers[type], from + (size_t)g * packers[type].block_bytes, row,
-                           panel);
+                pack_group(t, &packers[type], from + (size_t)g * packers[type].block_bytes, row, panel);
         }
     }
 }
@@ -368,8 +352,7 @@ static float float_at(dil_type type, const uint8_t *panel, int row, int64_t c)
         memcpy(&f, panel + ((size_t)c * PANEL_ROWS + (size_t)row) * 4, sizeof f);
         return f;
     }
-    uint16_t bits =
-        packed_u16(panel + ((size_t)c / 2 * PANEL_ROWS + (size_t)row) * 4 + (size_t)c % 2 * 2);
+    uint16_t bits = packed_u16(panel + ((size_t)c / 2 * PANEL_ROWS + (size_t)row) * 4 + (size_t)c % 2 * 2);
     return type == DIL_TYPE_F16 ? f16_to_f32(bits) : bf16_to_f32(bits);
 }
 

@@ -10,22 +10,17 @@ typedef struct grid_words {
     uint8_t scale;  /* s, or s of the first half and in the high nibble s of the second */
 } grid_words;
 
-static void put_bit64(uint8_t *mask, int bit)
-{
-    mask[bit / 8] = (uint8_t)(mask[bit / 8] | 1u << bit % 8);
-}
+static void put_bit64(uint8_t *mask, int bit) { mask[bit / 8] = (uint8_t)(mask[bit / 8] | 1u << bit % 8); }
 
 /* Block b of a row; marks as in grid.h. */
-static void put_words(const grid_words *w, int words, int high, int sub, int marks, int b, int row,
-                      uint8_t *group)
+static void put_words(const grid_words *w, int words, int high, int sub, int marks, int b, int row, uint8_t *group)
 {
     uint8_t *scales = group + GRID_SCALES, *block = group + GRID_HEADER(sub);
     block += (size_t)b * (size_t)GRID_BLOCK(words, high, marks);
     if (sub == 16)
         scales[16 * b + row] = w->scale;
     else
-        scales[b / 2 * 16 + row] =
-            (uint8_t)(scales[b / 2 * 16 + row] | (w->scale & 15) << 4 * (b % 2));
+        scales[b / 2 * 16 + row] = (uint8_t)(scales[b / 2 * 16 + row] | (w->scale & 15) << 4 * (b % 2));
     for (int i = 0; i < words; i++) {
         int at = grid_index_at(words, row, i % 4), part = i / 4;
         block[64 * part + at] = (uint8_t)w->index[i];

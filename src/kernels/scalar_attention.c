@@ -64,8 +64,7 @@ static void kv_store_k(dil_type type, void *page, int slot, const float *k, int 
     uint8_t *scales = p + (size_t)head_dim * KV_PAGE;
     for (int b = 0; b < scale_blocks(head_dim); b++) {
         int n = head_dim - 32 * b < 32 ? head_dim - 32 * b : 32;
-        uint16_t d = quantize_head_block(k + 32 * b, n, p + (size_t)b * 32 * KV_PAGE + (size_t)slot,
-                                         KV_PAGE);
+        uint16_t d = quantize_head_block(k + 32 * b, n, p + (size_t)b * 32 * KV_PAGE + (size_t)slot, KV_PAGE);
         put_half(scales, (size_t)b * KV_PAGE + (size_t)slot, d);
     }
 }
@@ -96,16 +95,14 @@ static void kv_load_k(dil_type type, const void *page, int head_dim, int n_slots
         for (int j = 0; j < n; j++) {
             size_t at = (size_t)d * KV_PAGE + (size_t)j;
             if (type == DIL_TYPE_Q8_0)
-                dst[at] = (float)(int8_t)p[at] *
-                          f16_to_f32(get_half(scales, (size_t)(d / 32) * KV_PAGE + (size_t)j));
+                dst[at] = (float)(int8_t)p[at] * f16_to_f32(get_half(scales, (size_t)(d / 32) * KV_PAGE + (size_t)j));
             else
                 dst[at] = get_float(type, p, at);
         }
     }
 }
 
-static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots, float *dst,
-                      size_t v_stride)
+static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots, float *dst, size_t v_stride)
 {
     const uint8_t *p = page, *scales = p + (size_t)head_dim * KV_PAGE;
     int n = round_up_16(n_slots), blocks = scale_blocks(head_dim);
@@ -114,8 +111,7 @@ static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots
             size_t at = (size_t)j * (size_t)head_dim + (size_t)d;
             float v;
             if (type == DIL_TYPE_Q8_0)
-                v = (float)(int8_t)p[at] *
-                    f16_to_f32(get_half(scales, (size_t)(j * blocks + d / 32)));
+                v = (float)(int8_t)p[at] * f16_to_f32(get_half(scales, (size_t)(j * blocks + d / 32)));
             else
                 v = get_float(type, p, at);
             dst[(size_t)j * v_stride + (size_t)d] = v;
@@ -152,8 +148,7 @@ static void attn_pv(const attn_page *a, const float *p, size_t p_stride, float *
     for (int i = 0; i < a->n_rows; i++, acc += acc_stride)
         for (int j = 0; j < a->n_slots[i]; j++)
             for (size_t d = 0; d < dim; d++)
-                acc[d] = fmaf(p[(size_t)i * p_stride + (size_t)(a->first_slot + j)], v[(size_t)j * dim + d],
-                              acc[d]);
+                acc[d] = fmaf(p[(size_t)i * p_stride + (size_t)(a->first_slot + j)], v[(size_t)j * dim + d], acc[d]);
 }
 
 static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m, float *l)

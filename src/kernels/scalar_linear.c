@@ -18,8 +18,7 @@ static void centre(const unpacked *block, int off, int16_t w[BLOCK_STEPS][STEP_B
 }
 
 /* sum[row] over steps from..to-1 of w * q */
-static void dot_steps(int16_t w[BLOCK_STEPS][STEP_BYTES], const int8_t *q, int from, int to,
-                      int32_t sum[PANEL_ROWS])
+static void dot_steps(int16_t w[BLOCK_STEPS][STEP_BYTES], const int8_t *q, int from, int to, int32_t sum[PANEL_ROWS])
 {
     for (int row = 0; row < PANEL_ROWS; row++) {
         int32_t total = 0;
@@ -31,9 +30,8 @@ static void dot_steps(int16_t w[BLOCK_STEPS][STEP_BYTES], const int8_t *q, int f
 }
 
 /* One block of one token onto acc[16]; b is the block's index in the row, t the token's in x. */
-static void add_block(const packed_type *type, const unpacked *block,
-                      int16_t w[BLOCK_STEPS][STEP_BYTES], const act *x, size_t t, size_t b,
-                      float *acc)
+static void add_block(const packed_type *type, const unpacked *block, int16_t w[BLOCK_STEPS][STEP_BYTES], const act *x, size_t t,
+                      size_t b, float *acc)
 {
     int32_t sum[2][PANEL_ROWS];
     const int8_t *q = x->q + t * x->q_stride + b * ACT_BLOCK;
@@ -62,8 +60,8 @@ static void add_block(const packed_type *type, const unpacked *block,
 }
 
 /* y[t][0..15] of one panel for n <= TOKENS tokens from token t0 of x on. */
-static void quant_panel(const packed_type *type, const uint8_t *panel, int64_t k, const act *x,
-                        size_t t0, size_t n, float *y, size_t y_stride)
+static void quant_panel(const packed_type *type, const uint8_t *panel, int64_t k, const act *x, size_t t0, size_t n, float *y,
+                        size_t y_stride)
 {
     float acc[TOKENS][PANEL_ROWS] = {{0}};
     int16_t w[BLOCK_STEPS][STEP_BYTES];
@@ -106,8 +104,8 @@ static void float_column(dil_type type, const uint8_t *panel, int64_t c, float w
     }
 }
 
-static void float_panel(dil_type type, const uint8_t *panel, int64_t k, const act *x, size_t t0,
-                        size_t n, float *y, size_t y_stride)
+static void float_panel(dil_type type, const uint8_t *panel, int64_t k, const act *x, size_t t0, size_t n, float *y,
+                        size_t y_stride)
 {
     float acc[TOKENS][PANEL_ROWS] = {{0}}, w[PANEL_ROWS];
     for (int64_t c = 0; c < k; c++) {
@@ -135,15 +133,15 @@ static void linear_float(dil_type type, const linear_args *a)
 }
 
 /* X(type, body) for every type that holds weights */
-#define FOR_LINEAR_TYPES(X)                                                                   \
-    X(F32, float)                                                                             \
-    X(F16, float)                                                                             \
-    X(BF16, float) X(Q4_0, quant) X(Q4_1, quant) X(Q5_0, quant) X(Q5_1, quant) X(Q8_0, quant) \
-        X(Q2_K, quant) X(Q3_K, quant) X(Q4_K, quant) X(Q5_K, quant) X(Q6_K, quant)            \
-            X(IQ4_NL, quant) X(IQ4_XS, quant) X(TQ1_0, quant) X(TQ2_0, quant) X(MXFP4, quant) \
-                X(NVFP4, quant) X(Q1_0, quant) X(Q2_0, quant) X(IQ1_S, quant) X(IQ1_M, quant) \
-                    X(IQ2_XXS, quant) X(IQ2_XS, quant) X(IQ2_S, quant) X(IQ3_XXS, quant)      \
-                        X(IQ3_S, quant)
+/* clang-format off */
+#define FOR_LINEAR_TYPES(X)                                                                                             \
+    X(F32, float) X(F16, float) X(BF16, float)                                                                          \
+    X(Q4_0, quant) X(Q4_1, quant) X(Q5_0, quant) X(Q5_1, quant) X(Q8_0, quant)                                          \
+    X(Q2_K, quant) X(Q3_K, quant) X(Q4_K, quant) X(Q5_K, quant) X(Q6_K, quant)                                          \
+    X(IQ1_S, quant) X(IQ1_M, quant) X(IQ2_XXS, quant) X(IQ2_XS, quant) X(IQ2_S, quant) X(IQ3_XXS, quant) X(IQ3_S, quant) \
+    X(IQ4_NL, quant) X(IQ4_XS, quant)                                                                                   \
+    X(TQ1_0, quant) X(TQ2_0, quant) X(MXFP4, quant) X(NVFP4, quant) X(Q1_0, quant) X(Q2_0, quant)
+/* clang-format on */
 
 #define DEFINE(type, body) \
     static void linear_##type(const linear_args *a) { linear_##body(DIL_TYPE_##type, a); }

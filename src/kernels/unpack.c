@@ -5,10 +5,7 @@
 
 #include "formats/iq_tables.h"
 
-static inline void put_word(unpacked *out, int step, int row, uint32_t word)
-{
-    memcpy(out->u[step] + 4 * row, &word, sizeof word);
-}
+static inline void put_word(unpacked *out, int step, int row, uint32_t word) { memcpy(out->u[step] + 4 * row, &word, sizeof word); }
 
 /* ---- quants ---- */
 
@@ -22,10 +19,7 @@ static inline uint32_t plane2_word(const uint8_t *q, int step, int row)
     return packed_u32(q + (step >> 2) * STEP_BYTES + 4 * row) >> (step & 3) * 2 & 0x03030303u;
 }
 
-static inline uint32_t plane1_word(const uint8_t *q, int step, int row)
-{
-    return packed_u32(q + 4 * row) >> step & 0x01010101u;
-}
+static inline uint32_t plane1_word(const uint8_t *q, int step, int row) { return packed_u32(q + 4 * row) >> step & 0x01010101u; }
 
 /* The bytes of one block as they are stored: indices or u. */
 static void unpack_quants(int bits, const uint8_t *q, unpacked *out)
@@ -61,10 +55,7 @@ static void look_up(const int8_t *values, unpacked *out)
 
 /* ---- scales ---- */
 
-static inline float half_at(const uint8_t *p, int row)
-{
-    return f16_to_f32(packed_u16(p + 2 * row));
-}
+static inline float half_at(const uint8_t *p, int row) { return f16_to_f32(packed_u16(p + 2 * row)); }
 
 /* d of every row */
 static void scales_d(const uint8_t *group, unpacked *out)
@@ -224,10 +215,8 @@ UNPACK(nvfp4)
 }
 
 /* columns, header, bits, sub-block, off, minimum */
-#define PACKED(type, columns, header, bits, sub, off, has_min, name)                \
-    [DIL_TYPE_##type] = {columns,   header,  (header) + (columns) / 32 * (bits)*64, \
-                         (bits)*64, bits,    sub,                                   \
-                         off,       has_min, unpack_##name}
+#define PACKED(type, columns, header, bits, sub, off, has_min, name) \
+    [DIL_TYPE_##type] = {columns, header, (header) + (columns) / 32 * (bits)*64, (bits)*64, bits, sub, off, has_min, unpack_##name}
 /* code words */
 #define GRID(type, words, high, sub, marks)                                     \
     [DIL_TYPE_##type] = {GRID_COLUMNS,                                          \
@@ -240,26 +229,25 @@ UNPACK(nvfp4)
                          false,                                                 \
                          unpack_##type},
 
-static const packed_type packed_types[DIL_TYPE_COUNT] = {
-    PACKED(Q4_0, 32, 32, 4, 32, 8, false, q4_0),
-    PACKED(Q4_1, 32, 64, 4, 32, 0, true, q4_1),
-    PACKED(Q5_0, 32, 32, 5, 32, 16, false, q5_0),
-    PACKED(Q5_1, 32, 64, 5, 32, 0, true, q5_1),
-    PACKED(Q8_0, 32, 32, 8, 32, 128, false, q8_0),
-    PACKED(Q2_K, 256, 320, 2, 16, 0, true, q2_k),
-    PACKED(Q3_K, 256, 288, 3, 16, 4, false, q3_k),
-    PACKED(Q4_K, 256, 320, 4, 32, 0, true, q4_k),
-    PACKED(Q5_K, 256, 320, 5, 32, 0, true, q5_k),
-    PACKED(Q6_K, 256, 288, 6, 16, 32, false, q6_k),
-    PACKED(IQ4_NL, 32, 32, 4, 32, 128, false, iq4_nl),
-    PACKED(IQ4_XS, 256, 160, 4, 32, 128, false, iq4_xs),
-    PACKED(TQ1_0, 256, 32, 2, 32, 1, false, tq),
-    PACKED(TQ2_0, 256, 32, 2, 32, 1, false, tq),
-    PACKED(MXFP4, 32, 16, 4, 32, 128, false, mxfp4),
-    PACKED(NVFP4, 64, 64, 4, 16, 128, false, nvfp4),
-    PACKED(Q1_0, 128, 32, 1, 32, 1, false, q1_0),
-    PACKED(Q2_0, 64, 32, 2, 32, 1, false, tq),
-    GRID_TYPES(GRID)};
+static const packed_type packed_types[DIL_TYPE_COUNT] = {PACKED(Q4_0, 32, 32, 4, 32, 8, false, q4_0),
+                                                         PACKED(Q4_1, 32, 64, 4, 32, 0, true, q4_1),
+                                                         PACKED(Q5_0, 32, 32, 5, 32, 16, false, q5_0),
+                                                         PACKED(Q5_1, 32, 64, 5, 32, 0, true, q5_1),
+                                                         PACKED(Q8_0, 32, 32, 8, 32, 128, false, q8_0),
+                                                         PACKED(Q2_K, 256, 320, 2, 16, 0, true, q2_k),
+                                                         PACKED(Q3_K, 256, 288, 3, 16, 4, false, q3_k),
+                                                         PACKED(Q4_K, 256, 320, 4, 32, 0, true, q4_k),
+                                                         PACKED(Q5_K, 256, 320, 5, 32, 0, true, q5_k),
+                                                         PACKED(Q6_K, 256, 288, 6, 16, 32, false, q6_k),
+                                                         PACKED(IQ4_NL, 32, 32, 4, 32, 128, false, iq4_nl),
+                                                         PACKED(IQ4_XS, 256, 160, 4, 32, 128, false, iq4_xs),
+                                                         PACKED(TQ1_0, 256, 32, 2, 32, 1, false, tq),
+                                                         PACKED(TQ2_0, 256, 32, 2, 32, 1, false, tq),
+                                                         PACKED(MXFP4, 32, 16, 4, 32, 128, false, mxfp4),
+                                                         PACKED(NVFP4, 64, 64, 4, 16, 128, false, nvfp4),
+                                                         PACKED(Q1_0, 128, 32, 1, 32, 1, false, q1_0),
+                                                         PACKED(Q2_0, 64, 32, 2, 32, 1, false, tq),
+                                                         GRID_TYPES(GRID)};
 
 const packed_type *packed_type_get(dil_type type)
 {

@@ -30,8 +30,7 @@ typedef struct packed_type {
     uint8_t sub;           /* columns that share a scale: 32 or 16 */
     uint8_t off;           /* subtracted from u */
     bool has_min;
-    void (*unpack)(const uint8_t *group, int block,
-                   unpacked *out); /* block: 0 .. columns / 32 - 1 */
+    void (*unpack)(const uint8_t *group, int block, unpacked *out); /* block: 0 .. columns / 32 - 1 */
 } packed_type;
 
 /* NULL for types that are not quantized weights. */
@@ -46,8 +45,7 @@ static inline const uint8_t *packed_group(const packed_type *t, const uint8_t *p
 /* Packs a block of a code-book type; NULL for other types. */
 grid_pack_fn grid_pack_get(dil_type type);
 
-#define GRID_UNPACK(type, words, high, sub, marks) \
-    void unpack_##type(const uint8_t *group, int block, unpacked *out);
+#define GRID_UNPACK(type, words, high, sub, marks) void unpack_##type(const uint8_t *group, int block, unpacked *out);
 GRID_TYPES(GRID_UNPACK) /* the unpack functions of code-book types */
 
 static inline uint16_t packed_u16(const uint8_t *p)

@@ -9,8 +9,7 @@ typedef struct grid_form {
 
 static const uint8_t *block_of(grid_form f, const uint8_t *group, int block)
 {
-    return group + GRID_HEADER(f.sub) +
-           (size_t)block * (size_t)GRID_BLOCK(f.words, f.high, f.marks);
+    return group + GRID_HEADER(f.sub) + (size_t)block * (size_t)GRID_BLOCK(f.words, f.high, f.marks);
 }
 
 static unsigned mask_bit(const uint8_t *mask, int bit) { return mask[bit / 8] >> bit % 8 & 1u; }
@@ -28,8 +27,7 @@ static unsigned index_of(grid_form f, const uint8_t *p, int row, int i)
 static unsigned scale_of(grid_form f, const uint8_t *group, int block, int half, int row)
 {
     const uint8_t *scales = group + GRID_SCALES + row;
-    return f.sub == 16 ? scales[16 * block] >> (4 * half) & 15u
-                       : scales[block / 2 * 16] >> (4 * (block % 2)) & 15u;
+    return f.sub == 16 ? scales[16 * block] >> (4 * half) & 15u : scales[block / 2 * 16] >> (4 * (block % 2)) & 15u;
 }
 
 /* Four columns of step s: magnitudes, with the signs of the row; 128 is added. */
@@ -44,8 +42,7 @@ static void put_signed(const uint8_t *signs, int s, int row, uint32_t values, un
 static void put_shifted(int s, int row, uint32_t values, bool negative, unpacked *out)
 {
     for (int c = 0; c < 4; c++)
-        out->u[s][4 * row + c] =
-            (uint8_t)(128 + 8 * (int8_t)(values >> (8 * c) & 255) + (negative ? -1 : 1));
+        out->u[s][4 * row + c] = (uint8_t)(128 + 8 * (int8_t)(values >> (8 * c) & 255) + (negative ? -1 : 1));
 }
 
 /* d (0.5 + s) factor */
@@ -53,23 +50,20 @@ static void scales_half(grid_form f, const uint8_t *group, int block, float fact
 {
     for (int half = 0; half < 32 / f.sub; half++)
         for (int row = 0; row < PANEL_ROWS; row++)
-            out->ws[half][row] = f16_to_f32(packed_u16(group + 2 * row)) *
-                                 (0.5f + (float)scale_of(f, group, block, half, row)) * factor;
+            out->ws[half][row] =
+                f16_to_f32(packed_u16(group + 2 * row)) * (0.5f + (float)scale_of(f, group, block, half, row)) * factor;
 }
 
 /* d (2 s + 1) factor, s of the bits in mask */
-static void scales_odd(grid_form f, const uint8_t *group, int block, unsigned mask, float factor,
-                       unpacked *out)
+static void scales_odd(grid_form f, const uint8_t *group, int block, unsigned mask, float factor, unpacked *out)
 {
     for (int half = 0; half < 32 / f.sub; half++)
         for (int row = 0; row < PANEL_ROWS; row++)
-            out->ws[half][row] = f16_to_f32(packed_u16(group + 2 * row)) *
-                                 (float)(2 * (scale_of(f, group, block, half, row) & mask) + 1) *
-                                 factor;
+            out->ws[half][row] =
+                f16_to_f32(packed_u16(group + 2 * row)) * (float)(2 * (scale_of(f, group, block, half, row) & mask) + 1) * factor;
 }
 
-static void unpack_words8(grid_form f, const uint64_t *book, const uint8_t *group, int block,
-                          unpacked *out)
+static void unpack_words8(grid_form f, const uint64_t *book, const uint8_t *group, int block, unpacked *out)
 {
     const uint8_t *p = block_of(f, group, block), *signs = p + GRID_MARKS_AT(f.words, f.high);
     for (int row = 0; row < PANEL_ROWS; row++) {
@@ -81,8 +75,7 @@ static void unpack_words8(grid_form f, const uint64_t *book, const uint8_t *grou
     }
 }
 
-static void unpack_words4(grid_form f, const uint32_t *book, const uint8_t *group, int block,
-                          unpacked *out)
+static void unpack_words4(grid_form f, const uint32_t *book, const uint8_t *group, int block, unpacked *out)
 {
     const uint8_t *p = block_of(f, group, block), *signs = p + GRID_MARKS_AT(f.words, f.high);
     for (int row = 0; row < PANEL_ROWS; row++)
@@ -96,8 +89,7 @@ static void unpack_ternary(grid_form f, const uint8_t *group, int block, unpacke
     for (int row = 0; row < PANEL_ROWS; row++) {
         for (int g = 0; g < 4; g++) {
             uint64_t entry = iq1_grid[index_of(f, p, row, g)];
-            bool negative = f.marks ? mask_bit(shifts, 16 * g + row) != 0
-                                    : scale_of(f, group, block, 0, row) >> 3 != 0;
+            bool negative = f.marks ? mask_bit(shifts, 16 * g + row) != 0 : scale_of(f, group, block, 0, row) >> 3 != 0;
             put_shifted(2 * g, row, (uint32_t)entry, negative, out);
             put_shifted(2 * g + 1, row, (uint32_t)(entry >> 32), negative, out);
         }

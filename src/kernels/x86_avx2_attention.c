@@ -50,8 +50,7 @@ static void kv_load_k(dil_type type, const void *page, int head_dim, int n_slots
             __m256 v;
             if (type == DIL_TYPE_Q8_0)
                 v = _mm256_mul_ps(page_bytes(p, at),
-                                  _mm256_cvtph_ps(load_128(
-                                      scales + 2 * ((size_t)(d / 32) * KV_PAGE + (size_t)j))));
+                                  _mm256_cvtph_ps(load_128(scales + 2 * ((size_t)(d / 32) * KV_PAGE + (size_t)j))));
             else
                 v = page_floats(type, p, at);
             _mm256_storeu_ps(dst + at, v);
@@ -60,41 +59,35 @@ static void kv_load_k(dil_type type, const void *page, int head_dim, int n_slots
 }
 
 /* One token of V. */
-static void load_v_row(dil_type type, const uint8_t *page, const uint8_t *scales, size_t row,
-                       int head_dim, float *dst)
+static void load_v_row(dil_type type, const uint8_t *page, const uint8_t *scales, size_t row, int head_dim, float *dst)
 {
     int d = 0;
     for (; d + 8 <= head_dim; d += 8) {
         size_t at = row * (size_t)head_dim + (size_t)d;
         __m256 v;
         if (type == DIL_TYPE_Q8_0)
-            v = _mm256_mul_ps(page_bytes(page, at),
-                              _mm256_set1_ps(f16_to_f32(packed_u16(scales + 2 * (d / 32)))));
+            v = _mm256_mul_ps(page_bytes(page, at), _mm256_set1_ps(f16_to_f32(packed_u16(scales + 2 * (d / 32)))));
         else
             v = page_floats(type, page, at);
         _mm256_storeu_ps(dst + d, v);
     }
     for (; d < head_dim; d++) {
         size_t at = row * (size_t)head_dim + (size_t)d;
-        dst[d] = type == DIL_TYPE_Q8_0
-                     ? (float)(int8_t)page[at] * f16_to_f32(packed_u16(scales + 2 * (d / 32)))
-                     : page_float(type, page, at);
+        dst[d] = type == DIL_TYPE_Q8_0 ? (float)(int8_t)page[at] * f16_to_f32(packed_u16(scales + 2 * (d / 32)))
+                                       : page_float(type, page, at);
     }
 }
 
-static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots, float *dst,
-                      size_t v_stride)
+static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots, float *dst, size_t v_stride)
 {
     const uint8_t *p = page, *scales = p + (size_t)head_dim * KV_PAGE;
     size_t scale_bytes = (size_t)(head_dim + 31) / 32 * 2;
     for (int j = 0; j < round_up_16(n_slots); j++)
-        load_v_row(type, p, scales + (size_t)j * scale_bytes, (size_t)j, head_dim,
-                   dst + (size_t)j * v_stride);
+        load_v_row(type, p, scales + (size_t)j * scale_bytes, (size_t)j, head_dim, dst + (size_t)j * v_stride);
 }
 
 /* rows (constant) rows of scores, 16 slots from j. */
-AVX2_INLINE void qk_tile(int rows, const float *q, size_t q_stride, const float *k, int head_dim,
-                         float *s, size_t s_stride)
+AVX2_INLINE void qk_tile(int rows, const float *q, size_t q_stride, const float *k, int head_dim, float *s, size_t s_stride)
 {
     __m256 acc[4][2];
 #pragma GCC unroll 4
@@ -130,19 +123,17 @@ static void attn_qk(const attn_page *a, const void *q, size_t q_stride, float *s
         const int n = a->n_rows - i >= 4 ? 4 : 1;
         for (int j = 0; j < a->n_slots[i + n - 1]; j += 16) {
             if (n == 4)
-                qk_tile(4, rows + (size_t)i * stride, stride, k + j, a->head_dim,
-                        s + (size_t)i * s_stride + j, s_stride);
+                qk_tile(4, rows + (size_t)i * stride, stride, k + j, a->head_dim, s + (size_t)i * s_stride + j, s_stride);
             else
-                qk_tile(1, rows + (size_t)i * stride, stride, k + j, a->head_dim,
-                        s + (size_t)i * s_stride + j, s_stride);
+                qk_tile(1, rows + (size_t)i * stride, stride, k + j, a->head_dim, s + (size_t)i * s_stride + j, s_stride);
         }
         i += n;
     }
 }
 
 /* rows (constant) rows, vectors (constant) times 8 dims. */
-AVX2_INLINE void pv_tile(int rows, int vectors, const float *p, size_t p_stride, const float *v,
-                         size_t v_stride, int n_slots, float *acc, size_t acc_stride)
+AVX2_INLINE void pv_tile(int rows, int vectors, const float *p, size_t p_stride, const float *v, size_t v_stride, int n_slots,
+                         float *acc, size_t acc_stride)
 {
     __m256 sum[4][4];
 #pragma GCC unroll 4
@@ -167,8 +158,8 @@ AVX2_INLINE void pv_tile(int rows, int vectors, const float *p, size_t p_stride,
 }
 
 /* rows (constant) rows of weights p against all of a page. */
-AVX2_INLINE void pv_rows(int rows, const float *p, size_t p_stride, const float *v, int head_dim,
-                         int n_slots, float *acc, size_t acc_stride)
+AVX2_INLINE void pv_rows(int rows, const float *p, size_t p_stride, const float *v, int head_dim, int n_slots, float *acc,
+                         size_t acc_stride)
 {
     const size_t v_stride = (size_t)head_dim;
     int d = 0;
@@ -180,18 +171,15 @@ AVX2_INLINE void pv_rows(int rows, const float *p, size_t p_stride, const float 
         for (int tail = d; tail < head_dim; tail++) {
             float *sum = acc + (size_t)i * acc_stride + tail;
             for (int j = 0; j < n_slots; j++)
-                *sum = fmaf(p[(size_t)i * p_stride + (size_t)j],
-                            v[(size_t)j * v_stride + (size_t)tail], *sum);
+                *sum = fmaf(p[(size_t)i * p_stride + (size_t)j], v[(size_t)j * v_stride + (size_t)tail], *sum);
         }
 }
 
-static void attn_pv(const attn_page *a, const float *p, size_t p_stride, float *acc,
-                    size_t acc_stride)
+static void attn_pv(const attn_page *a, const float *p, size_t p_stride, float *acc, size_t acc_stride)
 {
     const float *v = a->page;
     if (a->type != DIL_TYPE_F32) {
-        kv_load_v(a->type, a->page, a->head_dim, a->n_slots[a->n_rows - 1], a->scratch,
-                  (size_t)a->head_dim);
+        kv_load_v(a->type, a->page, a->head_dim, a->n_slots[a->n_rows - 1], a->scratch, (size_t)a->head_dim);
         v = a->scratch;
     }
     p += a->first_slot;
@@ -210,15 +198,12 @@ static void attn_pv(const attn_page *a, const float *p, size_t p_stride, float *
 /* Which of the 8 slots from j on are in [lo, hi). */
 AVX2_INLINE __m256 valid_lanes(int j, int lo, int hi)
 {
-    __m256i slot =
-        _mm256_add_epi32(_mm256_set1_epi32(j), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    __m256i slot = _mm256_add_epi32(_mm256_set1_epi32(j), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(lo), slot);
-    return _mm256_castsi256_ps(
-        _mm256_andnot_si256(below, _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), slot)));
+    return _mm256_castsi256_ps(_mm256_andnot_si256(below, _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), slot)));
 }
 
-static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m,
-                         float *l)
+static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m, float *l)
 {
     (void)type;
     const __m256 minus = _mm256_set1_ps(-INFINITY);

@@ -53,8 +53,8 @@ typedef struct form {
     scales scales;
     int columns, header_bytes, group_bytes, block_bytes; /* as packed_type */
     int sub;                                             /* 32 or 16 */
-    int off;   /* of the bytes the kernel takes; 0 where they are signed */
-    int depth; /* steps added in 16 bits */
+    int off;                                             /* of the bytes the kernel takes; 0 where they are signed */
+    int depth;                                           /* steps added in 16 bits */
     bool is_signed, has_min;
 } form;
 
@@ -77,10 +77,7 @@ AVX2_INLINE __m256i shifted(__m256i v, int right)
     return right > 0 ? _mm256_srli_epi16(v, right) : right < 0 ? _mm256_slli_epi16(v, -right) : v;
 }
 
-AVX2_INLINE __m256i masked(__m256i v, int mask)
-{
-    return _mm256_and_si256(v, _mm256_set1_epi8((char)mask));
-}
+AVX2_INLINE __m256i masked(__m256i v, int mask) { return _mm256_and_si256(v, _mm256_set1_epi8((char)mask)); }
 
 AVX2_INLINE __m256i plane4(const uint8_t *q, int s, int h)
 {
@@ -98,10 +95,7 @@ AVX2_INLINE __m256i plane1(const uint8_t *q, int s, int h, int at)
     return masked(shifted(load_256(q + 32 * h), s - at), 1 << at);
 }
 
-AVX2_INLINE __m256i code_book(const int8_t *values)
-{
-    return _mm256_broadcastsi128_si256(load_128(values));
-}
+AVX2_INLINE __m256i code_book(const int8_t *values) { return _mm256_broadcastsi128_si256(load_128(values)); }
 
 AVX2_INLINE __m256i quants_of_step(quants kind, const uint8_t *q, int s, int h)
 {
@@ -112,32 +106,20 @@ AVX2_INLINE __m256i quants_of_step(quants kind, const uint8_t *q, int s, int h)
     case QUANTS_4: return plane4(q, s, h);
     case QUANTS_5: return _mm256_or_si256(plane4(q, s, h), plane1(q + 256, s, h, 4));
     case QUANTS_6: return _mm256_or_si256(plane4(q, s, h), plane2(q + 256, s, h, 4));
-    case QUANTS_8:
-        return _mm256_xor_si256(load_256(q + 64 * s + 32 * h), _mm256_set1_epi8((char)0x80));
+    case QUANTS_8: return _mm256_xor_si256(load_256(q + 64 * s + 32 * h), _mm256_set1_epi8((char)0x80));
     case QUANTS_IQ4: return _mm256_shuffle_epi8(code_book(iq4_values), plane4(q, s, h));
-    case QUANTS_FP4:
-        return _mm256_shuffle_epi8(_mm256_add_epi8(code_book(fp4_values), _mm256_set1_epi8(12)),
-                                   plane4(q, s, h));
+    case QUANTS_FP4: return _mm256_shuffle_epi8(_mm256_add_epi8(code_book(fp4_values), _mm256_set1_epi8(12)), plane4(q, s, h));
     default: return load_256(q + 64 * s + 32 * h);
     }
 }
 
 /* ---- scales ---- */
 
-AVX2_INLINE __m256 halves_of_rows(const uint8_t *p, int h)
-{
-    return _mm256_cvtph_ps(load_128(p + 16 * h));
-}
+AVX2_INLINE __m256 halves_of_rows(const uint8_t *p, int h) { return _mm256_cvtph_ps(load_128(p + 16 * h)); }
 
-AVX2_INLINE __m256 floats_of_u8(const uint8_t *p)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_64(p)));
-}
+AVX2_INLINE __m256 floats_of_u8(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_64(p))); }
 
-AVX2_INLINE __m256 floats_of_i8(const uint8_t *p)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_64(p)));
-}
+AVX2_INLINE __m256 floats_of_i8(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_64(p))); }
 
 AVX2_INLINE __m256 negated(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
 
@@ -147,8 +129,7 @@ AVX2_INLINE __m256 floats_of_e8m0(const uint8_t *p)
     __m256i e = _mm256_cvtepu8_epi32(load_64(p));
     __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
     __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
-    return _mm256_castsi256_ps(
-        _mm256_blendv_epi8(small, normal, _mm256_cmpgt_epi32(e, _mm256_set1_epi32(1))));
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(small, normal, _mm256_cmpgt_epi32(e, _mm256_set1_epi32(1))));
 }
 
 /* Bits eeeemmm moved to an f32's place and times 2^(127-7-1); exact for subnormal ones too. 0x7f is 0. */
@@ -180,8 +161,7 @@ AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set 
 {
 #pragma GCC unroll 8
     for (int h = 0; h < 2; h++) {
-        __m256 d = f.scales == SCALES_MXFP4 || f.scales == SCALES_NVFP4 ? _mm256_setzero_ps()
-                                                                        : halves_of_rows(group, h);
+        __m256 d = f.scales == SCALES_MXFP4 || f.scales == SCALES_NVFP4 ? _mm256_setzero_ps() : halves_of_rows(group, h);
         switch (f.scales) {
         case SCALES_D: out->ws[0][h] = d; break;
         case SCALES_D_M:
@@ -190,14 +170,12 @@ AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set 
             break;
         case SCALES_K32:
             out->ws[0][h] = _mm256_mul_ps(d, floats_of_u8(group + 64 + 16 * b + 8 * h));
-            out->nm[0][h] = negated(_mm256_mul_ps(halves_of_rows(group + 32, h),
-                                                  floats_of_u8(group + 192 + 16 * b + 8 * h)));
+            out->nm[0][h] = negated(_mm256_mul_ps(halves_of_rows(group + 32, h), floats_of_u8(group + 192 + 16 * b + 8 * h)));
             break;
         case SCALES_K16:
 #pragma GCC unroll 8
             for (int i = 0; i < 2; i++)
-                out->ws[i][h] =
-                    _mm256_mul_ps(d, floats_of_i8(group + 32 + 32 * b + 16 * i + 8 * h));
+                out->ws[i][h] = _mm256_mul_ps(d, floats_of_i8(group + 32 + 32 * b + 16 * i + 8 * h));
             break;
         case SCALES_Q2_K:
 #pragma GCC unroll 8
@@ -209,9 +187,7 @@ AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set 
                 out->nm[i][h] = negated(_mm256_mul_ps(halves_of_rows(group + 32, h), m));
             }
             break;
-        case SCALES_IQ4_XS:
-            out->ws[0][h] = _mm256_mul_ps(d, floats_of_i8(group + 32 + 16 * b + 8 * h));
-            break;
+        case SCALES_IQ4_XS: out->ws[0][h] = _mm256_mul_ps(d, floats_of_i8(group + 32 + 16 * b + 8 * h)); break;
         case SCALES_MXFP4: out->ws[0][h] = floats_of_e8m0(group + 8 * h); break;
         case SCALES_NVFP4:
 #pragma GCC unroll 8
@@ -228,13 +204,11 @@ AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set 
 /* Pairs of products in 16 bits. */
 AVX2_INLINE __m256i products(form f, __m256i w, __m256i magnitude, __m256i x)
 {
-    return f.is_signed ? _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w))
-                       : _mm256_maddubs_epi16(w, x);
+    return f.is_signed ? _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w)) : _mm256_maddubs_epi16(w, x);
 }
 
 /* total[t][h] += products of steps from..from+f.depth-1, added in 16 bits first. */
-AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block *x, int tokens,
-                         int from, __m256i total[][2])
+AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block *x, int tokens, int from, __m256i total[][2])
 {
     __m256i sum[FORM_TOKENS][2];
 #pragma GCC unroll 8
@@ -261,29 +235,26 @@ AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block 
     for (int t = 0; t < tokens; t++)
 #pragma GCC unroll 8
         for (int h = 0; h < 2; h++)
-            total[t][h] =
-                _mm256_add_epi32(total[t][h], _mm256_madd_epi16(sum[t][h], _mm256_set1_epi16(1)));
+            total[t][h] = _mm256_add_epi32(total[t][h], _mm256_madd_epi16(sum[t][h], _mm256_set1_epi16(1)));
 }
 
 /* Sum of (u - off) q over the steps of sub-block i. */
-AVX2_INLINE void dot_sub(form f, quants kind, const uint8_t *q, const act_block *x, int tokens,
-                         int i, __m256i total[][2])
+AVX2_INLINE void dot_sub(form f, quants kind, const uint8_t *q, const act_block *x, int tokens, int i, __m256i total[][2])
 {
     int steps = f.sub / 4, from = i * steps;
     form g = f;
     g.depth = f.depth < steps ? f.depth : steps;
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++)
-        total[t][0] = total[t][1] =
-            f.off ? _mm256_set1_epi32(-f.off * x->isum[t][i]) : _mm256_setzero_si256();
+        total[t][0] = total[t][1] = f.off ? _mm256_set1_epi32(-f.off * x->isum[t][i]) : _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (int s = from; s < from + steps; s += g.depth)
         dot_run(g, kind, q, x, tokens, s, total);
 }
 
 /* The canonical order: one block onto acc[t][h]. */
-AVX2_INLINE void add_block(form f, quants kind, const uint8_t *q, const scale_set *sc,
-                           const act_block *x, int tokens, __m256 acc[][2])
+AVX2_INLINE void add_block(form f, quants kind, const uint8_t *q, const scale_set *sc, const act_block *x, int tokens,
+                           __m256 acc[][2])
 {
     __m256i first[FORM_TOKENS][2], second[FORM_TOKENS][2];
     dot_sub(f, kind, q, x, tokens, 0, first);
@@ -301,8 +272,7 @@ AVX2_INLINE void add_block(form f, quants kind, const uint8_t *q, const scale_se
             if (f.has_min)
                 acc[t][h] = _mm256_fmadd_ps(sc->nm[0][h], _mm256_broadcast_ss(x->s[t]), acc[t][h]);
             if (f.has_min && f.sub == 16)
-                acc[t][h] =
-                    _mm256_fmadd_ps(sc->nm[1][h], _mm256_broadcast_ss(x->s[t] + 1), acc[t][h]);
+                acc[t][h] = _mm256_fmadd_ps(sc->nm[1][h], _mm256_broadcast_ss(x->s[t] + 1), acc[t][h]);
         }
     }
 }

@@ -15,18 +15,16 @@ AVX2_INLINE __m256 float_column(dil_type type, const uint8_t *panel, int64_t c, 
     /* two columns side by side */
     __m256i pair = load_256(panel + at / 2 * 64 + 32 * (size_t)h);
     if (type == DIL_TYPE_F16) {
-        __m256i half = c % 2 ? _mm256_srli_epi32(pair, 16)
-                             : _mm256_and_si256(pair, _mm256_set1_epi32(0xffff));
+        __m256i half = c % 2 ? _mm256_srli_epi32(pair, 16) : _mm256_and_si256(pair, _mm256_set1_epi32(0xffff));
         half = _mm256_permute4x64_epi64(_mm256_packus_epi32(half, half), 0x08);
         return _mm256_cvtph_ps(_mm256_castsi256_si128(half));
     }
-    return _mm256_castsi256_ps(c % 2 ? _mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000u))
-                                     : _mm256_slli_epi32(pair, 16));
+    return _mm256_castsi256_ps(c % 2 ? _mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000u)) : _mm256_slli_epi32(pair, 16));
 }
 
 /* `panels` and `tokens` are constants; of the tokens n are wanted, the others repeat the last. */
-AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_args *a, int panels,
-                            int tokens, int first, int n, float *y)
+AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_args *a, int panels, int tokens, int first, int n,
+                            float *y)
 {
     __m256 acc[2][TILE][2];
     const float *f[TILE];
@@ -64,8 +62,7 @@ AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_ar
 }
 
 /* One or two panels, up to 4 tokens. */
-AVX2_INLINE void float_few(dil_type type, const uint8_t *panel, const linear_args *a, int panels,
-                           float *y)
+AVX2_INLINE void float_few(dil_type type, const uint8_t *panel, const linear_args *a, int panels, float *y)
 {
     if (a->n_tokens == 1)
         float_tile(type, panel, a, panels, 1, 0, 1, y);
@@ -80,11 +77,9 @@ AVX2_INLINE void float_gemv(dil_type type, const linear_args *a)
     int p = 0;
     if (a->n_tokens <= 2)
         for (; p + 2 <= a->n_panels; p += 2)
-            float_few(type, a->panels + (size_t)p * a->panel_bytes, a, 2,
-                      a->y + (size_t)p * PANEL_ROWS);
+            float_few(type, a->panels + (size_t)p * a->panel_bytes, a, 2, a->y + (size_t)p * PANEL_ROWS);
     for (; p < a->n_panels; p++)
-        float_few(type, a->panels + (size_t)p * a->panel_bytes, a, 1,
-                  a->y + (size_t)p * PANEL_ROWS);
+        float_few(type, a->panels + (size_t)p * a->panel_bytes, a, 1, a->y + (size_t)p * PANEL_ROWS);
 }
 
 AVX2_INLINE void float_gemm(dil_type type, const linear_args *a)

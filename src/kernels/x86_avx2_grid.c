@@ -11,11 +11,9 @@ typedef struct grid_form {
 } grid_form;
 
 /* The 64 indices at p in full: bit i of a mask in high is a further bit of the index in byte i. */
-AVX2_INLINE void full_indices(const uint8_t *p, const uint8_t *high, const int n_high,
-                              uint16_t index[64])
+AVX2_INLINE void full_indices(const uint8_t *p, const uint8_t *high, const int n_high, uint16_t index[64])
 {
-    const __m256i lane = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096,
-                                           8192, 16384, (short)0x8000);
+    const __m256i lane = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, (short)0x8000);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         __m256i v = _mm256_cvtepu8_epi16(load_128(p + 16 * i));
@@ -51,8 +49,7 @@ AVX2_INLINE __m256i row_values(dil_type type, grid_form f, const uint16_t *index
             entry[g] = book[part[0]] | (uint64_t)book[part[1]] << 32;
         }
     }
-    return _mm256_setr_epi64x((int64_t)entry[0], (int64_t)entry[1], (int64_t)entry[2],
-                              (int64_t)entry[3]);
+    return _mm256_setr_epi64x((int64_t)entry[0], (int64_t)entry[1], (int64_t)entry[2], (int64_t)entry[3]);
 }
 
 /* v[row] of 8 groups of 4 columns -> u[step] of 8 rows, at half h */
@@ -73,18 +70,15 @@ AVX2_INLINE void store_transposed(const __m256i v[8], int h, unpacked *out)
     }
 #pragma GCC unroll 8
     for (int s = 0; s < 4; s++) {
-        _mm256_store_si256((__m256i *)(void *)(out->u[s] + 32 * h),
-                           _mm256_permute2x128_si256(b[s], b[s + 4], 0x20));
-        _mm256_store_si256((__m256i *)(void *)(out->u[s + 4] + 32 * h),
-                           _mm256_permute2x128_si256(b[s], b[s + 4], 0x31));
+        _mm256_store_si256((__m256i *)(void *)(out->u[s] + 32 * h), _mm256_permute2x128_si256(b[s], b[s + 4], 0x20));
+        _mm256_store_si256((__m256i *)(void *)(out->u[s + 4] + 32 * h), _mm256_permute2x128_si256(b[s], b[s + 4], 0x31));
     }
 }
 
 /* Byte 4 r + c: 0xff where bit 4 r + c of the bits is set. */
 AVX2_INLINE __m256i bytes_of_bits(uint32_t bits)
 {
-    __m256i spread =
-        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
     __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201u);
     __m256i v = _mm256_shuffle_epi8(_mm256_set1_epi32((int32_t)bits), spread);
     return _mm256_cmpeq_epi8(_mm256_and_si256(v, bit), bit);
@@ -120,8 +114,7 @@ AVX2_INLINE void mark_shifts(const uint16_t negative[4], int h, __m256i bias, un
 }
 
 /* s of 8 rows from row 8 h on, of the sub-block i; mask: its bits */
-AVX2_INLINE __m256 scale_floats8(grid_form f, const uint8_t *group, int block, int i, int h,
-                                 int mask)
+AVX2_INLINE __m256 scale_floats8(grid_form f, const uint8_t *group, int block, int i, int h, int mask)
 {
     const uint8_t *p = group + GRID_SCALES + 8 * h + (f.sub == 16 ? 16 * block : block / 2 * 16);
     int shift = f.sub == 16 ? 4 * i : 4 * (block % 2);
@@ -130,8 +123,7 @@ AVX2_INLINE __m256 scale_floats8(grid_form f, const uint8_t *group, int block, i
 }
 
 /* ws = d (s + 0.5) factor (IQ2, IQ3_XXS) or d (2 s + 1) factor */
-AVX2_INLINE void grid_scales(dil_type type, grid_form f, const uint8_t *group, int block,
-                             unpacked *out)
+AVX2_INLINE void grid_scales(dil_type type, grid_form f, const uint8_t *group, int block, unpacked *out)
 {
     bool ternary = type == DIL_TYPE_IQ1_S || type == DIL_TYPE_IQ1_M;
     bool odd = ternary || type == DIL_TYPE_IQ3_S;
@@ -139,25 +131,20 @@ AVX2_INLINE void grid_scales(dil_type type, grid_form f, const uint8_t *group, i
     for (int i = 0; i < 32 / f.sub; i++) {
         for (int h = 0; h < 2; h++) {
             __m256 s = scale_floats8(f, group, block, i, h, ternary ? 7 : 15);
-            __m256 n = odd ? _mm256_add_ps(_mm256_add_ps(s, s), _mm256_set1_ps(1.0f))
-                           : _mm256_add_ps(s, _mm256_set1_ps(0.5f));
+            __m256 n = odd ? _mm256_add_ps(_mm256_add_ps(s, s), _mm256_set1_ps(1.0f)) : _mm256_add_ps(s, _mm256_set1_ps(0.5f));
             __m256 d = _mm256_cvtph_ps(load_128(group + 16 * h));
-            _mm256_store_ps(out->ws[i] + 8 * h,
-                            _mm256_mul_ps(_mm256_mul_ps(d, n), _mm256_set1_ps(factor)));
+            _mm256_store_ps(out->ws[i] + 8 * h, _mm256_mul_ps(_mm256_mul_ps(d, n), _mm256_set1_ps(factor)));
         }
     }
 }
 
-AVX2_INLINE void unpack_grid(dil_type type, grid_form f, const uint8_t *group, int block, int bias,
-                             unpacked *out)
+AVX2_INLINE void unpack_grid(dil_type type, grid_form f, const uint8_t *group, int block, int bias, unpacked *out)
 {
-    const uint8_t *p =
-        group + GRID_HEADER(f.sub) + (size_t)block * (size_t)GRID_BLOCK(f.words, f.high, f.marks);
+    const uint8_t *p = group + GRID_HEADER(f.sub) + (size_t)block * (size_t)GRID_BLOCK(f.words, f.high, f.marks);
     const uint8_t *marks = p + GRID_MARKS_AT(f.words, f.high);
     uint16_t index[128], negative[4] = {0};
     for (int i = 0; i < f.words / 4; i++)
-        full_indices(p + 64 * i, p + GRID_HIGH_AT(f.words) + 8 * i * f.high, f.high,
-                     index + 64 * i);
+        full_indices(p + 64 * i, p + GRID_HIGH_AT(f.words) + 8 * i * f.high, f.high, index + 64 * i);
     if (f.marks == GRID_SHIFTS)
         memcpy(negative, marks, sizeof negative);
     if (type == DIL_TYPE_IQ1_S) { /* bit 3 of the scales, at bit 7 */
@@ -179,11 +166,8 @@ AVX2_INLINE void unpack_grid(dil_type type, grid_form f, const uint8_t *group, i
     }
 }
 
-#define CASE(type, words, high, sub, marks)                                                    \
-    case DIL_TYPE_##type:                                                                      \
-        unpack_grid(DIL_TYPE_##type, (grid_form){words, high, sub, marks}, group, block, bias, \
-                    out);                                                                      \
-        break;
+#define CASE(type, words, high, sub, marks) \
+    case DIL_TYPE_##type: unpack_grid(DIL_TYPE_##type, (grid_form){words, high, sub, marks}, group, block, bias, out); break;
 
 void avx2_unpack_grid(dil_type type, const uint8_t *group, int block, int bias, unpacked *out)
 {

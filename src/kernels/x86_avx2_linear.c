@@ -18,8 +18,7 @@ AVX2_INLINE void store_outputs(__m256 acc[][2], int tokens, int n, float *y, siz
 AVX2_INLINE int scale_floats(form f) { return 32 / f.sub * 16 * (f.has_min ? 2 : 1); }
 
 /* One panel, `tokens` (constant) tokens of which n are wanted. */
-AVX2_INLINE void gemv_panel(form f, const uint8_t *panel, const linear_args *a, int tokens,
-                            float *y)
+AVX2_INLINE void gemv_panel(form f, const uint8_t *panel, const linear_args *a, int tokens, float *y)
 {
     __m256 acc[FORM_TOKENS][2];
 #pragma GCC unroll 8
@@ -63,8 +62,7 @@ AVX2_INLINE void gemv(form f, const linear_args *a)
 }
 
 /* A panel as bytes and floats. */
-AVX2_INLINE void expand_panel(form f, const uint8_t *panel, int64_t k, uint8_t *bytes,
-                              float *floats)
+AVX2_INLINE void expand_panel(form f, const uint8_t *panel, int64_t k, uint8_t *bytes, float *floats)
 {
     int subs = 32 / f.sub;
     for (int64_t c = 0; c < k; c += f.columns, panel += f.group_bytes) {
@@ -82,8 +80,7 @@ AVX2_INLINE void expand_panel(form f, const uint8_t *panel, int64_t k, uint8_t *
                 for (int s = 0; s < BLOCK_STEPS; s++)
 #pragma GCC unroll 8
                     for (int h = 0; h < 2; h++)
-                        _mm256_storeu_si256((__m256i_u *)(bytes + 64 * s + 32 * h),
-                                            quants_of_step(f.quants, q, s, h));
+                        _mm256_storeu_si256((__m256i_u *)(bytes + 64 * s + 32 * h), quants_of_step(f.quants, q, s, h));
 #pragma GCC unroll 8
                 for (int i = 0; i < subs; i++) {
 #pragma GCC unroll 8
@@ -101,8 +98,8 @@ AVX2_INLINE void expand_panel(form f, const uint8_t *panel, int64_t k, uint8_t *
 }
 
 /* n tokens from `first` on of an expanded panel. */
-AVX2_INLINE void gemm_tile(form f, const uint8_t *bytes, const float *floats, const linear_args *a,
-                           int first, int n, int tokens, float *y)
+AVX2_INLINE void gemm_tile(form f, const uint8_t *bytes, const float *floats, const linear_args *a, int first, int n, int tokens,
+                           float *y)
 {
     __m256 acc[FORM_TOKENS][2];
 #pragma GCC unroll 8
@@ -131,8 +128,7 @@ AVX2_INLINE void gemm(form f, const linear_args *a)
             int n = a->n_tokens - t;
             float *y = a->y + (size_t)t * a->y_stride + (size_t)p * PANEL_ROWS;
             if (n >= 3)
-                gemm_tile(f, bytes, floats, a, a->token + t, n < FORM_TOKENS ? n : FORM_TOKENS, 4,
-                          y);
+                gemm_tile(f, bytes, floats, a, a->token + t, n < FORM_TOKENS ? n : FORM_TOKENS, 4, y);
             else if (n == 2)
                 gemm_tile(f, bytes, floats, a, a->token + t, 2, 2, y);
             else
@@ -142,16 +138,14 @@ AVX2_INLINE void gemm(form f, const linear_args *a)
 }
 
 /* type, quants, scales, columns, header, bytes of a block's quants, sub, off, depth, signed, minimum */
-#define FORM(type, quants, scales, columns, header, block, sub, off, depth, is_signed, has_min) \
-    ((form){DIL_TYPE_##type, QUANTS_##quants, SCALES_##scales, columns, header,                 \
-            (header) + (columns) / 32 * (block), block, sub, off, depth, is_signed, has_min})
-#define GRID(type, sub, off, depth)                                                             \
-    ((form){DIL_TYPE_##type, QUANTS_GRID, SCALES_STORED, GRID_COLUMNS, 0, GRID_GROUP_##type, 0, \
-            sub, off, depth, false, false})
+#define FORM(type, quants, scales, columns, header, block, sub, off, depth, is_signed, has_min)                                  \
+    ((form){DIL_TYPE_##type, QUANTS_##quants, SCALES_##scales, columns, header, (header) + (columns) / 32 * (block), block, sub, \
+            off, depth, is_signed, has_min})
+#define GRID(type, sub, off, depth) \
+    ((form){DIL_TYPE_##type, QUANTS_GRID, SCALES_STORED, GRID_COLUMNS, 0, GRID_GROUP_##type, 0, sub, off, depth, false, false})
 
 /* Bytes of a group of each code-book type. */
-#define GROUP_BYTES(type, words, high, sub, marks) \
-    GRID_GROUP_##type = GRID_HEADER(sub) + 8 * GRID_BLOCK(words, high, marks),
+#define GROUP_BYTES(type, words, high, sub, marks) GRID_GROUP_##type = GRID_HEADER(sub) + 8 * GRID_BLOCK(words, high, marks),
 enum { GRID_TYPES(GROUP_BYTES) };
 
 #define FOR_FORMS(X)                                                           \

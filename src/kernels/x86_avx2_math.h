@@ -7,8 +7,7 @@
 /* 2^n p for integers n of -152..129 in two exact steps, so that subnormal results are rounded once. */
 AVX2_INLINE __m256 scaled_by_power(__m256 p, __m256i n)
 {
-    __m256i first = _mm256_srai_epi32(n, 1), second = _mm256_sub_epi32(n, first),
-            bias = _mm256_set1_epi32(127);
+    __m256i first = _mm256_srai_epi32(n, 1), second = _mm256_sub_epi32(n, first), bias = _mm256_set1_epi32(127);
     __m256 a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(first, bias), 23));
     __m256 b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(second, bias), 23));
     return _mm256_mul_ps(_mm256_mul_ps(p, a), b);
@@ -33,8 +32,7 @@ AVX2_INLINE __m256 exp_256(__m256 x)
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    return _mm256_blendv_ps(scaled_by_power(p, _mm256_cvtps_epi32(n)), x,
-                            _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_blendv_ps(scaled_by_power(p, _mm256_cvtps_epi32(n)), x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
 }
 
 /*
@@ -43,8 +41,7 @@ AVX2_INLINE __m256 exp_256(__m256 x)
  */
 AVX2_INLINE __m256 tanh_256(__m256 x)
 {
-    __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f)),
-           a = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+    __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f)), a = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
     __m256 one = _mm256_set1_ps(1.0f), e = exp_256(_mm256_add_ps(a, a));
     __m256 far = _mm256_sub_ps(one, _mm256_div_ps(_mm256_set1_ps(2.0f), _mm256_add_ps(e, one)));
     __m256 z = _mm256_mul_ps(a, a), p = _mm256_set1_ps(-5.70498872745e-3f);

@@ -7,8 +7,7 @@
 #include "kernels/x86_avx2_math.h"
 
 /* i = 0, 8, 16, ... with the number of lanes that are left, at most 8. */
-#define FOR_LANES(i, n, lanes) \
-    for (int64_t i = 0, lanes = (n) < 8 ? (n) : 8; i < (n); i += 8, lanes = (n)-i < 8 ? (n)-i : 8)
+#define FOR_LANES(i, n, lanes) for (int64_t i = 0, lanes = (n) < 8 ? (n) : 8; i < (n); i += 8, lanes = (n)-i < 8 ? (n)-i : 8)
 
 /* Masked stores are slow on many machines, so only the last vector uses them. */
 AVX2_INLINE __m256 load_lanes(const float *p, int64_t lanes)
@@ -36,8 +35,7 @@ AVX2_INLINE int32_t sum_of_lanes(__m256i v)
 /* Sum of x * y over 32 int16. */
 AVX2_INLINE int32_t block_dot(const __m256i x[2], const __m256i y[2])
 {
-    return sum_of_lanes(
-        _mm256_add_epi32(_mm256_madd_epi16(x[0], y[0]), _mm256_madd_epi16(x[1], y[1])));
+    return sum_of_lanes(_mm256_add_epi32(_mm256_madd_epi16(x[0], y[0]), _mm256_madd_epi16(x[1], y[1])));
 }
 
 /* The best grid for the block Y (quantize_args): its values q and its scale. */
@@ -46,8 +44,7 @@ AVX2_INLINE float choose_grid(const __m256i fine[2], float d0, __m256i q[2])
     int32_t best_a = 0, best_b = 0;
     for (int c = 0; c < ACT_CANDIDATES; c++) {
         const __m256i factor = _mm256_set1_epi16((short)(128 - c));
-        const __m256i tried[2] = {_mm256_mulhrs_epi16(fine[0], factor),
-                                  _mm256_mulhrs_epi16(fine[1], factor)};
+        const __m256i tried[2] = {_mm256_mulhrs_epi16(fine[0], factor), _mm256_mulhrs_epi16(fine[1], factor)};
         const int32_t a = block_dot(fine, tried), b = block_dot(tried, tried);
         if (c > 0 && !((double)a * a * best_b > (double)best_a * best_a * b))
             continue;
@@ -80,8 +77,7 @@ AVX2_INLINE float quantize_block(const __m256 v[4], int8_t *q, int32_t sum[2])
     const float scale = choose_grid(fine, usable ? amax / 127.0f : 0.0f, r);
     sum[0] = sum_of_lanes(_mm256_madd_epi16(r[0], _mm256_set1_epi16(1)));
     sum[1] = sum_of_lanes(_mm256_madd_epi16(r[1], _mm256_set1_epi16(1)));
-    _mm256_storeu_si256((__m256i_u *)q,
-                        _mm256_permute4x64_epi64(_mm256_packs_epi16(r[0], r[1]), 0xd8));
+    _mm256_storeu_si256((__m256i_u *)q, _mm256_permute4x64_epi64(_mm256_packs_epi16(r[0], r[1]), 0xd8));
     return scale;
 }
 
@@ -119,8 +115,7 @@ static void vec_rmsnorm(const float *x, const float *w, float eps, int64_t n, fl
     FOR_LANES(i, n, lanes)
     {
         __m256 v = load_lanes(x + i, lanes);
-        __m256d a = _mm256_cvtps_pd(_mm256_castps256_ps128(v)),
-                b = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+        __m256d a = _mm256_cvtps_pd(_mm256_castps256_ps128(v)), b = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
         low = _mm256_fmadd_pd(a, a, low);
         high = _mm256_fmadd_pd(b, b, high);
     }
@@ -150,9 +145,7 @@ static void vec_scale(float *y, float s, int64_t n)
 static void vec_add_scaled(float *y, const float *x, float s, int64_t n)
 {
     FOR_LANES(i, n, lanes)
-    store_lanes(y + i, lanes,
-                _mm256_fmadd_ps(load_lanes(x + i, lanes), _mm256_set1_ps(s),
-                                load_lanes(y + i, lanes)));
+    store_lanes(y + i, lanes, _mm256_fmadd_ps(load_lanes(x + i, lanes), _mm256_set1_ps(s), load_lanes(y + i, lanes)));
 }
 
 static void vec_silu_mul(const float *gate, const float *up, float *y, int64_t n)
@@ -169,13 +162,11 @@ static void vec_silu_mul(const float *gate, const float *up, float *y, int64_t n
 /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
 static void vec_gelu_mul(const float *gate, const float *up, float *y, int64_t n)
 {
-    __m256 one = _mm256_set1_ps(1.0f), cubic = _mm256_set1_ps(0.044715f),
-           c = _mm256_set1_ps(0.79788456080286535588f);
+    __m256 one = _mm256_set1_ps(1.0f), cubic = _mm256_set1_ps(0.044715f), c = _mm256_set1_ps(0.79788456080286535588f);
     FOR_LANES(i, n, lanes)
     {
         __m256 x = load_lanes(gate + i, lanes);
-        __m256 inner =
-            _mm256_mul_ps(c, _mm256_mul_ps(x, _mm256_fmadd_ps(cubic, _mm256_mul_ps(x, x), one)));
+        __m256 inner = _mm256_mul_ps(c, _mm256_mul_ps(x, _mm256_fmadd_ps(cubic, _mm256_mul_ps(x, x), one)));
         __m256 half = _mm256_mul_ps(_mm256_set1_ps(0.5f), x);
         __m256 v = _mm256_mul_ps(half, _mm256_add_ps(one, tanh_256(inner)));
         store_lanes(y + i, lanes, _mm256_mul_ps(v, load_lanes(up + i, lanes)));
@@ -186,16 +177,14 @@ static void vec_softcap(float *x, float cap, int64_t n)
 {
     __m256 c = _mm256_set1_ps(cap);
     FOR_LANES(i, n, lanes)
-    store_lanes(x + i, lanes,
-                _mm256_mul_ps(c, tanh_256(_mm256_div_ps(load_lanes(x + i, lanes), c))));
+    store_lanes(x + i, lanes, _mm256_mul_ps(c, tanh_256(_mm256_div_ps(load_lanes(x + i, lanes), c))));
 }
 
 /* 4 pairs (a, b) side by side: (a c - b s, b c + a s); cs holds c, s of each. */
 AVX2_INLINE __m256 rotated(__m256 x, __m256 cs)
 {
     __m256 swapped = _mm256_permute_ps(x, 0xb1);
-    return _mm256_addsub_ps(_mm256_mul_ps(x, _mm256_moveldup_ps(cs)),
-                            _mm256_mul_ps(swapped, _mm256_movehdup_ps(cs)));
+    return _mm256_addsub_ps(_mm256_mul_ps(x, _mm256_moveldup_ps(cs)), _mm256_mul_ps(swapped, _mm256_movehdup_ps(cs)));
 }
 
 static void vec_rope(float *x, const float *cs, int n_rot, rope_pairs pairs)
@@ -224,8 +213,7 @@ static float vec_argmax(const float *x, int64_t n, int64_t *index)
     __m256 best = _mm256_set1_ps(-INFINITY);
     FOR_LANES(i, n, lanes)
     {
-        __m256 v = _mm256_blendv_ps(best, load_lanes(x + i, lanes),
-                                    _mm256_castsi256_ps(first_lanes(lanes)));
+        __m256 v = _mm256_blendv_ps(best, load_lanes(x + i, lanes), _mm256_castsi256_ps(first_lanes(lanes)));
         best = _mm256_max_ps(v, best); /* the second operand where v is NaN */
     }
     float max = max_256(best);
@@ -236,8 +224,7 @@ static float vec_argmax(const float *x, int64_t n, int64_t *index)
     FOR_LANES(i, n, lanes)
     {
         __m256 equal = _mm256_cmp_ps(load_lanes(x + i, lanes), wanted, _CMP_EQ_OQ);
-        int bits =
-            _mm256_movemask_ps(_mm256_and_ps(equal, _mm256_castsi256_ps(first_lanes(lanes))));
+        int bits = _mm256_movemask_ps(_mm256_and_ps(equal, _mm256_castsi256_ps(first_lanes(lanes))));
         if (bits) {
             *index = i + __builtin_ctz((unsigned)bits);
             return max;

@@ -24,10 +24,8 @@ void avx512_add_attention(kernels *k);
 void avx512_bf16_add_attention(kernels *k); /* over avx512_add_attention, which it leaves F32 pages to */
 
 /* Attention in f32: what the entries for bf16 leave to it. */
-void avx512_attn_pv(const attn_page *v, const float *p, size_t p_stride, float *acc,
-                    size_t acc_stride);
-void avx512_attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m,
-                         float *l);
+void avx512_attn_pv(const attn_page *v, const float *p, size_t p_stride, float *acc, size_t acc_stride);
+void avx512_attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m, float *l);
 void avx512_add_peak(kernels *k);
 
 /* The first n lanes of 16; n <= 0: none, n >= 16: all. */
@@ -40,18 +38,9 @@ AVX512_INLINE __mmask16 avx512_lanes(int64_t n)
 typedef uint16_t avx512_u16s __attribute__((vector_size(64)));
 typedef uint32_t avx512_u32s __attribute__((vector_size(64)));
 
-AVX512_INLINE __m512i avx512_shift_left16(__m512i v, int n)
-{
-    return (__m512i)((avx512_u16s)v << n);
-}
-AVX512_INLINE __m512i avx512_shift_right16(__m512i v, int n)
-{
-    return (__m512i)((avx512_u16s)v >> n);
-}
-AVX512_INLINE __m512i avx512_shift_left32(__m512i v, int n)
-{
-    return (__m512i)((avx512_u32s)v << n);
-}
+AVX512_INLINE __m512i avx512_shift_left16(__m512i v, int n) { return (__m512i)((avx512_u16s)v << n); }
+AVX512_INLINE __m512i avx512_shift_right16(__m512i v, int n) { return (__m512i)((avx512_u16s)v >> n); }
+AVX512_INLINE __m512i avx512_shift_left32(__m512i v, int n) { return (__m512i)((avx512_u32s)v << n); }
 
 /* 16 little-endian halves as f32. */
 AVX512_INLINE __m512 avx512_load_f16(const uint8_t *p)

@@ -17,16 +17,13 @@ AVX512_INLINE __m256i to_bf16(__m512 v)
     rounded = _mm512_srli_epi32(rounded, 16);
     /* NaN: rounding could carry it to infinity. */
     const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-    rounded =
-        _mm512_mask_or_epi32(rounded, nan, _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
+    rounded = _mm512_mask_or_epi32(rounded, nan, _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
     return _mm512_cvtepi32_epi16(rounded);
 }
 
 AVX512_INLINE __m256i to_16_bits(dil_type type, __m512 v)
 {
-    return type == DIL_TYPE_BF16
-               ? to_bf16(v)
-               : _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return type == DIL_TYPE_BF16 ? to_bf16(v) : _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
 /* round_to_even(v) as int8 within +-127; NaN: -127 */
@@ -40,12 +37,9 @@ AVX512_INLINE __m128i to_int8(__m512 v)
 AVX512_INLINE uint16_t quantize_head(const float *f, int n, int8_t q[SCALE_DIMS])
 {
     const __m512 f0 = _mm512_maskz_loadu_ps(avx512_lanes(n), f);
-    const __m512 f1 =
-        n > 16 ? _mm512_maskz_loadu_ps(avx512_lanes(n - 16), f + 16) : _mm512_setzero_ps();
-    const __m512 largest =
-        _mm512_max_ps(_mm512_abs_ps(f1), _mm512_max_ps(_mm512_abs_ps(f0), _mm512_setzero_ps()));
-    const uint16_t d = (uint16_t)_cvtss_sh(_mm512_reduce_max_ps(largest) / 127.0f,
-                                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512 f1 = n > 16 ? _mm512_maskz_loadu_ps(avx512_lanes(n - 16), f + 16) : _mm512_setzero_ps();
+    const __m512 largest = _mm512_max_ps(_mm512_abs_ps(f1), _mm512_max_ps(_mm512_abs_ps(f0), _mm512_setzero_ps()));
+    const uint16_t d = (uint16_t)_cvtss_sh(_mm512_reduce_max_ps(largest) / 127.0f, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const float scale = _cvtsh_ss(d);
     const __m512 inverse = _mm512_set1_ps(scale > 0.0f ? 1.0f / scale : 0.0f);
     _mm_storeu_si128((__m128i *)(void *)q, to_int8(_mm512_mul_ps(f0, inverse)));
@@ -84,8 +78,7 @@ static void kv_store_k(dil_type type, void *page, int slot, const float *k, int 
     for (int d = 0; d < head_dim; d += 16) {
         uint16_t h[16];
         const int n = head_dim - d < 16 ? head_dim - d : 16;
-        _mm256_storeu_si256((__m256i *)(void *)h,
-                            to_16_bits(type, _mm512_maskz_loadu_ps(avx512_lanes(n), k + d)));
+        _mm256_storeu_si256((__m256i *)(void *)h, to_16_bits(type, _mm512_maskz_loadu_ps(avx512_lanes(n), k + d)));
         for (int i = 0; i < n; i++)
             dst[(size_t)(d + i) * KV_PAGE] = h[i];
     }
@@ -101,15 +94,13 @@ static void kv_store_v(dil_type type, void *page, int slot, const float *v, int 
         uint16_t *dst = (uint16_t *)page + (size_t)slot * (size_t)head_dim;
         for (int d = 0; d < head_dim; d += 16) {
             const __mmask16 lanes = avx512_lanes(head_dim - d);
-            _mm256_mask_storeu_epi16(dst + d, lanes,
-                                     to_16_bits(type, _mm512_maskz_loadu_ps(lanes, v + d)));
+            _mm256_mask_storeu_epi16(dst + d, lanes, to_16_bits(type, _mm512_maskz_loadu_ps(lanes, v + d)));
         }
         return;
     }
     const int n_scales = (head_dim + SCALE_DIMS - 1) / SCALE_DIMS;
     int8_t *values = (int8_t *)page + (size_t)slot * (size_t)head_dim;
-    uint16_t *scales =
-        (uint16_t *)(void *)((int8_t *)page + (size_t)head_dim * KV_PAGE) + slot * n_scales;
+    uint16_t *scales = (uint16_t *)(void *)((int8_t *)page + (size_t)head_dim * KV_PAGE) + slot * n_scales;
     for (int d = 0; d < head_dim; d += SCALE_DIMS) {
         int8_t q[SCALE_DIMS];
         const int n = head_dim - d < SCALE_DIMS ? head_dim - d : SCALE_DIMS;
@@ -122,19 +113,16 @@ static void kv_load_k(dil_type type, const void *page, int head_dim, int n_slots
 {
     for (int d = 0; d < head_dim; d++)
         for (int j = 0; j < n_slots; j += 16)
-            _mm512_storeu_ps(dst + (size_t)d * KV_PAGE + (size_t)j,
-                             kv_k16(type, page, head_dim, d, j));
+            _mm512_storeu_ps(dst + (size_t)d * KV_PAGE + (size_t)j, kv_k16(type, page, head_dim, d, j));
 }
 
-static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots, float *dst,
-                      size_t v_stride)
+static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots, float *dst, size_t v_stride)
 {
     const int n = (n_slots + 15) / 16 * 16;
     for (int j = 0; j < n; j++) {
         for (int d = 0; d < head_dim; d += 16) {
             const __mmask16 lanes = avx512_lanes(head_dim - d);
-            _mm512_mask_storeu_ps(dst + (size_t)j * v_stride + (size_t)d, lanes,
-                                  kv_v16(type, page, head_dim, j, d, lanes));
+            _mm512_mask_storeu_ps(dst + (size_t)j * v_stride + (size_t)d, lanes, kv_v16(type, page, head_dim, j, d, lanes));
         }
     }
 }
@@ -142,8 +130,8 @@ static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots
 /* ---- scores ---- */
 
 /* nq rows by nv vectors of slots of a page of K. */
-AVX512_INLINE void qk_tile(const dil_type type, const float *q, size_t q_stride, const void *k,
-                           int head_dim, float *s, size_t s_stride, const int nq, const int nv)
+AVX512_INLINE void qk_tile(const dil_type type, const float *q, size_t q_stride, const void *k, int head_dim, float *s,
+                           size_t s_stride, const int nq, const int nv)
 {
     __m512 acc[ROW_TILE][4];
 #pragma GCC unroll 24
@@ -167,8 +155,8 @@ AVX512_INLINE void qk_tile(const dil_type type, const float *q, size_t q_stride,
         _mm512_storeu_ps(s + (size_t)(i / nv) * s_stride + 16 * (i % nv), acc[i / nv][i % nv]);
 }
 
-AVX512_INLINE void qk_rows(const dil_type type, const float *q, size_t q_stride, const void *k,
-                           int head_dim, int n_slots, float *s, size_t s_stride, const int nq)
+AVX512_INLINE void qk_rows(const dil_type type, const float *q, size_t q_stride, const void *k, int head_dim, int n_slots, float *s,
+                           size_t s_stride, const int nq)
 {
     switch ((n_slots + 15) / 16) {
     case 0: break;
@@ -179,8 +167,8 @@ AVX512_INLINE void qk_rows(const dil_type type, const float *q, size_t q_stride,
     }
 }
 
-AVX512_INLINE void qk_some(const dil_type type, const float *q, size_t q_stride, const void *k,
-                           int dim, int n_slots, float *s, size_t s_stride, int nq)
+AVX512_INLINE void qk_some(const dil_type type, const float *q, size_t q_stride, const void *k, int dim, int n_slots, float *s,
+                           size_t s_stride, int nq)
 {
     switch (nq) {
     case 1: qk_rows(type, q, q_stride, k, dim, n_slots, s, s_stride, 1); break;
@@ -214,24 +202,22 @@ static void attn_qk(const attn_page *a, const void *rows, size_t q_bytes, float 
     }
     for (int i = 0; i < a->n_rows; i += ROW_TILE) {
         const int nq = a->n_rows - i < ROW_TILE ? a->n_rows - i : ROW_TILE;
-        qk_some(DIL_TYPE_F32, q + (size_t)i * q_stride, q_stride, k, dim, a->n_slots[i + nq - 1],
-                s + (size_t)i * s_stride, s_stride, nq);
+        qk_some(DIL_TYPE_F32, q + (size_t)i * q_stride, q_stride, k, dim, a->n_slots[i + nq - 1], s + (size_t)i * s_stride,
+                s_stride, nq);
     }
 }
 
 /* ---- weighted sums ---- */
 
 /* nq rows by nv vectors of head dims, the last of them masked. */
-AVX512_INLINE void pv_tile(const float *p, size_t p_stride, const float *v, size_t v_stride,
-                           int n_slots, float *out, size_t stride, __mmask16 last, const int nq,
-                           const int nv)
+AVX512_INLINE void pv_tile(const float *p, size_t p_stride, const float *v, size_t v_stride, int n_slots, float *out, size_t stride,
+                           __mmask16 last, const int nq, const int nv)
 {
     __m512 acc[ROW_TILE][4];
 #pragma GCC unroll 24
     for (int i = 0; i < nq * nv; i++)
         acc[i / nv][i % nv] =
-            _mm512_maskz_loadu_ps(i % nv == nv - 1 ? last : (__mmask16)0xffff,
-                                  out + (size_t)(i / nv) * stride + 16 * (i % nv));
+            _mm512_maskz_loadu_ps(i % nv == nv - 1 ? last : (__mmask16)0xffff, out + (size_t)(i / nv) * stride + 16 * (i % nv));
     for (int j = 0; j < n_slots; j++) {
         __m512 row[4];
 #pragma GCC unroll 4
@@ -248,12 +234,12 @@ AVX512_INLINE void pv_tile(const float *p, size_t p_stride, const float *v, size
     }
 #pragma GCC unroll 24
     for (int i = 0; i < nq * nv; i++)
-        _mm512_mask_storeu_ps(out + (size_t)(i / nv) * stride + 16 * (i % nv),
-                              i % nv == nv - 1 ? last : (__mmask16)0xffff, acc[i / nv][i % nv]);
+        _mm512_mask_storeu_ps(out + (size_t)(i / nv) * stride + 16 * (i % nv), i % nv == nv - 1 ? last : (__mmask16)0xffff,
+                              acc[i / nv][i % nv]);
 }
 
-AVX512_INLINE void pv_rows(const float *p, size_t p_stride, const float *v, int head_dim,
-                           int n_slots, float *acc, size_t stride, const int nq)
+AVX512_INLINE void pv_rows(const float *p, size_t p_stride, const float *v, int head_dim, int n_slots, float *acc, size_t stride,
+                           const int nq)
 {
     const __mmask16 all = 0xffff;
     const size_t dim = (size_t)head_dim;
@@ -263,17 +249,14 @@ AVX512_INLINE void pv_rows(const float *p, size_t p_stride, const float *v, int 
     for (; d + 32 <= head_dim; d += 32)
         pv_tile(p, p_stride, v + d, dim, n_slots, acc + d, stride, all, nq, 2);
     for (; d < head_dim; d += 16)
-        pv_tile(p, p_stride, v + d, dim, n_slots, acc + d, stride, avx512_lanes(head_dim - d), nq,
-                1);
+        pv_tile(p, p_stride, v + d, dim, n_slots, acc + d, stride, avx512_lanes(head_dim - d), nq, 1);
 }
 
-void avx512_attn_pv(const attn_page *a, const float *p, size_t p_stride, float *acc,
-                    size_t acc_stride)
+void avx512_attn_pv(const attn_page *a, const float *p, size_t p_stride, float *acc, size_t acc_stride)
 {
     const float *v = a->page;
     if (a->type != DIL_TYPE_F32) {
-        kv_load_v(a->type, a->page, a->head_dim, a->n_slots[a->n_rows - 1], a->scratch,
-                  (size_t)a->head_dim);
+        kv_load_v(a->type, a->page, a->head_dim, a->n_slots[a->n_rows - 1], a->scratch, (size_t)a->head_dim);
         v = a->scratch;
     }
     p += a->first_slot;
@@ -295,8 +278,7 @@ void avx512_attn_pv(const attn_page *a, const float *p, size_t p_stride, float *
 
 /* ---- softmax over a chunk ---- */
 
-void avx512_attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m,
-                         float *l)
+void avx512_attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m, float *l)
 {
     (void)type;
     *m = math_row_max(s, lo, hi, cap);

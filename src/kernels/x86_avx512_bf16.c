@@ -5,9 +5,9 @@
  */
 #include "kernels/x86_avx512.h"
 
-#define PAIR_BYTES 64   /* two columns of a panel */
-#define GEMM_PAIRS 128  /* pairs of columns expanded at a time */
-#define GEMM_PANELS 4   /* panels and tokens of a gemm tile: 24 sums, 4 weights, an activation */
+#define PAIR_BYTES 64  /* two columns of a panel */
+#define GEMM_PAIRS 128 /* pairs of columns expanded at a time */
+#define GEMM_PANELS 4  /* panels and tokens of a gemm tile: 24 sums, 4 weights, an activation */
 #define GEMM_TOKENS 6
 
 /* One pair of columns as operand of the dot product: [16 rows][2]. */
@@ -28,14 +28,10 @@ AVX512_INLINE __m512i broadcast_pair(const uint16_t *x)
     return _mm512_set1_epi32(pair);
 }
 
-AVX512_INLINE __m512 dot(__m512 acc, __m512i w, __m512i x)
-{
-    return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)x);
-}
+AVX512_INLINE __m512 dot(__m512 acc, __m512i w, __m512i x) { return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)x); }
 
 /* np panels from `first` on, nt tokens, all columns. */
-AVX512_INLINE void gemv_tile(const linear_args *a, int first, const load_fn load, const int np,
-                             const int nt)
+AVX512_INLINE void gemv_tile(const linear_args *a, int first, const load_fn load, const int np, const int nt)
 {
     __m512 acc[4][GEMV_TOKENS];
     const size_t x_stride = a->x->bf16_stride, panel_bytes = a->panel_bytes;
@@ -56,9 +52,7 @@ AVX512_INLINE void gemv_tile(const linear_args *a, int first, const load_fn load
     }
 #pragma GCC unroll 16
     for (int i = 0; i < np * nt; i++)
-        _mm512_storeu_ps(a->y + (size_t)(i % nt) * a->y_stride +
-                             (size_t)(first + i / nt) * PANEL_ROWS,
-                         acc[i / nt][i % nt]);
+        _mm512_storeu_ps(a->y + (size_t)(i % nt) * a->y_stride + (size_t)(first + i / nt) * PANEL_ROWS, acc[i / nt][i % nt]);
 }
 
 AVX512_INLINE void gemv_panels(const linear_args *a, const load_fn load, const int np, const int nt)
@@ -91,8 +85,7 @@ typedef struct bf16_part {
 AVX512_INLINE void tile_multiply(const bf16_part *g, int token, const int np, const int nt)
 {
     const size_t x_stride = g->a->x->bf16_stride, y_stride = g->a->y_stride;
-    const uint16_t *x =
-        g->a->x->bf16 + (size_t)(g->a->token + token) * x_stride + 2 * (size_t)g->pair0;
+    const uint16_t *x = g->a->x->bf16 + (size_t)(g->a->token + token) * x_stride + 2 * (size_t)g->pair0;
     const uint8_t *w = g->w;
     float *y = g->a->y + (size_t)token * y_stride + (size_t)g->first * PANEL_ROWS;
     __m512 acc[GEMM_PANELS][GEMM_TOKENS];
@@ -100,9 +93,7 @@ AVX512_INLINE void tile_multiply(const bf16_part *g, int token, const int np, co
 #pragma GCC unroll 24
     for (int i = 0; i < np * nt; i++)
         acc[i / nt][i % nt] =
-            g->pair0 == 0
-                ? _mm512_setzero_ps()
-                : _mm512_loadu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS);
+            g->pair0 == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS);
     for (int64_t j = 0; j < g->n_pairs; j++, w += np * PAIR_BYTES, x += 2) {
         __m512i pair[GEMM_PANELS];
 #pragma GCC unroll 4
@@ -118,8 +109,7 @@ AVX512_INLINE void tile_multiply(const bf16_part *g, int token, const int np, co
     }
 #pragma GCC unroll 24
     for (int i = 0; i < np * nt; i++)
-        _mm512_storeu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS,
-                         acc[i / nt][i % nt]);
+        _mm512_storeu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS, acc[i / nt][i % nt]);
 }
 
 AVX512_INLINE void part_multiply(const bf16_part *g, const int np)
@@ -152,8 +142,7 @@ static void part_run(const bf16_part *g, int np)
 AVX512_INLINE void gemm_any(const linear_args *a, const load_fn load)
 {
     const int64_t all = (a->k + 1) / 2;
-    const int64_t fit =
-        (int64_t)(linear_scratch_bytes(a->k) / (GEMM_PANELS * (size_t)PAIR_BYTES));
+    const int64_t fit = (int64_t)(linear_scratch_bytes(a->k) / (GEMM_PANELS * (size_t)PAIR_BYTES));
     const int64_t most = fit < GEMM_PAIRS ? fit : GEMM_PAIRS;
     for (int first = 0; first < a->n_panels; first += GEMM_PANELS) {
         const int np = a->n_panels - first < GEMM_PANELS ? a->n_panels - first : GEMM_PANELS;
@@ -163,8 +152,7 @@ AVX512_INLINE void gemm_any(const linear_args *a, const load_fn load)
             for (int p = 0; p < np; p++) {
                 const uint8_t *from = panels + (size_t)p * a->panel_bytes + PAIR_BYTES * pair0;
                 for (int64_t j = 0; j < g.n_pairs; j++)
-                    _mm512_store_si512((void *)(a->scratch + PAIR_BYTES * (j * np + p)),
-                                       load(from + PAIR_BYTES * j));
+                    _mm512_store_si512((void *)(a->scratch + PAIR_BYTES * (j * np + p)), load(from + PAIR_BYTES * j));
             }
             part_run(&g, np);
         }
@@ -181,8 +169,7 @@ static void round_bf16(const float *f, int64_t k, uint16_t *dst)
     for (int64_t i = 0; i < k; i += 32) {
         __m512 low = _mm512_maskz_loadu_ps(avx512_lanes(k - i), f + i);
         __m512 high = _mm512_maskz_loadu_ps(avx512_lanes(k - i - 16), f + i + 16);
-        __mmask32 wanted =
-            k - i >= 32 ? 0xffffffffu : (__mmask32)((1ull << ((k - i + 1) / 2 * 2)) - 1);
+        __mmask32 wanted = k - i >= 32 ? 0xffffffffu : (__mmask32)((1ull << ((k - i + 1) / 2 * 2)) - 1);
         _mm512_mask_storeu_epi16(dst + i, wanted, (__m512i)_mm512_cvtne2ps_pbh(high, low));
     }
 }

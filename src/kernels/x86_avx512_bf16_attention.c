@@ -23,19 +23,16 @@ AVX512_INLINE size_t v_width(int head_dim) { return ((size_t)head_dim + 15) / 16
 /* (low[i], high[i]) as bf16 in lane i. */
 AVX512_INLINE __m512i pair_up(__m512 low, __m512 high)
 {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9,
-                                           24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1,
-                                           16, 0);
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
+                                           19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
 /* Slots 2 * pair and the next of those of the dims d .. d + 15 that are in lanes. */
-AVX512_INLINE __m512i v_pair(dil_type type, const attn_page *a, int pair, int n_slots, int d,
-                             __mmask16 lanes)
+AVX512_INLINE __m512i v_pair(dil_type type, const attn_page *a, int pair, int n_slots, int d, __mmask16 lanes)
 {
     const int j = 2 * pair;
-    const __m512 high = j + 1 < n_slots ? kv_v16(type, a->page, a->head_dim, j + 1, d, lanes)
-                                        : _mm512_setzero_ps();
+    const __m512 high = j + 1 < n_slots ? kv_v16(type, a->page, a->head_dim, j + 1, d, lanes) : _mm512_setzero_ps();
     return pair_up(kv_v16(type, a->page, a->head_dim, j, d, lanes), high);
 }
 
@@ -46,8 +43,7 @@ AVX512_INLINE void convert_v_as(dil_type type, const attn_page *a, int n_slots)
     uint32_t *to = a->scratch;
     for (int pair = 0; pair < (n_slots + 1) / 2; pair++, to += v_width(a->head_dim))
         for (int d = 0; d < a->head_dim; d += 16)
-            _mm512_storeu_si512((void *)(to + d), v_pair(type, a, pair, n_slots, d,
-                                                         avx512_lanes(a->head_dim - d)));
+            _mm512_storeu_si512((void *)(to + d), v_pair(type, a, pair, n_slots, d, avx512_lanes(a->head_dim - d)));
 }
 
 static void convert_v(const attn_page *a, int n_slots)
@@ -62,29 +58,24 @@ static void convert_v(const attn_page *a, int n_slots)
 /* ---- weighted sums ---- */
 
 /* nq rows by nv vectors of head dims from d on, all in lanes (whole ones but for nv = 1). */
-AVX512_INLINE void pv_tile(dil_type type, const source *v, const uint32_t *p, size_t p_stride,
-                           float *out, size_t stride, int d, __mmask16 lanes, const int nq,
-                           const int nv)
+AVX512_INLINE void pv_tile(dil_type type, const source *v, const uint32_t *p, size_t p_stride, float *out, size_t stride, int d,
+                           __mmask16 lanes, const int nq, const int nv)
 {
     __m512 acc[ROW_TILE][4];
 #pragma GCC unroll 24
     for (int i = 0; i < nq * nv; i++)
-        acc[i / nv][i % nv] =
-            _mm512_maskz_loadu_ps(lanes, out + (size_t)(i / nv) * stride + d + 16 * (i % nv));
+        acc[i / nv][i % nv] = _mm512_maskz_loadu_ps(lanes, out + (size_t)(i / nv) * stride + d + 16 * (i % nv));
     const int n_pairs = (v->n_slots + 1) / 2;
     const size_t width = v_width(v->a->head_dim);
     for (int pair = 0; pair < n_pairs; pair++) {
         __m512bh row[4];
 #pragma GCC unroll 4
         for (int c = 0; c < nv; c++)
-            row[c] = (__m512bh)(type == CONVERTED
-                                    ? _mm512_loadu_si512((const void *)(v->pairs + (size_t)pair * width +
-                                                                        d + 16 * c))
-                                    : v_pair(type, v->a, pair, v->n_slots, d + 16 * c, lanes));
+            row[c] = (__m512bh)(type == CONVERTED ? _mm512_loadu_si512((const void *)(v->pairs + (size_t)pair * width + d + 16 * c))
+                                                  : v_pair(type, v->a, pair, v->n_slots, d + 16 * c, lanes));
 #pragma GCC unroll 6
         for (int i = 0; i < nq; i++) {
-            const __m512bh weight =
-                (__m512bh)_mm512_set1_epi32((int)p[(size_t)i * p_stride + (size_t)pair]);
+            const __m512bh weight = (__m512bh)_mm512_set1_epi32((int)p[(size_t)i * p_stride + (size_t)pair]);
 #pragma GCC unroll 4
             for (int c = 0; c < nv; c++)
                 acc[i][c] = _mm512_dpbf16_ps(acc[i][c], weight, row[c]);
@@ -92,12 +83,11 @@ AVX512_INLINE void pv_tile(dil_type type, const source *v, const uint32_t *p, si
     }
 #pragma GCC unroll 24
     for (int i = 0; i < nq * nv; i++)
-        _mm512_mask_storeu_ps(out + (size_t)(i / nv) * stride + d + 16 * (i % nv), lanes,
-                              acc[i / nv][i % nv]);
+        _mm512_mask_storeu_ps(out + (size_t)(i / nv) * stride + d + 16 * (i % nv), lanes, acc[i / nv][i % nv]);
 }
 
-AVX512_INLINE void pv_rows(dil_type type, const source *v, const uint32_t *p, size_t p_stride,
-                           float *acc, size_t stride, const int nq)
+AVX512_INLINE void pv_rows(dil_type type, const source *v, const uint32_t *p, size_t p_stride, float *acc, size_t stride,
+                           const int nq)
 {
     const int dim = v->a->head_dim;
     int d = 0;
@@ -107,8 +97,7 @@ AVX512_INLINE void pv_rows(dil_type type, const source *v, const uint32_t *p, si
         pv_tile(type, v, p, p_stride, acc, stride, d, avx512_lanes(dim - d), nq, 1);
 }
 
-AVX512_INLINE void pv_some(dil_type type, const source *v, const uint32_t *p, size_t p_stride,
-                           float *acc, size_t stride, int nq)
+AVX512_INLINE void pv_some(dil_type type, const source *v, const uint32_t *p, size_t p_stride, float *acc, size_t stride, int nq)
 {
     switch (nq) {
     case 1: pv_rows(type, v, p, p_stride, acc, stride, 1); break;
@@ -120,8 +109,7 @@ AVX512_INLINE void pv_some(dil_type type, const source *v, const uint32_t *p, si
     }
 }
 
-static void pv_bf16(const attn_page *a, const uint32_t *p, size_t p_stride, float *acc,
-                    size_t stride)
+static void pv_bf16(const attn_page *a, const uint32_t *p, size_t p_stride, float *acc, size_t stride)
 {
     const int most = a->n_slots[a->n_rows - 1];
     if (a->n_rows <= ROW_TILE) {
@@ -150,23 +138,20 @@ static void pv_bf16(const attn_page *a, const uint32_t *p, size_t p_stride, floa
 AVX512_INLINE __m512 exp_near(__m512 x)
 {
     const __m512 magic = _mm512_set1_ps(0x1.8p23f); /* leaves round(t) in the low bits */
-    const __m512 t = _mm512_max_ps(_mm512_set1_ps(-127.0f),
-                                   _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)));
+    const __m512 t = _mm512_max_ps(_mm512_set1_ps(-127.0f), _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)));
     const __m512 z = _mm512_add_ps(t, magic), f = _mm512_sub_ps(t, _mm512_sub_ps(z, magic));
     __m512 p = _mm512_set1_ps(0.009582853f);
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.055906426f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.24024099f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0.6931242f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-    return _mm512_castsi512_ps(_mm512_add_epi32(
-        _mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(z), 23)));
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(z), 23)));
 }
 
 AVX512_INLINE __m512 weights_16(const float *s, int j, int lo, int hi, __m512 max)
 {
     const __mmask16 valid = math_valid(j, lo, hi);
-    return _mm512_maskz_mov_ps(valid,
-                               exp_near(_mm512_sub_ps(_mm512_maskz_loadu_ps(valid, s + j), max)));
+    return _mm512_maskz_mov_ps(valid, exp_near(_mm512_sub_ps(_mm512_maskz_loadu_ps(valid, s + j), max)));
 }
 
 /* The weights take the first half of the row's bytes; what is written was read before. The sum is that of the rounded ones. */
@@ -183,8 +168,7 @@ static void softmax_bf16(float *s, int lo, int hi, int n, float cap, float *m, f
     for (; j < begin; j += 32)
         _mm512_storeu_si512((void *)(p + j), _mm512_setzero_si512());
     for (; !none && j < hi; j += 32) {
-        const __m512bh both = _mm512_cvtne2ps_pbh(weights_16(s, j + 16, lo, hi, max),
-                                                  weights_16(s, j, lo, hi, max));
+        const __m512bh both = _mm512_cvtne2ps_pbh(weights_16(s, j + 16, lo, hi, max), weights_16(s, j, lo, hi, max));
         _mm512_storeu_si512((void *)(p + j), (__m512i)both);
         sum = _mm512_dpbf16_ps(sum, both, ones);
     }
@@ -195,8 +179,7 @@ static void softmax_bf16(float *s, int lo, int hi, int n, float cap, float *m, f
 
 /* ---- the entries: F32 pages go on in f32 ---- */
 
-static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m,
-                         float *l)
+static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m, float *l)
 {
     if (type == DIL_TYPE_F32)
         avx512_attn_softmax(type, s, lo, hi, n, cap, m, l);
@@ -204,14 +187,12 @@ static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float c
         softmax_bf16(s, lo, hi, n, cap, m, l);
 }
 
-static void attn_pv(const attn_page *v, const float *p, size_t p_stride, float *acc,
-                    size_t acc_stride)
+static void attn_pv(const attn_page *v, const float *p, size_t p_stride, float *acc, size_t acc_stride)
 {
     if (v->type == DIL_TYPE_F32)
         avx512_attn_pv(v, p, p_stride, acc, acc_stride);
     else
-        pv_bf16(v, (const uint32_t *)(const void *)p + v->first_slot / 2, p_stride, acc,
-                acc_stride);
+        pv_bf16(v, (const uint32_t *)(const void *)p + v->first_slot / 2, p_stride, acc, acc_stride);
 }
 
 void avx512_bf16_add_attention(kernels *k)

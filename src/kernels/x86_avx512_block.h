@@ -16,8 +16,7 @@ typedef struct weight_block {
 
 /* Unpacks a block of a panel. */
 typedef void (*unpack_fn)(const uint8_t *panel, int64_t block, weight_block *w);
-#define AVX512_UNPACK(NAME) \
-    AVX512_INLINE void unpack_##NAME(const uint8_t *panel, int64_t block, weight_block *w)
+#define AVX512_UNPACK(NAME) AVX512_INLINE void unpack_##NAME(const uint8_t *panel, int64_t block, weight_block *w)
 
 /* What the arithmetic of a type needs; all are compile-time constants where they are used. */
 typedef enum block_kind { KIND_32 = 0, KIND_16 = 1, KIND_32_MIN = 2, KIND_16_MIN = 3 } block_kind;
@@ -33,8 +32,8 @@ AVX512_INLINE __m512i block_broadcast(const int8_t *q)
 }
 
 /* Adds one block to the outputs of one token: i[h] the integer sums of the sub-blocks. */
-AVX512_INLINE __m512 block_add(__m512 acc, const __m512i i[2], const __m512 ws[2],
-                               const __m512 nm[2], float d, const float s[2], const block_kind kind)
+AVX512_INLINE __m512 block_add(__m512 acc, const __m512i i[2], const __m512 ws[2], const __m512 nm[2], float d, const float s[2],
+                               const block_kind kind)
 {
     __m512 term = _mm512_mul_ps(_mm512_cvtepi32_ps(i[0]), ws[0]);
     if (KIND_HALVES(kind) == 2)
@@ -49,19 +48,17 @@ AVX512_INLINE __m512 block_add(__m512 acc, const __m512i i[2], const __m512 ws[2
 }
 
 /* off * isum of the h-th sub-block, in every lane; off = 1 << shift, shift < 0: no offset. */
-AVX512_INLINE __m512i block_offset(const act *x, size_t row, int64_t b, int h, const int shift,
-                                   const block_kind kind)
+AVX512_INLINE __m512i block_offset(const act *x, size_t row, int64_t b, int h, const int shift, const block_kind kind)
 {
-    int32_t sum = KIND_HALVES(kind) == 2 ? x->isum16[row * 2 + 2 * (size_t)b + (size_t)h]
-                                         : x->isum[row + (size_t)b];
+    int32_t sum = KIND_HALVES(kind) == 2 ? x->isum16[row * 2 + 2 * (size_t)b + (size_t)h] : x->isum[row + (size_t)b];
     return avx512_shift_left32(_mm512_set1_epi32(sum), shift);
 }
 
 #define FEW_TOKENS 8 /* tokens that meet a block while it is unpacked in registers */
 
 /* One panel, nt <= FEW_TOKENS tokens. Panels are read one after the other, as one stream: the hardware prefetches that best. */
-AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn unpack,
-                              const int shift, const block_kind kind, const int nt)
+AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn unpack, const int shift, const block_kind kind,
+                              const int nt)
 {
     const act *x = a->x;
     const uint8_t *weights = a->panels + (size_t)panel * a->panel_bytes;
@@ -89,10 +86,8 @@ AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn u
                 if (shift >= 0)
                     i[h] = _mm512_sub_epi32(i[h], block_offset(x, row, b, h, shift, kind));
             }
-            acc[t] =
-                block_add(acc[t], i, w.ws, w.nm, x->d[row + (size_t)b],
-                          halves == 2 ? x->s16 + 2 * (row + (size_t)b) : x->s + row + (size_t)b,
-                          kind);
+            acc[t] = block_add(acc[t], i, w.ws, w.nm, x->d[row + (size_t)b],
+                               halves == 2 ? x->s16 + 2 * (row + (size_t)b) : x->s + row + (size_t)b, kind);
         }
     }
 #pragma GCC unroll 8
@@ -101,8 +96,7 @@ AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn u
 }
 
 /* n_tokens 1..GEMV_TOKENS of one panel. */
-AVX512_INLINE void gemv_one(const linear_args *a, int panel, const unpack_fn unpack,
-                            const int shift, const block_kind kind)
+AVX512_INLINE void gemv_one(const linear_args *a, int panel, const unpack_fn unpack, const int shift, const block_kind kind)
 {
     switch (a->n_tokens) {
     case 1: gemv_panel(a, panel, unpack, shift, kind, 1); break;
@@ -126,8 +120,7 @@ AVX512_INLINE void gemv_one(const linear_args *a, int panel, const unpack_fn unp
 #define RECORD_MAX (512 + 4 * 64)
 #define RECORD_BYTES(kind) ((size_t)(512 + 64 * KIND_HALVES(kind) * (KIND_HAS_MIN(kind) ? 2 : 1)))
 
-AVX512_INLINE void block_expand(const uint8_t *panel, int64_t block, uint8_t *record,
-                                const unpack_fn unpack, const block_kind kind)
+AVX512_INLINE void block_expand(const uint8_t *panel, int64_t block, uint8_t *record, const unpack_fn unpack, const block_kind kind)
 {
     weight_block w;
     unpack(panel, block, &w);
@@ -156,10 +149,8 @@ AVX512_INLINE void gemm_expand(const gemm_part *g, const unpack_fn unpack, const
 {
     const linear_args *a = g->a;
     for (int p = 0; p < g->np; p++) {
-        const int in_pair = p % GEMM_PANELS,
-                  width = g->np - p + in_pair < GEMM_PANELS ? g->np - p + in_pair : GEMM_PANELS;
-        uint8_t *record = a->scratch + (size_t)(p / GEMM_PANELS) * g->pair_bytes +
-                          (size_t)in_pair * RECORD_BYTES(kind);
+        const int in_pair = p % GEMM_PANELS, width = g->np - p + in_pair < GEMM_PANELS ? g->np - p + in_pair : GEMM_PANELS;
+        uint8_t *record = a->scratch + (size_t)(p / GEMM_PANELS) * g->pair_bytes + (size_t)in_pair * RECORD_BYTES(kind);
         const uint8_t *panel = a->panels + (size_t)(g->first + p) * a->panel_bytes;
         for (int64_t b = 0; b < g->n; b++, record += (size_t)width * RECORD_BYTES(kind))
             block_expand(panel, g->b0 + b, record, unpack, kind);
@@ -169,8 +160,7 @@ AVX512_INLINE void gemm_expand(const gemm_part *g, const unpack_fn unpack, const
 /* Multiplies the expanded part with all tokens; see x86_avx512_gemm.c. */
 void avx512_gemm_part(const gemm_part *part, block_kind kind);
 
-AVX512_INLINE void gemm_any(const linear_args *a, const unpack_fn unpack, const int shift,
-                            const block_kind kind)
+AVX512_INLINE void gemm_any(const linear_args *a, const unpack_fn unpack, const int shift, const block_kind kind)
 {
     const int64_t n_blocks = a->k / ACT_BLOCK, n_parts = (n_blocks + GEMM_BLOCKS - 1) / GEMM_BLOCKS;
     const int64_t most = (n_blocks + n_parts - 1) / n_parts; /* parts of even size */
@@ -187,8 +177,7 @@ AVX512_INLINE void gemm_any(const linear_args *a, const unpack_fn unpack, const 
 }
 
 /* 1..FEW_TOKENS tokens of one panel. */
-AVX512_INLINE void gemv_more(const linear_args *a, int panel, const unpack_fn unpack,
-                             const int shift, const block_kind kind)
+AVX512_INLINE void gemv_more(const linear_args *a, int panel, const unpack_fn unpack, const int shift, const block_kind kind)
 {
     switch (a->n_tokens) {
     case 5: gemv_panel(a, panel, unpack, shift, kind, 5); break;
@@ -200,8 +189,7 @@ AVX512_INLINE void gemv_more(const linear_args *a, int panel, const unpack_fn un
 }
 
 /* A few tokens: every panel meets them in even parts of at most FEW_TOKENS while it lies in the cache. */
-AVX512_INLINE void gemm_few(const linear_args *a, const unpack_fn unpack, const int shift,
-                            const block_kind kind)
+AVX512_INLINE void gemm_few(const linear_args *a, const unpack_fn unpack, const int shift, const block_kind kind)
 {
     const int parts = (a->n_tokens + FEW_TOKENS - 1) / FEW_TOKENS;
     for (int p = 0; p < a->n_panels; p++) {
@@ -276,8 +264,7 @@ AVX512_INLINE void block_or_bits1(const uint8_t *p, const int to, __m512i u[BLOC
     const __m512i bits = block_load(p), mask = _mm512_set1_epi8((char)(1 << to));
 #pragma GCC unroll 8
     for (int s = 0; s < BLOCK_STEPS; s++) {
-        __m512i moved =
-            s < to ? avx512_shift_left16(bits, to - s) : avx512_shift_right16(bits, s - to);
+        __m512i moved = s < to ? avx512_shift_left16(bits, to - s) : avx512_shift_right16(bits, s - to);
         u[s] = _mm512_ternarylogic_epi32(u[s], moved, mask, 0xf8); /* u | (moved & mask) */
     }
 }
@@ -290,11 +277,9 @@ AVX512_INLINE void block_or_bits2_at4(const uint8_t *p, __m512i u[BLOCK_STEPS])
     for (int v = 0; v < 2; v++) {
         __m512i four = block_load(p + 64 * v);
         u[4 * v] = _mm512_ternarylogic_epi32(u[4 * v], avx512_shift_left16(four, 4), mask, 0xf8);
-        u[4 * v + 1] =
-            _mm512_ternarylogic_epi32(u[4 * v + 1], avx512_shift_left16(four, 2), mask, 0xf8);
+        u[4 * v + 1] = _mm512_ternarylogic_epi32(u[4 * v + 1], avx512_shift_left16(four, 2), mask, 0xf8);
         u[4 * v + 2] = _mm512_ternarylogic_epi32(u[4 * v + 2], four, mask, 0xf8);
-        u[4 * v + 3] =
-            _mm512_ternarylogic_epi32(u[4 * v + 3], avx512_shift_right16(four, 2), mask, 0xf8);
+        u[4 * v + 3] = _mm512_ternarylogic_epi32(u[4 * v + 3], avx512_shift_right16(four, 2), mask, 0xf8);
     }
 }
 

@@ -34,8 +34,7 @@ AVX512_INLINE void load_bf16(const uint8_t *panel, int64_t k, bool both, __m512 
 }
 
 /* np panels from `first` on, nt tokens, all columns. */
-AVX512_INLINE void gemv_tile(const linear_args *a, int first, const load_pair_fn load, const int np,
-                             const int nt)
+AVX512_INLINE void gemv_tile(const linear_args *a, int first, const load_pair_fn load, const int np, const int nt)
 {
     __m512 acc[8][GEMV_TOKENS];
     const float *f = a->x->f + (size_t)a->token * a->x->f_stride;
@@ -52,28 +51,20 @@ AVX512_INLINE void gemv_tile(const linear_args *a, int first, const load_pair_fn
             load(panels + (size_t)p * a->panel_bytes, k, both, w);
 #pragma GCC unroll 4
             for (int t = 0; t < nt; t++)
-                acc[p][t] =
-                    _mm512_fmadd_ps(w[0], _mm512_set1_ps(f[(size_t)t * a->x->f_stride + (size_t)k]),
-                                    acc[p][t]);
+                acc[p][t] = _mm512_fmadd_ps(w[0], _mm512_set1_ps(f[(size_t)t * a->x->f_stride + (size_t)k]), acc[p][t]);
             if (both) {
 #pragma GCC unroll 4
                 for (int t = 0; t < nt; t++)
-                    acc[p][t] = _mm512_fmadd_ps(w[1],
-                                                _mm512_set1_ps(
-                                                    f[(size_t)t * a->x->f_stride + (size_t)k + 1]),
-                                                acc[p][t]);
+                    acc[p][t] = _mm512_fmadd_ps(w[1], _mm512_set1_ps(f[(size_t)t * a->x->f_stride + (size_t)k + 1]), acc[p][t]);
             }
         }
     }
 #pragma GCC unroll 16
     for (int i = 0; i < np * nt; i++)
-        _mm512_storeu_ps(a->y + (size_t)(i % nt) * a->y_stride +
-                             (size_t)(first + i / nt) * PANEL_ROWS,
-                         acc[i / nt][i % nt]);
+        _mm512_storeu_ps(a->y + (size_t)(i % nt) * a->y_stride + (size_t)(first + i / nt) * PANEL_ROWS, acc[i / nt][i % nt]);
 }
 
-AVX512_INLINE void gemv_panels(const linear_args *a, const load_pair_fn load, const int np,
-                               const int nt)
+AVX512_INLINE void gemv_panels(const linear_args *a, const load_pair_fn load, const int np, const int nt)
 {
     int p = 0;
     for (; p + np <= a->n_panels; p += np)
@@ -104,17 +95,14 @@ typedef struct float_part {
 AVX512_INLINE void tile_multiply(const float_part *g, int token, const int np, const int nt)
 {
     const size_t f_stride = g->a->x->f_stride, y_stride = g->a->y_stride, w_stride = g->w_stride;
-    const float *f = g->a->x->f + (size_t)(g->a->token + token) * f_stride + (size_t)g->k0,
-                *w = g->w;
+    const float *f = g->a->x->f + (size_t)(g->a->token + token) * f_stride + (size_t)g->k0, *w = g->w;
     float *y = g->a->y + (size_t)token * y_stride + (size_t)g->first * PANEL_ROWS;
     __m512 acc[FLOAT_PANELS][FLOAT_TOKENS];
 
 #pragma GCC unroll 24
     for (int i = 0; i < np * nt; i++)
         acc[i / nt][i % nt] =
-            g->k0 == 0
-                ? _mm512_setzero_ps()
-                : _mm512_loadu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS);
+            g->k0 == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS);
     for (int64_t k = 0; k < g->n; k++, w += PANEL_ROWS, f++) {
         __m512 column[FLOAT_PANELS];
 #pragma GCC unroll 4
@@ -130,8 +118,7 @@ AVX512_INLINE void tile_multiply(const float_part *g, int token, const int np, c
     }
 #pragma GCC unroll 24
     for (int i = 0; i < np * nt; i++)
-        _mm512_storeu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS,
-                         acc[i / nt][i % nt]);
+        _mm512_storeu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS, acc[i / nt][i % nt]);
 }
 
 AVX512_INLINE void part_multiply(const float_part *g, const int np)
@@ -161,8 +148,7 @@ static void part_run(const float_part *g, int np)
 }
 
 /* Columns k0 .. k0 + n - 1 of a panel as f32 [n][16]; k0 is even. */
-AVX512_INLINE void expand(const uint8_t *panel, int64_t k0, int64_t n, const load_pair_fn load,
-                          float *dst)
+AVX512_INLINE void expand(const uint8_t *panel, int64_t k0, int64_t n, const load_pair_fn load, float *dst)
 {
     for (int64_t k = 0; k < n; k += 2) {
         __m512 w[2];
@@ -177,8 +163,7 @@ AVX512_INLINE void expand(const uint8_t *panel, int64_t k0, int64_t n, const loa
 AVX512_INLINE void gemm_any(const linear_args *a, const load_pair_fn load)
 {
     float *scratch = (float *)(void *)a->scratch;
-    const int64_t fit =
-        (int64_t)(linear_scratch_bytes(a->k) / (FLOAT_PANELS * PANEL_ROWS * sizeof(float))) & -2;
+    const int64_t fit = (int64_t)(linear_scratch_bytes(a->k) / (FLOAT_PANELS * PANEL_ROWS * sizeof(float))) & -2;
     const int64_t most = fit < FLOAT_K ? fit : FLOAT_K;
     for (int first = 0; first < a->n_panels; first += FLOAT_PANELS) {
         const int np = a->n_panels - first < FLOAT_PANELS ? a->n_panels - first : FLOAT_PANELS;
@@ -187,8 +172,7 @@ AVX512_INLINE void gemm_any(const linear_args *a, const load_pair_fn load)
             const int64_t n = a->k - k0 < most ? a->k - k0 : most;
             float_part g = {a, scratch, (size_t)n * PANEL_ROWS, first, k0, n};
             for (int p = 0; load && p < np; p++)
-                expand(panels + (size_t)p * a->panel_bytes, k0, n, load,
-                       scratch + (size_t)p * g.w_stride);
+                expand(panels + (size_t)p * a->panel_bytes, k0, n, load, scratch + (size_t)p * g.w_stride);
             if (!load) {
                 g.w = (const float *)(const void *)panels + PANEL_ROWS * k0;
                 g.w_stride = a->panel_bytes / sizeof(float);
@@ -210,6 +194,5 @@ void avx512_add_float(kernels *k)
     k->linear[DIL_TYPE_F32] = (linear_kernels){gemv_f32, gemm_f32};
     k->linear[DIL_TYPE_F16] = (linear_kernels){gemv_f16, gemm_f16};
     k->linear[DIL_TYPE_BF16] = (linear_kernels){gemv_bf16, gemm_bf16};
-    k->gemm_from[DIL_TYPE_F32] = k->gemm_from[DIL_TYPE_F16] = k->gemm_from[DIL_TYPE_BF16] =
-        GEMV_TOKENS + 1;
+    k->gemm_from[DIL_TYPE_F32] = k->gemm_from[DIL_TYPE_F16] = k->gemm_from[DIL_TYPE_BF16] = GEMV_TOKENS + 1;
 }

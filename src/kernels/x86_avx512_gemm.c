@@ -9,8 +9,7 @@ typedef struct tile_starts {
     _Alignas(64) int32_t of[GEMM_TOKENS][2 * GEMM_BLOCKS];
 } tile_starts;
 
-AVX512_INLINE void tile_start(tile_starts *starts, const gemm_part *g, int token, int nt,
-                              const block_kind kind)
+AVX512_INLINE void tile_start(tile_starts *starts, const gemm_part *g, int token, int nt, const block_kind kind)
 {
     const act *x = g->a->x;
     const int64_t n = KIND_HALVES(kind) * g->n;
@@ -19,18 +18,17 @@ AVX512_INLINE void tile_start(tile_starts *starts, const gemm_part *g, int token
         const size_t at = (size_t)(g->a->token + token + t) * x->b_stride + (size_t)g->b0;
         const int32_t *sums = KIND_HALVES(kind) == 2 ? x->isum16 + 2 * at : x->isum + at;
         for (int64_t i = 0; i < n; i += 16) {
-            const __m512i v = _mm512_sll_epi32(
-                n - i >= 16 ? _mm512_loadu_si512((const void *)(sums + i))
-                            : _mm512_maskz_loadu_epi32(avx512_lanes(n - i), sums + i),
-                shift);
+            const __m512i v = _mm512_sll_epi32(n - i >= 16 ? _mm512_loadu_si512((const void *)(sums + i))
+                                                           : _mm512_maskz_loadu_epi32(avx512_lanes(n - i), sums + i),
+                                               shift);
             _mm512_store_si512(starts->of[t] + i, _mm512_sub_epi32(_mm512_setzero_si512(), v));
         }
     }
 }
 
 /* np panels x nt tokens over all blocks of the part; token counts from the call's first. */
-AVX512_INLINE void tile_multiply(const gemm_part *g, const tile_starts *starts, int pair, int token,
-                                 const block_kind kind, const int np, const int nt)
+AVX512_INLINE void tile_multiply(const gemm_part *g, const tile_starts *starts, int pair, int token, const block_kind kind,
+                                 const int np, const int nt)
 {
     const act *x = g->a->x;
     const int halves = KIND_HALVES(kind), steps = BLOCK_STEPS / halves;
@@ -45,10 +43,8 @@ AVX512_INLINE void tile_multiply(const gemm_part *g, const tile_starts *starts, 
 #pragma GCC unroll 12
     for (int i = 0; i < np * nt; i++)
         acc[i / nt][i % nt] =
-            g->b0 == 0
-                ? _mm512_setzero_ps()
-                : _mm512_loadu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS);
-    /* Another core may own these lines: they come while the tile computes. */
+            g->b0 == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS);
+        /* Another core may own these lines: they come while the tile computes. */
 #pragma GCC unroll 12
     for (int i = 0; i < np * nt; i++)
         __builtin_prefetch(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS, 1);
@@ -59,9 +55,8 @@ AVX512_INLINE void tile_multiply(const gemm_part *g, const tile_starts *starts, 
         for (int h = 0; h < halves; h++) {
 #pragma GCC unroll 12
             for (int i = 0; i < np * nt; i++)
-                sum[i / nt][i % nt] = KIND_HAS_MIN(kind)
-                                          ? _mm512_setzero_si512()
-                                          : _mm512_set1_epi32(starts->of[i % nt][halves * b + h]);
+                sum[i / nt][i % nt] =
+                    KIND_HAS_MIN(kind) ? _mm512_setzero_si512() : _mm512_set1_epi32(starts->of[i % nt][halves * b + h]);
 #pragma GCC unroll 8
             for (int s = h * steps; s < (h + 1) * steps; s++) {
                 __m512i u[GEMM_PANELS];
@@ -79,37 +74,33 @@ AVX512_INLINE void tile_multiply(const gemm_part *g, const tile_starts *starts, 
 #pragma GCC unroll 12
             for (int i = 0; i < np * nt; i++) {
                 const int p = i / nt, t = i % nt;
-                const float *f =
-                    (const float *)(const void *)(record + (size_t)p * RECORD_BYTES(kind) + 512);
+                const float *f = (const float *)(const void *)(record + (size_t)p * RECORD_BYTES(kind) + 512);
                 __m512 value = _mm512_cvtepi32_ps(sum[p][t]), ws = _mm512_load_ps(f + 16 * h);
-                term[p][t] =
-                    h == 0 ? _mm512_mul_ps(value, ws) : _mm512_fmadd_ps(value, ws, term[p][t]);
+                term[p][t] = h == 0 ? _mm512_mul_ps(value, ws) : _mm512_fmadd_ps(value, ws, term[p][t]);
             }
         }
 #pragma GCC unroll 12
         for (int i = 0; i < np * nt; i++) {
             const int p = i / nt, t = i % nt;
-            const float *f =
-                (const float *)(const void *)(record + (size_t)p * RECORD_BYTES(kind) + 512) +
-                16 * halves;
+            const float *f = (const float *)(const void *)(record + (size_t)p * RECORD_BYTES(kind) + 512) + 16 * halves;
             acc[p][t] = _mm512_fmadd_ps(term[p][t], _mm512_set1_ps(d[(size_t)t * b_stride + (size_t)b]), acc[p][t]);
             if (KIND_HAS_MIN(kind)) {
 #pragma GCC unroll 2
                 for (int h = 0; h < halves; h++)
                     acc[p][t] =
                         _mm512_fmadd_ps(_mm512_load_ps(f + 16 * h),
-                                        _mm512_set1_ps(s_min[(size_t)halves * ((size_t)t * b_stride + (size_t)b) + (size_t)h]), acc[p][t]);
+                                        _mm512_set1_ps(s_min[(size_t)halves * ((size_t)t * b_stride + (size_t)b) + (size_t)h]),
+                                        acc[p][t]);
             }
         }
     }
 #pragma GCC unroll 12
     for (int i = 0; i < np * nt; i++)
-        _mm512_storeu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS,
-                         acc[i / nt][i % nt]);
+        _mm512_storeu_ps(y + (size_t)(i % nt) * y_stride + (size_t)(i / nt) * PANEL_ROWS, acc[i / nt][i % nt]);
 }
 
-AVX512_INLINE void tile_pair(const gemm_part *g, const tile_starts *starts, int pair, int token, int nt,
-                             const block_kind kind, const int np)
+AVX512_INLINE void tile_pair(const gemm_part *g, const tile_starts *starts, int pair, int token, int nt, const block_kind kind,
+                             const int np)
 {
     switch (nt) {
     case 6: tile_multiply(g, starts, pair, token, kind, np, 6); break;

@@ -11,15 +11,12 @@
 
 AVX512_INLINE __m512i look_up_256(const uint8_t *table, __m512i index, __mmask64 bit7)
 {
-    const __m512i low =
-        _mm512_permutex2var_epi8(_mm512_load_si512(table), index, _mm512_load_si512(table + 64));
-    const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(table + 128), index,
-                                                  _mm512_load_si512(table + 192));
+    const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(table), index, _mm512_load_si512(table + 64));
+    const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(table + 128), index, _mm512_load_si512(table + 192));
     return _mm512_mask_blend_epi8(bit7, low, high);
 }
 
-AVX512_INLINE __m512i look_up(const uint8_t *table, const int entries, __m512i index,
-                              const __mmask64 *high)
+AVX512_INLINE __m512i look_up(const uint8_t *table, const int entries, __m512i index, const __mmask64 *high)
 {
     const __mmask64 bit7 = _mm512_movepi8_mask(index);
     __m512i part[8];
@@ -61,27 +58,23 @@ AVX512_INLINE __m512i scale_bits(const uint8_t *group, const int sub, int64_t j,
 }
 
 /* d * (s + 0.5) * factor */
-AVX512_INLINE void scales_half(const uint8_t *group, const int sub, int64_t j, float factor,
-                               weight_block *w)
+AVX512_INLINE void scales_half(const uint8_t *group, const int sub, int64_t j, float factor, weight_block *w)
 {
 #pragma GCC unroll 2
     for (int h = 0; h < 32 / sub; h++) {
         const __m512 s = _mm512_cvtepi32_ps(scale_bits(group, sub, j, h));
-        w->ws[h] = _mm512_mul_ps(_mm512_mul_ps(avx512_load_f16(group),
-                                               _mm512_add_ps(_mm512_set1_ps(0.5f), s)),
-                                 _mm512_set1_ps(factor));
+        w->ws[h] =
+            _mm512_mul_ps(_mm512_mul_ps(avx512_load_f16(group), _mm512_add_ps(_mm512_set1_ps(0.5f), s)), _mm512_set1_ps(factor));
     }
 }
 
 /* d * (2 s + 1) * factor, s of the bits in mask */
-AVX512_INLINE void scales_odd(const uint8_t *group, const int sub, int64_t j, const int mask,
-                              float factor, weight_block *w)
+AVX512_INLINE void scales_odd(const uint8_t *group, const int sub, int64_t j, const int mask, float factor, weight_block *w)
 {
 #pragma GCC unroll 2
     for (int h = 0; h < 32 / sub; h++) {
         const __m512i s = _mm512_and_si512(scale_bits(group, sub, j, h), _mm512_set1_epi32(mask));
-        const __m512 n =
-            _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), _mm512_set1_ps(2.0f), _mm512_set1_ps(1.0f));
+        const __m512 n = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), _mm512_set1_ps(2.0f), _mm512_set1_ps(1.0f));
         w->ws[h] = _mm512_mul_ps(_mm512_mul_ps(avx512_load_f16(group), n), _mm512_set1_ps(factor));
     }
 }
@@ -96,9 +89,7 @@ AVX512_INLINE __m512i step_values(__m512i codes, const int first, const int offs
 {
     const uint64_t low = (uint32_t)offsets + 0x01010101u * (uint32_t)first;
     const uint64_t both = (low + 0x20202020u) << 32 | low;
-    return _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(_mm512_set1_epi64((int64_t)both),
-                                                                codes),
-                                   table);
+    return _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(_mm512_set1_epi64((int64_t)both), codes), table);
 }
 
 /* u = 128 - v instead of 128 + v where the step's mask says so. */
@@ -111,28 +102,24 @@ AVX512_INLINE __m512i step_signs(__m512i u, const uint8_t *signs, const int s)
 AVX512_INLINE __m512i table_of_4(int values) { return _mm512_set1_epi32(values); }
 AVX512_INLINE __m512i table_of_8(int64_t values) { return _mm512_set1_epi64(values); }
 
-enum {
-    BITS_2 = 0x06040200,
-    BITS_3 = 0x0b080300
-}; /* places of four codes; of 3 bits: two per byte */
+enum { BITS_2 = 0x06040200, BITS_3 = 0x0b080300 }; /* places of four codes; of 3 bits: two per byte */
 
 /* Steps 2 g and 2 g + 1 are the two halves of word g of every row. */
-AVX512_INLINE void words8_steps(const uint8_t *codes, const int entries, const uint8_t *p,
-                                const int high_bits, __m512i table, weight_block *w)
+AVX512_INLINE void words8_steps(const uint8_t *codes, const int entries, const uint8_t *p, const int high_bits, __m512i table,
+                                weight_block *w)
 {
     __mmask64 high[3] = {0};
     high_at(p + GRID_HIGH_AT(4), high_bits, high);
     const __m512i index = block_load(p);
-    const __m512i half[2] = {look_up(codes, entries, index, high),
-                             look_up(codes + entries, entries, index, high)};
+    const __m512i half[2] = {look_up(codes, entries, index, high), look_up(codes + entries, entries, index, high)};
 #pragma GCC unroll 8
     for (int s = 0; s < BLOCK_STEPS; s++)
         w->u[s] = step_values(half[s % 2], s / 2 * 8, BITS_2, table);
 }
 
 /* Step s is word s of every row; two results interleaved have two words of a row side by side. */
-AVX512_INLINE void words4_steps(const uint8_t *codes, const int entries, const uint8_t *p,
-                                const int high_bits, __m512i table, weight_block *w)
+AVX512_INLINE void words4_steps(const uint8_t *codes, const int entries, const uint8_t *p, const int high_bits, __m512i table,
+                                weight_block *w)
 {
 #pragma GCC unroll 2
     for (int i = 0; i < 2; i++) {
@@ -141,8 +128,7 @@ AVX512_INLINE void words4_steps(const uint8_t *codes, const int entries, const u
         const __m512i index = block_load(p + 64 * i);
         const __m512i first = look_up(codes, entries, index, high);
         const __m512i second = look_up(codes + entries, entries, index, high);
-        const __m512i words[2] = {_mm512_unpacklo_epi8(first, second),
-                                  _mm512_unpackhi_epi8(first, second)};
+        const __m512i words[2] = {_mm512_unpacklo_epi8(first, second), _mm512_unpackhi_epi8(first, second)};
 #pragma GCC unroll 4
         for (int s = 0; s < 4; s++)
             w->u[4 * i + s] = step_values(words[s / 2], s % 2 * 16, BITS_3, table);
@@ -156,10 +142,7 @@ AVX512_INLINE void signed_steps(const uint8_t *signs, weight_block *w)
         w->u[s] = step_signs(w->u[s], signs, s);
 }
 
-AVX512_INLINE __m512i values_iq2(void)
-{
-    return table_of_4((int)0x00ab9988u);
-} /* 128 + 8, 25, 43 */
+AVX512_INLINE __m512i values_iq2(void) { return table_of_4((int)0x00ab9988u); } /* 128 + 8, 25, 43 */
 
 /* IQ1: u = 128 + 8 v + 1, two less for the rows in negative[g] */
 AVX512_INLINE void ternary_steps(const uint8_t *p, const __mmask16 negative[4], weight_block *w)
@@ -174,11 +157,9 @@ AVX512_INLINE void ternary_steps(const uint8_t *p, const __mmask16 negative[4], 
 /* ---- one function per type ---- */
 
 /* Places: group and j, the block of the super-block; p: its fields, marks: its signs or shifts. */
-#define GRID_PLACES(words, high, sub, marks_bytes)                                         \
-    const int64_t j = block & 7;                                                           \
-    const uint8_t *group =                                                                 \
-        panel + (size_t)(block >> 3) *                                                     \
-                    (GRID_HEADER(sub) + 8 * (size_t)GRID_BLOCK(words, high, marks_bytes)); \
+#define GRID_PLACES(words, high, sub, marks_bytes)                                                                               \
+    const int64_t j = block & 7;                                                                                                 \
+    const uint8_t *group = panel + (size_t)(block >> 3) * (GRID_HEADER(sub) + 8 * (size_t)GRID_BLOCK(words, high, marks_bytes)); \
     const uint8_t *p = group + GRID_HEADER(sub) + j * GRID_BLOCK(words, high, marks_bytes)
 
 AVX512_UNPACK(iq2_xxs)
@@ -226,8 +207,7 @@ AVX512_UNPACK(iq3_s)
 AVX512_UNPACK(iq1_s)
 {
     GRID_PLACES(4, 3, 32, 0);
-    const __mmask16 minus =
-        _mm512_test_epi32_mask(scale_bits(group, 32, j, 0), _mm512_set1_epi32(8));
+    const __mmask16 minus = _mm512_test_epi32_mask(scale_bits(group, 32, j, 0), _mm512_set1_epi32(8));
     const __mmask16 negative[4] = {minus, minus, minus, minus};
     scales_odd(group, 32, j, 7, 0.125f, w);
     ternary_steps(p, negative, w);

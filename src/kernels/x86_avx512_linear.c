@@ -64,15 +64,9 @@ void avx512_add_legacy(kernels *k)
 /* ---- super-blocks of 256: Q2_K .. Q6_K ---- */
 
 /* (float)d * (float)n for 16 unsigned bytes n. */
-AVX512_INLINE __m512 times_u8(__m512 d, const uint8_t *n)
-{
-    return _mm512_mul_ps(d, _mm512_cvtepi32_ps(avx512_load_u8(n)));
-}
+AVX512_INLINE __m512 times_u8(__m512 d, const uint8_t *n) { return _mm512_mul_ps(d, _mm512_cvtepi32_ps(avx512_load_u8(n))); }
 
-AVX512_INLINE __m512 times_i8(__m512 d, const uint8_t *n)
-{
-    return _mm512_mul_ps(d, _mm512_cvtepi32_ps(avx512_load_i8(n)));
-}
+AVX512_INLINE __m512 times_i8(__m512 d, const uint8_t *n) { return _mm512_mul_ps(d, _mm512_cvtepi32_ps(avx512_load_i8(n))); }
 
 AVX512_INLINE __m512 negative(__m512 v) { return _mm512_xor_ps(v, _mm512_set1_ps(-0.0f)); }
 
@@ -80,8 +74,7 @@ AVX512_INLINE __m512 negative(__m512 v) { return _mm512_xor_ps(v, _mm512_set1_ps
 AVX512_INLINE const uint8_t *scale_min_k(const uint8_t *group, int64_t j, weight_block *w)
 {
     w->ws[0] = times_u8(avx512_load_f16(group), group + 2 * HALVES + 16 * j);
-    w->nm[0] =
-        negative(times_u8(avx512_load_f16(group + HALVES), group + 2 * HALVES + 128 + 16 * j));
+    w->nm[0] = negative(times_u8(avx512_load_f16(group + HALVES), group + 2 * HALVES + 128 + 16 * j));
     return group + 2 * HALVES + 256;
 }
 
@@ -93,8 +86,7 @@ AVX512_UNPACK(q4_k)
 
 AVX512_UNPACK(q5_k)
 {
-    const uint8_t *quants =
-        scale_min_k(panel + (size_t)(block >> 3) * 2880, block & 7, w) + 320 * (block & 7);
+    const uint8_t *quants = scale_min_k(panel + (size_t)(block >> 3) * 2880, block & 7, w) + 320 * (block & 7);
     block_bits4(quants, w->u);
     block_or_bits1(quants + 256, 4, w->u);
 }
@@ -110,16 +102,14 @@ AVX512_INLINE const uint8_t *scales_of_16(const uint8_t *group, int64_t j, weigh
 
 AVX512_UNPACK(q6_k)
 {
-    const uint8_t *quants =
-        scales_of_16(panel + (size_t)(block >> 3) * 3360, block & 7, w) + 384 * (block & 7);
+    const uint8_t *quants = scales_of_16(panel + (size_t)(block >> 3) * 3360, block & 7, w) + 384 * (block & 7);
     block_bits4(quants, w->u);
     block_or_bits2_at4(quants + 256, w->u);
 }
 
 AVX512_UNPACK(q3_k)
 {
-    const uint8_t *quants =
-        scales_of_16(panel + (size_t)(block >> 3) * 1824, block & 7, w) + 192 * (block & 7);
+    const uint8_t *quants = scales_of_16(panel + (size_t)(block >> 3) * 1824, block & 7, w) + 192 * (block & 7);
     block_bits2(quants, w->u);
     block_or_bits1(quants + 128, 2, w->u);
 }
@@ -131,8 +121,7 @@ AVX512_UNPACK(q2_k)
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
         __m512i both = avx512_load_u8(group + 2 * HALVES + 16 * (2 * (block & 7) + h));
-        w->ws[h] =
-            _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15))));
+        w->ws[h] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15))));
         w->nm[h] = negative(_mm512_mul_ps(dmin, _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4))));
     }
     block_bits2(group + 2 * HALVES + 256 + 128 * (block & 7), w->u);

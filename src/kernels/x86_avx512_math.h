@@ -10,8 +10,7 @@
  */
 AVX512_INLINE __m512 math_exp_parts(__m512 x, __m512 *n)
 {
-    *n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
-                              _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    *n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 r = _mm512_fnmadd_ps(*n, _mm512_set1_ps(0x1.62e400p-1f), x);
     r = _mm512_fnmadd_ps(*n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
     __m512 p = _mm512_set1_ps(1.0f / 5040.0f);
@@ -43,16 +42,10 @@ AVX512_INLINE __m512 math_tanh(__m512 x)
 }
 
 /* cap * tanh(x / cap) */
-AVX512_INLINE __m512 math_softcap(__m512 x, __m512 cap)
-{
-    return _mm512_mul_ps(cap, math_tanh(_mm512_div_ps(x, cap)));
-}
+AVX512_INLINE __m512 math_softcap(__m512 x, __m512 cap) { return _mm512_mul_ps(cap, math_tanh(_mm512_div_ps(x, cap))); }
 
 /* Which of the 16 slots from j on are in [lo, hi). */
-AVX512_INLINE __mmask16 math_valid(int j, int lo, int hi)
-{
-    return (__mmask16)(avx512_lanes(hi - j) & ~avx512_lanes(lo - j));
-}
+AVX512_INLINE __mmask16 math_valid(int j, int lo, int hi) { return (__mmask16)(avx512_lanes(hi - j) & ~avx512_lanes(lo - j)); }
 
 /* The largest of s[lo .. hi), -inf if there is none; NaN is passed over. cap > 0: s[lo .. hi) is soft-capped first. */
 AVX512_INLINE float math_row_max(float *s, int lo, int hi, float cap)
@@ -61,8 +54,7 @@ AVX512_INLINE float math_row_max(float *s, int lo, int hi, float cap)
     __m512 max[4] = {lowest, lowest, lowest, lowest};
     int j = lo / 16 * 16;
     for (; cap > 0.0f && j < hi; j += 16)
-        _mm512_mask_storeu_ps(s + j, math_valid(j, lo, hi),
-                              math_softcap(_mm512_loadu_ps(s + j), _mm512_set1_ps(cap)));
+        _mm512_mask_storeu_ps(s + j, math_valid(j, lo, hi), math_softcap(_mm512_loadu_ps(s + j), _mm512_set1_ps(cap)));
     for (j = lo / 16 * 16; j < hi && (j < lo || j + 64 > hi); j += 16)
         max[0] = _mm512_max_ps(_mm512_mask_loadu_ps(lowest, math_valid(j, lo, hi), s + j), max[0]);
     for (; j + 64 <= hi; j += 64)
@@ -70,8 +62,7 @@ AVX512_INLINE float math_row_max(float *s, int lo, int hi, float cap)
             max[v] = _mm512_max_ps(_mm512_loadu_ps(s + j + 16 * v), max[v]);
     for (; j < hi; j += 16)
         max[0] = _mm512_max_ps(_mm512_mask_loadu_ps(lowest, math_valid(j, lo, hi), s + j), max[0]);
-    return _mm512_reduce_max_ps(
-        _mm512_max_ps(_mm512_max_ps(max[0], max[1]), _mm512_max_ps(max[2], max[3])));
+    return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(max[0], max[1]), _mm512_max_ps(max[2], max[3])));
 }
 
 #endif

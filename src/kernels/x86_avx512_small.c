@@ -24,8 +24,7 @@ AVX512_UNPACK(iq4_xs)
 {
     const uint8_t *group = panel + (size_t)(block >> 3) * (HALVES + 128 + 2048);
     const int64_t j = block & 7;
-    w->ws[0] = _mm512_mul_ps(avx512_load_f16(group),
-                             _mm512_cvtepi32_ps(avx512_load_i8(group + HALVES + 16 * j)));
+    w->ws[0] = _mm512_mul_ps(avx512_load_f16(group), _mm512_cvtepi32_ps(avx512_load_i8(group + HALVES + 16 * j)));
     block_bits4(group + HALVES + 128 + 256 * j, w->u);
     block_look_up(value_table(iq4_values), w->u);
 }
@@ -37,8 +36,7 @@ AVX512_UNPACK(mxfp4)
     const __m512i e = avx512_load_u8(p);
     const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
     const __mmask16 tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
-    w->ws[0] =
-        _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, tiny, _mm512_set1_epi32(0x00200000), e));
+    w->ws[0] = _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, tiny, _mm512_set1_epi32(0x00200000), e));
     block_bits4(p + 16, w->u);
     block_look_up(value_table(fp4_values), w->u);
 }
@@ -54,8 +52,7 @@ AVX512_INLINE __m512 half_ue4m3(const uint8_t *p)
     const __mmask16 tiny = _mm512_cmplt_epi32_mask(x, _mm512_set1_epi32(8));
     const __mmask16 number = _mm512_cmpneq_epi32_mask(code, _mm512_set1_epi32(0x7f));
     const __m512 small = _mm512_mul_ps(_mm512_cvtepi32_ps(x), _mm512_set1_ps(0x1p-10f));
-    return _mm512_maskz_mov_ps(number,
-                               _mm512_mask_mov_ps(_mm512_castsi512_ps(normal), tiny, small));
+    return _mm512_maskz_mov_ps(number, _mm512_mask_mov_ps(_mm512_castsi512_ps(normal), tiny, small));
 }
 
 AVX512_UNPACK(nvfp4)

@@ -1,10 +1,7 @@
 /* AVX-512 vector kernels: quantization of activations, norms, activation functions, rope, sampling helpers. */
 #include "kernels/x86_avx512_math.h"
 
-AVX512_INLINE __m512 load_lanes(const float *x, int64_t i, int64_t n)
-{
-    return _mm512_maskz_loadu_ps(avx512_lanes(n - i), x + i);
-}
+AVX512_INLINE __m512 load_lanes(const float *x, int64_t i, int64_t n) { return _mm512_maskz_loadu_ps(avx512_lanes(n - i), x + i); }
 
 /*
  * Quantization of activations: up to 16 blocks at a time, so that all per-block arithmetic has one lane per block. A block on the
@@ -14,9 +11,9 @@ enum { GROUP = 16 };
 
 typedef struct block_group {
     int n;
-    const float *f[GROUP];    /* 32 values each */
+    const float *f[GROUP]; /* 32 values each */
     int8_t *q[GROUP];
-    size_t at[GROUP];         /* where the block's scale and sums go */
+    size_t at[GROUP]; /* where the block's scale and sums go */
     __m512i fine[GROUP], pairs[GROUP];
     float padded[GROUP][ACT_BLOCK]; /* blocks at the end of a row */
 } block_group;
@@ -28,9 +25,8 @@ AVX512_INLINE __m512 group_largest(const block_group *g)
     __m512 all = _mm512_setzero_ps();
     for (int i = 0; i < g->n; i++) {
         /* max returns its second operand when one is NaN. */
-        const __m512 v = _mm512_max_ps(
-            _mm512_abs_ps(_mm512_loadu_ps(g->f[i])),
-            _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(g->f[i] + 16)), _mm512_setzero_ps()));
+        const __m512 v = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(g->f[i])),
+                                       _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(g->f[i] + 16)), _mm512_setzero_ps()));
         const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
         four[i] = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     }
@@ -43,8 +39,7 @@ AVX512_INLINE __m512 group_largest(const block_group *g)
         v = _mm512_max_ps(v, _mm512_permute_ps(v, 0xb1));
         all = _mm512_mask_mov_ps(all, (__mmask16)(0x1111 << j), v);
     }
-    return _mm512_permutexvar_ps(
-        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), all);
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), all);
 }
 
 /* Y of every block, from the factor of each. NaN converts to the least integer, which packs to -32768: no Y is that small. */
@@ -55,9 +50,8 @@ AVX512_INLINE void group_fine(block_group *g, __m512 factors)
     _mm512_store_ps(factor, factors);
     for (int i = 0; i < g->n; i++) {
         const __m512 by = _mm512_set1_ps(factor[i]);
-        const __m512i y = _mm512_packs_epi32(
-            _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(g->f[i]), by)),
-            _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(g->f[i] + 16), by)));
+        const __m512i y = _mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(g->f[i]), by)),
+                                             _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(g->f[i] + 16), by)));
         const __mmask32 number = _mm512_cmpneq_epi16_mask(y, _mm512_set1_epi16(INT16_MIN));
         g->fine[i] = _mm512_permutexvar_epi64(in_order, _mm512_maskz_mov_epi16(number, y));
     }
@@ -83,8 +77,7 @@ AVX512_INLINE void transpose(const __m512i from[16], __m512i to[16])
     }
 #pragma GCC unroll 4
     for (int c = 0; c < 4; c++) {
-        const __m512i low0 = _mm512_shuffle_i32x4(b[c], b[c + 4], 0x44),
-                      high0 = _mm512_shuffle_i32x4(b[c], b[c + 4], 0xee),
+        const __m512i low0 = _mm512_shuffle_i32x4(b[c], b[c + 4], 0x44), high0 = _mm512_shuffle_i32x4(b[c], b[c + 4], 0xee),
                       low1 = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0x44),
                       high1 = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0xee);
         to[c] = _mm512_shuffle_i32x4(low0, low1, 0x88);
@@ -108,8 +101,7 @@ AVX512_INLINE energy energy_of(__m256i a, __m256i b)
 /* Takes the candidate where (a a) best_b > (best_a best_a) b. */
 AVX512_INLINE __mmask8 take_better(energy *best, energy e)
 {
-    const __mmask8 better =
-        _mm512_cmp_pd_mask(_mm512_mul_pd(e.aa, best->b), _mm512_mul_pd(best->aa, e.b), _CMP_GT_OQ);
+    const __mmask8 better = _mm512_cmp_pd_mask(_mm512_mul_pd(e.aa, best->b), _mm512_mul_pd(best->aa, e.b), _CMP_GT_OQ);
     best->aa = _mm512_mask_mov_pd(best->aa, better, e.aa);
     best->b = _mm512_mask_mov_pd(best->b, better, e.b);
     return better;
@@ -125,8 +117,7 @@ AVX512_INLINE __m512i group_choose(const block_group *g, __m512i *best_a, __m512
 #pragma GCC unroll 8
     for (int c = 0; c < ACT_CANDIDATES; c++) {
         const __m512i factor = _mm512_set1_epi16((short)(128 - c));
-        __m512i a[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()},
-                b[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+        __m512i a[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()}, b[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
 #pragma GCC unroll 16
         for (int j = 0; j < GROUP; j++) {
             const __m512i q = _mm512_mulhrs_epi16(g->pairs[j], factor);
@@ -160,8 +151,7 @@ AVX512_INLINE void group_sums(const block_group *g, __m512i factor, __m512i sum[
         sum[h] = _mm512_setzero_si512();
 #pragma GCC unroll 8
         for (int j = 8 * h; j < 8 * h + 8; j++)
-            sum[h] = _mm512_dpwssd_epi32(sum[h], _mm512_mulhrs_epi16(g->pairs[j], factor),
-                                         _mm512_set1_epi16(1));
+            sum[h] = _mm512_dpwssd_epi32(sum[h], _mm512_mulhrs_epi16(g->pairs[j], factor), _mm512_set1_epi16(1));
     }
 }
 
@@ -186,8 +176,7 @@ AVX512_INLINE void group_finish(group_results *r, __m512 d, const __m512i sum[2]
     _mm512_store_si512(r->isum16, pair0);
     _mm512_store_si512(r->isum16 + 16, pair1);
     _mm512_store_ps(r->s16, _mm512_mul_ps(_mm512_permutexvar_ps(low, d), _mm512_cvtepi32_ps(pair0)));
-    _mm512_store_ps(r->s16 + 16,
-                    _mm512_mul_ps(_mm512_permutexvar_ps(high, d), _mm512_cvtepi32_ps(pair1)));
+    _mm512_store_ps(r->s16 + 16, _mm512_mul_ps(_mm512_permutexvar_ps(high, d), _mm512_cvtepi32_ps(pair1)));
 }
 
 /* Writes scale and sums of every block; those of a whole group that are neighbours in one go. */
@@ -266,16 +255,14 @@ static void quantize(const quantize_args *a)
 
 static void rmsnorm(const float *x, const float *w, float eps, int64_t n, float *y)
 {
-    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
-                     _mm512_setzero_ps()};
+    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
     for (int64_t i = 0; i < n; i += 64) {
         for (int j = 0; j < 4; j++) {
             __m512 v = i + 16 * j < n ? load_lanes(x, i + 16 * j, n) : _mm512_setzero_ps();
             sum[j] = _mm512_fmadd_ps(v, v, sum[j]);
         }
     }
-    const float total = _mm512_reduce_add_ps(
-        _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+    const float total = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
     const float root = _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(total / (float)n + eps)));
     const __m512 factor = _mm512_set1_ps(1.0f / root);
     for (int64_t i = 0; i < n; i += 16) {
@@ -289,16 +276,14 @@ static void rmsnorm(const float *x, const float *w, float eps, int64_t n, float 
 static void add(float *y, const float *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i += 16)
-        _mm512_mask_storeu_ps(y + i, avx512_lanes(n - i),
-                              _mm512_add_ps(load_lanes(y, i, n), load_lanes(x, i, n)));
+        _mm512_mask_storeu_ps(y + i, avx512_lanes(n - i), _mm512_add_ps(load_lanes(y, i, n), load_lanes(x, i, n)));
 }
 
 static void scale(float *y, float s, int64_t n)
 {
     const __m512 factor = _mm512_set1_ps(s);
     for (int64_t i = 0; i < n; i += 16)
-        _mm512_mask_storeu_ps(y + i, avx512_lanes(n - i),
-                              _mm512_mul_ps(load_lanes(y, i, n), factor));
+        _mm512_mask_storeu_ps(y + i, avx512_lanes(n - i), _mm512_mul_ps(load_lanes(y, i, n), factor));
 }
 
 static void add_scaled(float *y, const float *x, float s, int64_t n)
@@ -321,30 +306,26 @@ static void silu_mul(const float *gate, const float *up, float *y, int64_t n)
 {
     for (int64_t i = 0; i < n; i += 16) {
         __m512 g = load_lanes(gate, i, n);
-        _mm512_mask_storeu_ps(y + i, avx512_lanes(n - i),
-                              _mm512_mul_ps(times_sigmoid(g, g), load_lanes(up, i, n)));
+        _mm512_mask_storeu_ps(y + i, avx512_lanes(n - i), _mm512_mul_ps(times_sigmoid(g, g), load_lanes(up, i, n)));
     }
 }
 
 /* gelu_tanh(g) = g (1 + tanh(z)) / 2 = g sigmoid(2z), z = sqrt(2/pi) (g + 0.044715 g^3). */
 static void gelu_mul(const float *gate, const float *up, float *y, int64_t n)
 {
-    const __m512 one = _mm512_set1_ps(1.0f), cubic = _mm512_set1_ps(0.044715f),
-                 twice_root = _mm512_set1_ps(1.59576912f);
+    const __m512 one = _mm512_set1_ps(1.0f), cubic = _mm512_set1_ps(0.044715f), twice_root = _mm512_set1_ps(1.59576912f);
     for (int64_t i = 0; i < n; i += 16) {
         __m512 g = load_lanes(gate, i, n);
         __m512 inner = _mm512_fmadd_ps(_mm512_mul_ps(cubic, g), g, one);
         __m512 z = _mm512_mul_ps(_mm512_mul_ps(twice_root, g), inner);
-        _mm512_mask_storeu_ps(y + i, avx512_lanes(n - i),
-                              _mm512_mul_ps(times_sigmoid(g, z), load_lanes(up, i, n)));
+        _mm512_mask_storeu_ps(y + i, avx512_lanes(n - i), _mm512_mul_ps(times_sigmoid(g, z), load_lanes(up, i, n)));
     }
 }
 
 static void softcap(float *x, float cap, int64_t n)
 {
     for (int64_t i = 0; i < n; i += 16)
-        _mm512_mask_storeu_ps(x + i, avx512_lanes(n - i),
-                              math_softcap(load_lanes(x, i, n), _mm512_set1_ps(cap)));
+        _mm512_mask_storeu_ps(x + i, avx512_lanes(n - i), math_softcap(load_lanes(x, i, n), _mm512_set1_ps(cap)));
 }
 
 static void rope_adjacent(float *x, const float *cs, int n)
@@ -359,20 +340,15 @@ static void rope_adjacent(float *x, const float *cs, int n)
 
 static void rope_halves(float *x, const float *cs, int half)
 {
-    const __m512i even =
-        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     for (int i = 0; i < half; i += 16) {
         const __m512 low = load_lanes(cs, 2 * i, 2 * half);
-        const __m512 high =
-            2 * i + 16 < 2 * half ? load_lanes(cs, 2 * i + 16, 2 * half) : _mm512_setzero_ps();
-        const __m512 cosine = _mm512_permutex2var_ps(low, even, high),
-                     sine = _mm512_permutex2var_ps(low, odd, high);
+        const __m512 high = 2 * i + 16 < 2 * half ? load_lanes(cs, 2 * i + 16, 2 * half) : _mm512_setzero_ps();
+        const __m512 cosine = _mm512_permutex2var_ps(low, even, high), sine = _mm512_permutex2var_ps(low, odd, high);
         const __m512 x0 = load_lanes(x, i, half), x1 = load_lanes(x + half, i, half);
-        _mm512_mask_storeu_ps(x + i, avx512_lanes(half - i),
-                              _mm512_fmsub_ps(x0, cosine, _mm512_mul_ps(x1, sine)));
-        _mm512_mask_storeu_ps(x + half + i, avx512_lanes(half - i),
-                              _mm512_fmadd_ps(x1, cosine, _mm512_mul_ps(x0, sine)));
+        _mm512_mask_storeu_ps(x + i, avx512_lanes(half - i), _mm512_fmsub_ps(x0, cosine, _mm512_mul_ps(x1, sine)));
+        _mm512_mask_storeu_ps(x + half + i, avx512_lanes(half - i), _mm512_fmadd_ps(x1, cosine, _mm512_mul_ps(x0, sine)));
     }
 }
 
@@ -388,13 +364,10 @@ static float argmax(const float *x, int64_t n, int64_t *index)
 {
     const __m512 lowest = _mm512_set1_ps(-__builtin_inff());
     __m512 best = lowest;
-    __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-            best_at = at;
+    __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), best_at = at;
     for (int64_t i = 0; i < n; i += 16, at = _mm512_add_epi32(at, _mm512_set1_epi32(16))) {
         /* A NaN never compares greater. */
-        __mmask16 better =
-            _mm512_cmp_ps_mask(_mm512_mask_loadu_ps(lowest, avx512_lanes(n - i), x + i), best,
-                               _CMP_GT_OQ);
+        __mmask16 better = _mm512_cmp_ps_mask(_mm512_mask_loadu_ps(lowest, avx512_lanes(n - i), x + i), best, _CMP_GT_OQ);
         best = _mm512_mask_mov_ps(best, better, _mm512_mask_loadu_ps(lowest, better, x + i));
         best_at = _mm512_mask_mov_epi32(best_at, better, at);
     }
@@ -409,8 +382,7 @@ static double sum_exp(const float *x, int64_t n, float max)
     __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 lanes = avx512_lanes(n - i);
-        __m512 e =
-            math_exp(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + i), _mm512_set1_ps(max)));
+        __m512 e = math_exp(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + i), _mm512_set1_ps(max)));
         e = _mm512_maskz_mov_ps(lanes, e);
         low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(e)));
         high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(e, 1)));

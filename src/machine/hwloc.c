@@ -46,7 +46,8 @@ static int numa_index(hwloc_topology_t t, hwloc_obj_t core)
 
 static void add_core(machine *m, hwloc_topology_t t, hwloc_obj_t core, hwloc_const_bitmap_t allowed)
 {
-    static const hwloc_obj_type_t levels[MACHINE_CACHE_LEVELS] = {HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE, HWLOC_OBJ_L4CACHE};
+    static const hwloc_obj_type_t levels[MACHINE_CACHE_LEVELS] = {HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE,
+                                                                  HWLOC_OBJ_L4CACHE};
     machine_core c = {.first_sibling = m->n_cpus, .numa = numa_index(t, core)};
     int kind = hwloc_cpukinds_get_by_cpuset(t, core->cpuset, 0), socket = ancestor_index(t, core, HWLOC_OBJ_PACKAGE);
     for (int cpu = hwloc_bitmap_first(core->cpuset); cpu >= 0; cpu = hwloc_bitmap_next(core->cpuset, cpu))
@@ -66,7 +67,8 @@ static void add_core(machine *m, hwloc_topology_t t, hwloc_obj_t core, hwloc_con
 
 static void add_caches(machine *m, hwloc_topology_t t, hwloc_const_bitmap_t allowed)
 {
-    static const hwloc_obj_type_t levels[MACHINE_CACHE_LEVELS] = {HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE, HWLOC_OBJ_L4CACHE};
+    static const hwloc_obj_type_t levels[MACHINE_CACHE_LEVELS] = {HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE,
+                                                                  HWLOC_OBJ_L4CACHE};
     for (int level = 0; level < MACHINE_CACHE_LEVELS; level++) {
         machine_level *l = &m->caches[level];
         for (hwloc_obj_t o = NULL; (o = hwloc_get_next_obj_by_type(t, levels[level], o));) {

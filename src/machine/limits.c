@@ -19,13 +19,13 @@ typedef struct job {
     team *workers;
     void (*work)(struct job *j, int worker);
     uint64_t until_ns;
-    int64_t amount;          /* of work in one repetition: rounds, passes or barriers */
-    uint8_t *buffer;         /* [n_threads][slice] */
-    size_t slice;            /* bytes of each worker */
+    int64_t amount;  /* of work in one repetition: rounds, passes or barriers */
+    uint8_t *buffer; /* [n_threads][slice] */
+    size_t slice;    /* bytes of each worker */
     int n_done;
     double seconds[MOST_REPETITIONS];
-    atomic_bool stop;        /* set by worker 0 between two barriers */
-    _Atomic uint64_t sink;   /* takes results, so that they are needed */
+    atomic_bool stop;      /* set by worker 0 between two barriers */
+    _Atomic uint64_t sink; /* takes results, so that they are needed */
 } job;
 
 static void fill_slice(job *j, int worker)

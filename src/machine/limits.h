@@ -11,17 +11,25 @@
 
 /* best and median of the repetitions; both 0 when not measured. On a machine shared with others best is the machine's, the
  * median what was left of it. */
-typedef struct machine_rate { double best, median; } machine_rate;
+typedef struct machine_rate {
+    double best, median;
+} machine_rate;
 
 typedef struct machine_limits {
     int n_threads;
-    machine_rate memory, l3, l2;   /* bytes per second, all threads together */
-    machine_rate int8, bf16, f32;  /* multiply-adds per second, all threads together */
-    machine_rate barrier;          /* seconds per barrier; 0 with one thread */
+    machine_rate memory, l3, l2;  /* bytes per second, all threads together */
+    machine_rate int8, bf16, f32; /* multiply-adds per second, all threads together */
+    machine_rate barrier;         /* seconds per barrier; 0 with one thread */
 } machine_limits;
 
 enum {
-    LIMIT_MEMORY = 1, LIMIT_L3 = 2, LIMIT_L2 = 4, LIMIT_INT8 = 8, LIMIT_BF16 = 16, LIMIT_F32 = 32, LIMIT_BARRIER = 64,
+    LIMIT_MEMORY = 1,
+    LIMIT_L3 = 2,
+    LIMIT_L2 = 4,
+    LIMIT_INT8 = 8,
+    LIMIT_BF16 = 16,
+    LIMIT_F32 = 32,
+    LIMIT_BARRIER = 64,
     LIMIT_ALL = 127
 };
 

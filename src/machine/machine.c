@@ -27,8 +27,10 @@ static void from_system(machine *m)
         m->cores[m->n_cores++] = c;
     }
     for (int level = 0; level < 3; level++) /* L3 is taken for shared by all */
-        m->caches[level] = (machine_level){.size_bytes = os_cache_bytes(level + 1), .line_bytes = 64,
-                                           .n_caches = level < 2 ? m->n_cores : 1, .n_cores = level < 2 ? 1 : m->n_cores};
+        m->caches[level] = (machine_level){.size_bytes = os_cache_bytes(level + 1),
+                                           .line_bytes = 64,
+                                           .n_caches = level < 2 ? m->n_cores : 1,
+                                           .n_cores = level < 2 ? 1 : m->n_cores};
 }
 
 /* A system that says nothing of its processors has one. */

@@ -5,9 +5,8 @@
 #include "base/status.h"
 
 static const arch table[] = {
-    {"llama", arch_read_llama},   {"qwen2", arch_read_qwen2},     {"qwen3", arch_read_qwen3},
-    {"gemma2", arch_read_gemma2}, {"gemma3", arch_read_gemma3},   {"phi3", arch_read_phi3},
-    {"granite", arch_read_granite}, {"olmo2", arch_read_olmo2},
+    {"llama", arch_read_llama},   {"qwen2", arch_read_qwen2}, {"qwen3", arch_read_qwen3},     {"gemma2", arch_read_gemma2},
+    {"gemma3", arch_read_gemma3}, {"phi3", arch_read_phi3},   {"granite", arch_read_granite}, {"olmo2", arch_read_olmo2},
 };
 #define N_ARCHS (sizeof table / sizeof table[0])
 

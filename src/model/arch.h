@@ -10,7 +10,7 @@ typedef struct arch {
     dil_status (*read)(hparams *h, const gguf *g, dil_error *err);
 } arch;
 
-const arch *arch_find(str name); /* NULL when unknown */
+const arch *arch_find(str name);      /* NULL when unknown */
 void arch_names(char *out, size_t n); /* "llama, qwen2, ..." */
 
 /* Getters of "<architecture>.<key>": absent leaves *inout. */

@@ -20,8 +20,8 @@ static dil_status per_layer_u32(const hparams *h, const gguf *g, const char *key
     DIL_TRY(gguf_get_i32_array(g, name, &values, &n, err));
     for (uint64_t i = 0; i < n; i++)
         if (values[i] != values[0] || values[i] < 0)
-            return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: %s: layers differ (%d and %d); wanted the same everywhere",
-                            gguf_path(g), name, values[0], values[i]);
+            return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: %s: layers differ (%d and %d); wanted the same everywhere", gguf_path(g),
+                            name, values[0], values[i]);
     if (n > 0)
         *inout = (uint32_t)values[0];
     return DIL_OK;
@@ -51,8 +51,8 @@ static dil_status read_sizes(hparams *h, const gguf *g, dil_error *err)
     DIL_TRY(per_layer_u32(h, g, "attention.head_count_kv", &h->n_head_kv, err));
     DIL_TRY(bound(g, "attention.head_count_kv", h->n_head_kv, 1, h->n_head, err));
     if (h->n_head % h->n_head_kv)
-        return DIL_FAIL(err, DIL_FORMAT, "%s: attention.head_count_kv: wanted a divisor of %u heads, found %u",
-                        gguf_path(g), h->n_head, h->n_head_kv);
+        return DIL_FAIL(err, DIL_FORMAT, "%s: attention.head_count_kv: wanted a divisor of %u heads, found %u", gguf_path(g),
+                        h->n_head, h->n_head_kv);
     h->head_dim = h->n_embd / h->n_head;
     uint32_t value_length;
     DIL_TRY(arch_u32(h, g, "attention.key_length", &h->head_dim, err));
@@ -60,8 +60,8 @@ static dil_status read_sizes(hparams *h, const gguf *g, dil_error *err)
     DIL_TRY(arch_u32(h, g, "attention.value_length", &value_length, err));
     DIL_TRY(bound(g, "attention.key_length", h->head_dim, 2, MODEL_MAX_HEAD_DIM, err));
     if (value_length != h->head_dim)
-        return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: attention.value_length: wanted the key length %u, found %u",
-                        gguf_path(g), h->head_dim, value_length);
+        return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: attention.value_length: wanted the key length %u, found %u", gguf_path(g),
+                        h->head_dim, value_length);
     h->n_rot = h->head_dim;
     DIL_TRY(arch_u32(h, g, "rope.dimension_count", &h->n_rot, err));
     DIL_TRY(bound(g, "rope.dimension_count", h->n_rot, 0, h->head_dim, err));
@@ -76,8 +76,13 @@ static dil_status read_rope(hparams *h, const gguf *g, dil_error *err)
     rope_params *r = &h->rope[0];
     str type = STR("linear");
     float factor = 0.0f, attn_factor = 1.0f, log_mul = 0.0f;
-    *r = (rope_params){.base = 10000.0f, .scale = 1, .magnitude = 1, .beta_fast = 32, .beta_slow = 1,
-                       .original_context = h->n_context, .use_factors = true};
+    *r = (rope_params){.base = 10000.0f,
+                       .scale = 1,
+                       .magnitude = 1,
+                       .beta_fast = 32,
+                       .beta_slow = 1,
+                       .original_context = h->n_context,
+                       .use_factors = true};
     DIL_TRY(arch_f32(h, g, "rope.freq_base", &r->base, err));
     DIL_TRY(arch_f32(h, g, "rope.scale_linear", &factor, err));
     DIL_TRY(arch_str(h, g, "rope.scaling.type", &type, err));
@@ -88,11 +93,14 @@ static dil_status read_rope(hparams *h, const gguf *g, dil_error *err)
     DIL_TRY(arch_f32(h, g, "rope.scaling.yarn_beta_fast", &r->beta_fast, err));
     DIL_TRY(arch_f32(h, g, "rope.scaling.yarn_beta_slow", &r->beta_slow, err));
     if (!(r->base > 1.0f) || !isfinite(r->base) || !isfinite(factor) || factor < 0.0f)
-        return DIL_FAIL(err, DIL_FORMAT, "%s: rope.freq_base and rope.scaling.factor: wanted numbers above 1 and 0, found %g and %g",
-                        gguf_path(g), (double)r->base, (double)factor);
+        return DIL_FAIL(err, DIL_FORMAT,
+                        "%s: rope.freq_base and rope.scaling.factor: wanted numbers above 1 and 0, found %g and %g", gguf_path(g),
+                        (double)r->base, (double)factor);
     if (!isfinite(attn_factor) || !isfinite(log_mul) || !(r->beta_fast > 0.0f) || !(r->beta_slow > 0.0f) || r->original_context < 1)
-        return DIL_FAIL(err, DIL_FORMAT, "%s: rope.scaling.*: wanted finite factors, positive betas and a context, found %g, %g, %g, %g, %u",
-                        gguf_path(g), (double)attn_factor, (double)log_mul, (double)r->beta_fast, (double)r->beta_slow, r->original_context);
+        return DIL_FAIL(err, DIL_FORMAT,
+                        "%s: rope.scaling.*: wanted finite factors, positive betas and a context, found %g, %g, %g, %g, %u",
+                        gguf_path(g), (double)attn_factor, (double)log_mul, (double)r->beta_fast, (double)r->beta_slow,
+                        r->original_context);
     bool known = str_equal(type, STR("none")) || str_equal(type, STR("linear")) || str_equal(type, STR("yarn")) ||
                  str_equal(type, STR("longrope"));
     if (!known)

@@ -13,56 +13,57 @@
 /* A matrix [rows][cols], or a run of rows of a fused one; rows == 0: absent. */
 typedef struct weight {
     const gguf_tensor *tensor;
-    uint64_t first_row;      /* in the tensor */
+    uint64_t first_row; /* in the tensor */
     uint32_t rows, cols;
     dil_type type;
-    const uint8_t *panels;   /* packed; NULL until packed */
+    const uint8_t *panels; /* packed; NULL until packed */
     size_t panel_bytes;
-    size_t packed_offset;    /* of the panels in the model's region */
+    size_t packed_offset; /* of the panels in the model's region */
     int n_panels;
 } weight;
 
 typedef struct layer {
     weight q, k, v, o, gate, up, down;
     const float *attn_norm, *attn_post_norm, *ffn_norm, *ffn_post_norm; /* [n_embd] or NULL */
-    const float *q_norm, *k_norm;               /* [head_dim] or [n_head(_kv) * head_dim] or NULL */
+    const float *q_norm, *k_norm;                                       /* [head_dim] or [n_head(_kv) * head_dim] or NULL */
     const float *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias; /* or NULL */
 } layer;
 
 /* What became of the cache of packed weights. */
 typedef enum pack_cache_state {
-    PACK_CACHE_OFF,      /* switched off, or too little to be worth a file */
-    PACK_CACHE_READ,     /* the weights were found in it */
-    PACK_CACHE_WRITTEN,  /* the weights were packed into it */
-    PACK_CACHE_FAILED    /* packed into memory: it could not be written */
+    PACK_CACHE_OFF,     /* switched off, or too little to be worth a file */
+    PACK_CACHE_READ,    /* the weights were found in it */
+    PACK_CACHE_WRITTEN, /* the weights were packed into it */
+    PACK_CACHE_FAILED   /* packed into memory: it could not be written */
 } pack_cache_state;
 
 typedef struct model {
     hparams h;
-    gguf *file;              /* stays open: metadata strings and the embedding rows of untied models are read from it */
+    gguf *file; /* stays open: metadata strings and the embedding rows of untied models are read from it */
     vocab *words;
-    str chat_template;       /* empty when the file has none */
-    arena *memory;           /* small tensors as f32, the layer array */
-    layer *layers;           /* [n_layer] */
-    weight embd, head;       /* head == embd's panels when tied */
+    str chat_template; /* empty when the file has none */
+    arena *memory;     /* small tensors as f32, the layer array */
+    layer *layers;     /* [n_layer] */
+    weight embd, head; /* head == embd's panels when tied */
     bool tied;
     const float *output_norm, *head_bias;
     const float *rope_freqs, *rope_long, *rope_short; /* [n_rot / 2] or NULL */
-    const uint8_t *packed;   /* one region for all panels: memory of ours, or mapped from the cache file */
+    const uint8_t *packed;                            /* one region for all panels: memory of ours, or mapped from the cache file */
     size_t packed_bytes;
-    os_mapping cache;        /* the mapping, when packed is one */
-    os_file cache_file;      /* open and locked while it is mapped: others leave it alone; fd -1 otherwise */
+    os_mapping cache;   /* the mapping, when packed is one */
+    os_file cache_file; /* open and locked while it is mapped: others leave it alone; fd -1 otherwise */
     pack_cache_state cache_state;
-    dil_error cache_note;    /* why nothing could be kept (PACK_CACHE_FAILED) */
+    dil_error cache_note; /* why nothing could be kept (PACK_CACHE_FAILED) */
 } model;
 
 typedef struct model_options {
-    team *workers;           /* [borrowed] packs in parallel */
-    bool header_only;        /* bind and size everything, pack nothing (plan) */
-    bool no_vocab;           /* skip the vocabulary (plan, bench on files without one) */
-    bool no_pack_cache;      /* neither read nor write packed weights on disk */
+    team *workers;             /* [borrowed] packs in parallel */
+    bool header_only;          /* bind and size everything, pack nothing (plan) */
+    bool no_vocab;             /* skip the vocabulary (plan, bench on files without one) */
+    bool no_pack_cache;        /* neither read nor write packed weights on disk */
     uint64_t pack_cache_least; /* bytes of packed weights below which no file is made; 0: 8 MiB */
-    uint64_t pack_cache_most;  /* bytes all cache files together may take; 0: 32 GiB or a quarter of the free disk, if that is less */
+    uint64_t
+        pack_cache_most; /* bytes all cache files together may take; 0: 32 GiB or a quarter of the free disk, if that is less */
     dil_progress_fn progress;
     void *user;
 } model_options;

@@ -31,9 +31,9 @@ typedef struct pack_job {
     model *m;
     team *workers;
     const model_options *options;
-    uint8_t *region;      /* or NULL: */
-    uint8_t *buffers;     /* one of chunk_bytes per worker */
-    uint8_t *panels;      /* one panel per worker: those that lie across a chunk's border are packed here and cut */
+    uint8_t *region;  /* or NULL: */
+    uint8_t *buffers; /* one of chunk_bytes per worker */
+    uint8_t *panels;  /* one panel per worker: those that lie across a chunk's border are packed here and cut */
     size_t chunk_bytes, most_panel_bytes;
     uint32_t n_chunks;
     pack_sink sink;
@@ -86,7 +86,8 @@ static dil_status pack_one(const pack_part *chunk, const weight *w, dil_error *e
     c.first = c.from > begin ? (uint32_t)((c.from - begin) / w->panel_bytes) : 0;
     c.last = c.to < end ? (uint32_t)((c.to - begin + w->panel_bytes - 1) / w->panel_bytes) : (uint32_t)w->n_panels;
     size_t row_bytes = (size_t)(w->tensor->size_bytes / w->tensor->ne[1]);
-    size_t from = (w->first_row + (size_t)c.first * PANEL_ROWS) * row_bytes, n = (size_t)(c.last - c.first) * PANEL_ROWS * row_bytes;
+    size_t from = (w->first_row + (size_t)c.first * PANEL_ROWS) * row_bytes,
+           n = (size_t)(c.last - c.first) * PANEL_ROWS * row_bytes;
     if (n > w->tensor->size_bytes - from)
         n = (size_t)w->tensor->size_bytes - from;
     const uint8_t *source = (const uint8_t *)w->tensor->data + from;
@@ -150,7 +151,8 @@ static dil_status run_job(pack_job *job, bool *stopped, dil_error *err)
     return DIL_OK;
 }
 
-dil_status pack_chunks(model *m, const model_options *options, uint8_t *region, pack_sink sink, void *ctx, bool *stopped, dil_error *err)
+dil_status pack_chunks(model *m, const model_options *options, uint8_t *region, pack_sink sink, void *ctx, bool *stopped,
+                       dil_error *err)
 {
     size_t n = (size_t)team_size(options->workers), buffers = 0, panels = 0;
     pack_job *job = mem_calloc(1, sizeof *job, MEM_MISC);
@@ -169,8 +171,8 @@ dil_status pack_chunks(model *m, const model_options *options, uint8_t *region, 
         job->most_panel_bytes = bytes > job->most_panel_bytes ? bytes : job->most_panel_bytes;
     }
     dil_status status = DIL_OK;
-    bool fits = (region || checked_mul_size(n, job->chunk_bytes, &buffers)) && checked_mul_size(n, job->most_panel_bytes, &panels) &&
-                checked_add_size(buffers, panels, &panels);
+    bool fits = (region || checked_mul_size(n, job->chunk_bytes, &buffers)) &&
+                checked_mul_size(n, job->most_panel_bytes, &panels) && checked_add_size(buffers, panels, &panels);
     job->buffers = fits ? mem_map(panels, MEM_PACKED) : NULL;
     if (!job->buffers)
         status = DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to pack its weights", gguf_path(m->file));

@@ -20,7 +20,7 @@ typedef bool (*pack_sink)(void *ctx, uint32_t i, const uint8_t *bytes, size_t n)
 
 /* Packs chunk by chunk into buffers and hands each to sink; with sink NULL into region, which is then the packed region. *stopped:
  * sink returned false (the status is OK then). */
-DIL_MUST_CHECK dil_status pack_chunks(model *m, const model_options *options, uint8_t *region, pack_sink sink, void *ctx, bool *stopped,
-                                      dil_error *err);
+DIL_MUST_CHECK dil_status pack_chunks(model *m, const model_options *options, uint8_t *region, pack_sink sink, void *ctx,
+                                      bool *stopped, dil_error *err);
 
 #endif

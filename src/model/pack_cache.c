@@ -39,7 +39,9 @@ static void add_bytes(pack_key *key, const void *p, size_t n)
 
 uint64_t pack_cache_layout(dil_type type)
 {
-    static const struct { int rows, columns; } samples[] = {{PANEL_ROWS, SAMPLE_COLUMNS}, {5, SAMPLE_COLUMNS}, {PANEL_ROWS, 33}};
+    static const struct {
+        int rows, columns;
+    } samples[] = {{PANEL_ROWS, SAMPLE_COLUMNS}, {5, SAMPLE_COLUMNS}, {PANEL_ROWS, 33}};
     uint64_t hash = (uint64_t)type, row_bytes;
     uint8_t *rows = mem_alloc(2 * (size_t)PANEL_ROWS * SAMPLE_ROW_BYTES, MEM_MISC);
     if (!rows)
@@ -52,7 +54,8 @@ uint64_t pack_cache_layout(dil_type type)
     }
     for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++) {
         size_t bytes = panel_bytes(type, samples[i].columns);
-        if (bytes == 0 || bytes > (size_t)PANEL_ROWS * SAMPLE_ROW_BYTES || !format_row_bytes(type, (uint64_t)samples[i].columns, &row_bytes))
+        if (bytes == 0 || bytes > (size_t)PANEL_ROWS * SAMPLE_ROW_BYTES ||
+            !format_row_bytes(type, (uint64_t)samples[i].columns, &row_bytes))
             continue;
         panel_pack(type, rows, (size_t)row_bytes, samples[i].rows, samples[i].columns, panel);
         hash = XXH3_64bits_withSeed(panel, bytes, hash);
@@ -81,13 +84,18 @@ static void add_places(pack_key *key, model *m)
 {
     for (size_t i = 0; i < weights_count(m); i++) {
         const weight *w = weights_nth(m, i);
-        uint64_t place[] = {w->packed_offset, w->panel_bytes, (uint64_t)w->n_panels, w->rows, w->cols, (uint64_t)w->type, w->first_row};
+        uint64_t place[] = {w->packed_offset, w->panel_bytes,    (uint64_t)w->n_panels, w->rows,
+                            w->cols,          (uint64_t)w->type, w->first_row};
         add_bytes(key, place, sizeof place);
         add_bytes(key, w->tensor->name.p, w->tensor->name.n);
     }
 }
 
-typedef struct key_job { pack_key *key; const model *m; bool good; } key_job;
+typedef struct key_job {
+    pack_key *key;
+    const model *m;
+    bool good;
+} key_job;
 
 static void make_key(void *ctx)
 {
@@ -124,7 +132,9 @@ dil_status pack_cache_key(pack_key *out, const model *m, dil_error *err)
 #define PART_BYTES 43 /* then ".part-" and 16 more */
 #define PART_AGE 60   /* seconds: a writer makes its file first and locks it then */
 
-typedef struct place { char dir[2048], path[2048 + 64]; } place;
+typedef struct place {
+    char dir[2048], path[2048 + 64];
+} place;
 
 /* Of the first part's device and inode: a model that changes in place overwrites what was kept for it. */
 static dil_status find_place(place *out, const model *m, dil_error *err)
@@ -208,7 +218,8 @@ static void let_go(model *m)
 }
 
 /* Maps the file at path; check: reads all of it. On failure nothing is held. */
-static dil_status map_cache(model *m, const model_options *options, const char *path, const pack_key *key, bool check, dil_error *err)
+static dil_status map_cache(model *m, const model_options *options, const char *path, const pack_key *key, bool check,
+                            dil_error *err)
 {
     uint64_t *table = mem_calloc(pack_n_chunks(m), sizeof *table, MEM_MISC);
     if (!table)
@@ -232,13 +243,17 @@ static dil_status map_cache(model *m, const model_options *options, const char *
 
 /* ---- room ---- */
 
-typedef struct kept { char name[NAME_BYTES + 1]; uint64_t size_bytes; int64_t used_ns; } kept;
+typedef struct kept {
+    char name[NAME_BYTES + 1];
+    uint64_t size_bytes;
+    int64_t used_ns;
+} kept;
 
 typedef struct survey {
     const char *dir, *own; /* the file that will be replaced is not counted */
     kept *list;
     size_t n, room;
-    uint64_t bytes;        /* of list */
+    uint64_t bytes; /* of list */
     bool failed;
 } survey;
 
@@ -359,8 +374,12 @@ static bool write_chunk(void *ctx, uint32_t i, const uint8_t *bytes, size_t n)
 static dil_status finish(output *o, const model *m, const pack_key *key, dil_error *err)
 {
     size_t n = (size_t)pack_n_chunks(m) * sizeof *o->table;
-    head h = {.version = PACK_CACHE_VERSION, .chunk_bytes = (uint32_t)o->chunk_bytes, .key = *key, .region_bytes = m->packed_bytes,
-              .n_chunks = pack_n_chunks(m), .table_hash = XXH3_64bits(o->table, n)};
+    head h = {.version = PACK_CACHE_VERSION,
+              .chunk_bytes = (uint32_t)o->chunk_bytes,
+              .key = *key,
+              .region_bytes = m->packed_bytes,
+              .n_chunks = pack_n_chunks(m),
+              .table_hash = XXH3_64bits(o->table, n)};
     memcpy(h.magic, magic, sizeof magic);
     h.head_hash = head_hash(&h);
     for (int i = 0; i < gguf_shards(m->file); i++)
@@ -372,8 +391,8 @@ static dil_status finish(output *o, const model *m, const pack_key *key, dil_err
 }
 
 /* Packs into a new file at p->path. Errors are the model's; *written: the file is there, else *note says why not. */
-static dil_status write_cache(model *m, const model_options *options, const place *p, const pack_key *key, bool *written, dil_error *note,
-                              dil_error *err)
+static dil_status write_cache(model *m, const model_options *options, const place *p, const pack_key *key, bool *written,
+                              dil_error *note, dil_error *err)
 {
     bool stopped = false;
     *written = false;

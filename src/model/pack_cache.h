@@ -21,7 +21,9 @@
 
 /* What a cache file is good for. Two files differ in it when a part of the model is another file, has another size, time of change
  * or header, when the weights lie elsewhere in the region, or when panels of a type are packed differently. */
-typedef struct pack_key { uint64_t word[2]; } pack_key;
+typedef struct pack_key {
+    uint64_t word[2];
+} pack_key;
 DIL_MUST_CHECK dil_status pack_cache_key(pack_key *out, const model *m, dil_error *err);
 /* Checksum of a known matrix packed as type, whole and ragged panels: it changes when the layout does. */
 uint64_t pack_cache_layout(dil_type type);

@@ -45,8 +45,7 @@ static dil_status get_ids(const gguf *g, vocab_source *s, dil_error *err)
     DIL_TRY(get_id(g, "tokenizer.ggml.eot_token_id", &s->eot, err));
     DIL_TRY(get_id(g, "tokenizer.ggml.eom_token_id", &s->eom, err));
     DIL_TRY(get_id(g, "tokenizer.ggml.unknown_token_id", &s->unk, err));
-    DIL_TRY(get_id(g, "tokenizer.ggml.seperator_token_id", &s->sep,
-                   err)); /* spelled so in the format */
+    DIL_TRY(get_id(g, "tokenizer.ggml.seperator_token_id", &s->sep, err)); /* spelled so in the format */
     DIL_TRY(get_id(g, "tokenizer.ggml.padding_token_id", &s->pad, err));
     return get_id(g, "tokenizer.ggml.mask_token_id", &s->mask, err);
 }
@@ -57,8 +56,7 @@ static dil_status get_switches(const gguf *g, vocab_source *s, dil_error *err)
     DIL_TRY(get_switch(g, "tokenizer.ggml.add_eos_token", &s->add_eos, err));
     DIL_TRY(get_switch(g, "tokenizer.ggml.add_sep_token", &s->add_sep, err));
     DIL_TRY(get_switch(g, "tokenizer.ggml.add_space_prefix", &s->add_space_prefix, err));
-    DIL_TRY(get_switch(g, "tokenizer.ggml.remove_extra_whitespaces", &s->remove_extra_whitespaces,
-                       err));
+    DIL_TRY(get_switch(g, "tokenizer.ggml.remove_extra_whitespaces", &s->remove_extra_whitespaces, err));
     DIL_TRY(get_switch(g, "tokenizer.ggml.normalizer.lowercase", &s->lowercase, err));
     return get_switch(g, "tokenizer.ggml.normalizer.strip_accents", &s->strip_accents, err);
 }
@@ -69,8 +67,7 @@ dil_status vocab_from_gguf(vocab **out, const gguf *g, dil_error *err)
     vocab_source_init(&s);
     DIL_TRY(gguf_get_str(g, "tokenizer.ggml.model", &s.model, err));
     if (s.model.n == 0)
-        return DIL_FAIL(err, DIL_FORMAT,
-                        "tokenizer.ggml.model: missing; the file carries no tokeniser");
+        return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.model: missing; the file carries no tokeniser");
     DIL_TRY(gguf_get_str(g, "tokenizer.ggml.pre", &s.pre, err));
     DIL_TRY(gguf_get_str(g, "general.name", &s.name, err));
     DIL_TRY(gguf_get_str(g, "general.architecture", &s.architecture, err));

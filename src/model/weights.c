@@ -43,7 +43,8 @@ static dil_status bind_matrix(const model *m, weight *w, const gguf_tensor *t, u
     return DIL_OK;
 }
 
-static dil_status layer_matrix(const model *m, weight *w, uint32_t i, const char *role, uint64_t cols, uint64_t rows, dil_error *err)
+static dil_status layer_matrix(const model *m, weight *w, uint32_t i, const char *role, uint64_t cols, uint64_t rows,
+                               dil_error *err)
 {
     char name[96];
     const gguf_tensor *t = find_layer_tensor(m, i, role, "weight", name, sizeof name);

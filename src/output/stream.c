@@ -21,9 +21,8 @@ struct stream {
     const vocab *v;
     stop *stops; /* [n_stops] */
     int n_stops;
-    strbuf raw; /* bytes of an unfinished character, then the bytes of the new token */
-    strbuf
-        text; /* whole characters: `shown` bytes given out by the last call, the rest held back */
+    strbuf raw;  /* bytes of an unfinished character, then the bytes of the new token */
+    strbuf text; /* whole characters: `shown` bytes given out by the last call, the rest held back */
     size_t shown;
     bool stopped, failed;
 };
@@ -47,8 +46,7 @@ static dil_status add_stop(stream *s, const char *text, dil_error *err)
     if (n == 0)
         return DIL_OK;
     if (n > STOP_BYTES_MAX)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "stop string of %zu bytes: at most %d", n,
-                        STOP_BYTES_MAX);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "stop string of %zu bytes: at most %d", n, STOP_BYTES_MAX);
     if (!utf8_valid((str){text, n}))
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "stop string %d is not UTF-8", s->n_stops + 1);
     stop *p = &s->stops[s->n_stops++];
@@ -62,8 +60,7 @@ static dil_status add_stop(stream *s, const char *text, dil_error *err)
     return DIL_OK;
 }
 
-dil_status stream_new(stream **out, const vocab *v, const char *const *stops, int n_stops,
-                      dil_error *err)
+dil_status stream_new(stream **out, const vocab *v, const char *const *stops, int n_stops, dil_error *err)
 {
     if (n_stops < 0 || n_stops > STOPS_MAX)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%d stop strings: at most %d", n_stops, STOPS_MAX);
@@ -74,8 +71,7 @@ dil_status stream_new(stream **out, const vocab *v, const char *const *stops, in
     s->raw = STRBUF(PIECE_BYTES_MAX);
     s->text = STRBUF(TEXT_BYTES_MAX);
     s->stops = mem_calloc((size_t)n_stops, sizeof *s->stops, MEM_TEXT);
-    dil_status status =
-        s->stops ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "no memory for %d stop strings", n_stops);
+    dil_status status = s->stops ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "no memory for %d stop strings", n_stops);
     for (int i = 0; i < n_stops && status == DIL_OK; i++)
         status = add_stop(s, stops[i], err);
     if (status != DIL_OK) {

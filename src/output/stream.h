@@ -18,8 +18,7 @@ typedef struct stream stream;
  * BAD_ARGUMENT. The one completed first ends the text, the longest of several completed by the same
  * byte. [owned: free with stream_free]
  */
-DIL_MUST_CHECK dil_status stream_new(stream **out, const vocab *v, const char *const *stops,
-                                     int n_stops, dil_error *err);
+DIL_MUST_CHECK dil_status stream_new(stream **out, const vocab *v, const char *const *stops, int n_stops, dil_error *err);
 void stream_free(stream *s);
 /*
  * Adds a token; *text (borrowed until the next call) is what may be shown now, possibly empty.

@@ -16,13 +16,16 @@
 
 /* general.file_type counts mixtures, not types: a k-quant without a mixture is the "small" one. `wider` holds rows that are
  * no multiple of the block. */
-typedef struct target { dil_type type, wider; uint32_t file_type; } target;
+typedef struct target {
+    dil_type type, wider;
+    uint32_t file_type;
+} target;
 
 static const target targets[] = {
-    {DIL_TYPE_F32, DIL_TYPE_F32, 0},      {DIL_TYPE_F16, DIL_TYPE_F16, 1},       {DIL_TYPE_BF16, DIL_TYPE_BF16, 32},
-    {DIL_TYPE_Q8_0, DIL_TYPE_F16, 7},     {DIL_TYPE_Q6_K, DIL_TYPE_Q8_0, 18},    {DIL_TYPE_Q5_1, DIL_TYPE_F16, 9},
-    {DIL_TYPE_Q5_0, DIL_TYPE_F16, 8},     {DIL_TYPE_Q5_K, DIL_TYPE_Q5_1, 16},    {DIL_TYPE_Q4_1, DIL_TYPE_F16, 3},
-    {DIL_TYPE_Q4_0, DIL_TYPE_F16, 2},     {DIL_TYPE_Q4_K, DIL_TYPE_Q5_0, 14},    {DIL_TYPE_IQ4_NL, DIL_TYPE_F16, 25},
+    {DIL_TYPE_F32, DIL_TYPE_F32, 0},        {DIL_TYPE_F16, DIL_TYPE_F16, 1},      {DIL_TYPE_BF16, DIL_TYPE_BF16, 32},
+    {DIL_TYPE_Q8_0, DIL_TYPE_F16, 7},       {DIL_TYPE_Q6_K, DIL_TYPE_Q8_0, 18},   {DIL_TYPE_Q5_1, DIL_TYPE_F16, 9},
+    {DIL_TYPE_Q5_0, DIL_TYPE_F16, 8},       {DIL_TYPE_Q5_K, DIL_TYPE_Q5_1, 16},   {DIL_TYPE_Q4_1, DIL_TYPE_F16, 3},
+    {DIL_TYPE_Q4_0, DIL_TYPE_F16, 2},       {DIL_TYPE_Q4_K, DIL_TYPE_Q5_0, 14},   {DIL_TYPE_IQ4_NL, DIL_TYPE_F16, 25},
     {DIL_TYPE_IQ4_XS, DIL_TYPE_IQ4_NL, 30}, {DIL_TYPE_Q3_K, DIL_TYPE_IQ4_NL, 11}, {DIL_TYPE_Q2_K, DIL_TYPE_IQ4_NL, 10},
 };
 #define N_TARGETS (sizeof targets / sizeof targets[0])
@@ -81,7 +84,7 @@ typedef struct converter {
     team *workers;
     uint8_t *source, *target; /* a piece of rows; target == source when only copied */
     size_t source_bytes, target_bytes;
-    float *values;            /* [team_size][row_values]: the row a worker is at */
+    float *values; /* [team_size][row_values]: the row a worker is at */
     size_t row_values;
     uint64_t done_bytes, total_bytes;
 } converter;
@@ -120,7 +123,8 @@ static bool grow(void **block, size_t *held, size_t wanted)
 }
 
 /* Room for rows of the piece on both sides and for one row of floats per worker. */
-static dil_status make_room(converter *c, const gguf_tensor *t, size_t columns, size_t source_bytes, size_t target_bytes, dil_error *err)
+static dil_status make_room(converter *c, const gguf_tensor *t, size_t columns, size_t source_bytes, size_t target_bytes,
+                            dil_error *err)
 {
     void *source = c->source, *encoded = c->target, *values = c->values;
     size_t held = c->row_values * (size_t)team_size(c->workers) * sizeof(float), wanted;
@@ -133,7 +137,8 @@ static dil_status make_room(converter *c, const gguf_tensor *t, size_t columns, 
     if (!values)
         c->row_values = 0;
     if (!good)
-        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: tensor '%.*s': no memory for a row of %zu values", gguf_path(c->in), STR_ARG(t->name), columns);
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: tensor '%.*s': no memory for a row of %zu values", gguf_path(c->in),
+                        STR_ARG(t->name), columns);
     if (c->row_values < columns)
         c->row_values = columns;
     return DIL_OK;
@@ -160,8 +165,8 @@ static dil_status convert_tensor(converter *c, const gguf_tensor *t, dil_type ty
     DIL_TRY(make_room(c, t, same ? 1 : columns, per_piece * (size_t)from_row, same ? 1 : per_piece * (size_t)to_row, err));
     for (uint64_t row = 0; row < total; row += per_piece) {
         size_t n = total - row < per_piece ? (size_t)(total - row) : per_piece;
-        piece p = {c, format_get(t->type), format_get(type), columns, n, (size_t)from_row, (size_t)to_row,
-                   columns < CHUNK_VALUES ? CHUNK_VALUES / columns : 1};
+        piece p = {c, format_get(t->type), format_get(type), columns,
+                   n, (size_t)from_row,    (size_t)to_row,   columns < CHUNK_VALUES ? CHUNK_VALUES / columns : 1};
         DIL_TRY(os_file_read(file, t->offset + row * from_row, c->source, n * (size_t)from_row, err));
         if (!same)
             team_run(c->workers, convert_rows, &p);
@@ -243,11 +248,13 @@ static dil_status check_paths(const gguf *in, const char *out_path, dil_error *e
         same = same || (gguf_shard_file(in, i)->device == f.device && gguf_shard_file(in, i)->inode == f.inode);
     os_file_close(&f);
     if (same)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "quantize: wanted an output other than the input, found %s twice; choose another name", out_path);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
+                        "quantize: wanted an output other than the input, found %s twice; choose another name", out_path);
     return DIL_OK;
 }
 
-dil_status convert_file(convert_result *out, const char *in_path, const char *out_path, const convert_options *options, dil_error *err)
+dil_status convert_file(convert_result *out, const char *in_path, const char *out_path, const convert_options *options,
+                        dil_error *err)
 {
     converter c = {.o = options};
     convert_result result;

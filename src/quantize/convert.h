@@ -11,19 +11,19 @@
 typedef void (*convert_fallback_fn)(void *user, str tensor, uint64_t columns, dil_type used);
 
 typedef struct convert_options {
-    dil_type type;              /* of matrices; it must have an encoder and a number as general.file_type */
-    int n_threads;              /* 1..TEAM_MAX */
-    bool dry_run;               /* sizes only; nothing is written */
-    dil_progress_fn progress;   /* in bytes of the input's tensors; may be NULL */
+    dil_type type;                /* of matrices; it must have an encoder and a number as general.file_type */
+    int n_threads;                /* 1..TEAM_MAX */
+    bool dry_run;                 /* sizes only; nothing is written */
+    dil_progress_fn progress;     /* in bytes of the input's tensors; may be NULL */
     convert_fallback_fn fallback; /* may be NULL */
     void *user;
 } convert_options;
 
 typedef struct convert_result {
-    uint64_t in_bytes, out_bytes;         /* of all tensors */
+    uint64_t in_bytes, out_bytes; /* of all tensors */
     uint64_t n_values, n_matrix_values, matrix_bytes;
     uint32_t n_tensors, n_matrices;
-    uint32_t n_requantized;               /* matrices that were quantized already, with another type */
+    uint32_t n_requantized; /* matrices that were quantized already, with another type */
     uint32_t n_fallback;
 } convert_result;
 

@@ -238,10 +238,7 @@ double candidates_softmax(candidates *c, float temperature)
  */
 typedef enum reach { REACH_AT_LEAST, REACH_ABOVE } reach;
 
-static bool reached(double running, double limit, reach how)
-{
-    return how == REACH_ABOVE ? running > limit : running >= limit;
-}
+static bool reached(double running, double limit, reach how) { return how == REACH_ABOVE ? running > limit : running >= limit; }
 
 /*
  * Keeps the shortest prefix of the ordered list whose probability reaches limit, without ordering

@@ -28,8 +28,7 @@ static dil_status add_breaker(breaker_list *l, const dry_breaker *b, dil_error *
     if (l->n == l->capacity) {
         int32_t capacity = l->capacity ? 2 * l->capacity : 64;
         if (capacity > BREAKERS_MAX)
-            return DIL_FAIL(err, DIL_LIMIT, "sampler: DRY breakers match more than %d ways",
-                            BREAKERS_MAX);
+            return DIL_FAIL(err, DIL_LIMIT, "sampler: DRY breakers match more than %d ways", BREAKERS_MAX);
         void *grown = mem_grow(l->v, (size_t)capacity * sizeof *l->v, MEM_SAMPLING);
         if (!grown)
             return DIL_FAIL(err, DIL_NO_MEMORY, "sampler: no memory for %d DRY breakers", capacity);
@@ -58,8 +57,7 @@ static dil_status tokenize_tail(const vocab *v, str rest, dry_breaker *b, dil_er
  * A token holds the whole breaker, or some of its ends are the breaker's beginning: each is one way
  * to break.
  */
-static dil_status match_token(breaker_list *l, const vocab *v, token_id id, str word, str text,
-                              dil_error *err)
+static dil_status match_token(breaker_list *l, const vocab *v, token_id id, str word, str text, dil_error *err)
 {
     if (str_find(word, text) >= 0)
         return add_breaker(l, &(dry_breaker){.head = id}, err);
@@ -75,8 +73,7 @@ static dil_status match_token(breaker_list *l, const vocab *v, token_id id, str 
     return DIL_OK;
 }
 
-static dil_status find_breakers(breaker_list *l, const sampler_options *o, const vocab *v,
-                                int32_t n_vocab, dil_error *err)
+static dil_status find_breakers(breaker_list *l, const sampler_options *o, const vocab *v, int32_t n_vocab, dil_error *err)
 {
     static const char *const usual[] = {"\n", ":", "\"", "*"};
     const char *const *texts = o->dry_breakers ? o->dry_breakers : usual;
@@ -98,13 +95,11 @@ static dil_status find_breakers(breaker_list *l, const sampler_options *o, const
     return status;
 }
 
-dil_status dry_init(dry *d, const sampler_options *o, const vocab *v, int32_t n_vocab,
-                    dil_error *err)
+dil_status dry_init(dry *d, const sampler_options *o, const vocab *v, int32_t n_vocab, dil_error *err)
 {
     breaker_list list = {NULL, 0, 0};
 
-    *d = (dry){.window =
-                   o->dry_last_n < 0 || o->dry_last_n > HISTORY_MAX ? HISTORY_MAX : o->dry_last_n};
+    *d = (dry){.window = o->dry_last_n < 0 || o->dry_last_n > HISTORY_MAX ? HISTORY_MAX : o->dry_last_n};
     d->longest = mem_calloc((size_t)n_vocab, sizeof *d->longest, MEM_SAMPLING);
     d->touched = mem_calloc((size_t)n_vocab, sizeof *d->touched, MEM_SAMPLING);
     d->z = mem_map((size_t)d->window * sizeof *d->z, MEM_SAMPLING);
@@ -150,8 +145,7 @@ static int32_t breaker_tail(const dry *d, const history *h, int32_t i)
 {
     token_id head = history_back(h, i);
     int32_t longest = -1;
-    for (int32_t b = first_breaker(d, head); b < d->n_breakers && d->breakers[b].head == head;
-         b++) {
+    for (int32_t b = first_breaker(d, head); b < d->n_breakers && d->breakers[b].head == head; b++) {
         int32_t n = d->breakers[b].n_tail, t = 0;
         if (n <= longest || n > i)
             continue;

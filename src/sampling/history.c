@@ -11,8 +11,7 @@ dil_status history_setup(history *h, int32_t capacity, dil_error *err)
         return DIL_OK;
     h->ring = mem_map((size_t)capacity * sizeof *h->ring, MEM_SAMPLING);
     if (!h->ring)
-        return DIL_FAIL(err, DIL_NO_MEMORY, "sampler: no memory for a history of %d tokens",
-                        capacity);
+        return DIL_FAIL(err, DIL_NO_MEMORY, "sampler: no memory for a history of %d tokens", capacity);
     return DIL_OK;
 }
 
@@ -46,8 +45,7 @@ dil_status penalty_init(penalty_window *w, int32_t n_vocab, int32_t window, dil_
     w->slot = mem_calloc((size_t)n_vocab, sizeof *w->slot, MEM_SAMPLING);
     w->present = mem_calloc((size_t)n_vocab, sizeof *w->present, MEM_SAMPLING);
     if (!w->counts || !w->slot || !w->present)
-        return DIL_FAIL(err, DIL_NO_MEMORY, "sampler: no memory for penalties over %d tokens",
-                        n_vocab);
+        return DIL_FAIL(err, DIL_NO_MEMORY, "sampler: no memory for penalties over %d tokens", n_vocab);
     return DIL_OK;
 }
 

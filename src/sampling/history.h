@@ -35,8 +35,7 @@ typedef struct penalty_window {
     int32_t n_present, window;
 } penalty_window;
 
-DIL_MUST_CHECK dil_status penalty_init(penalty_window *w, int32_t n_vocab, int32_t window,
-                                       dil_error *err);
+DIL_MUST_CHECK dil_status penalty_init(penalty_window *w, int32_t n_vocab, int32_t window, dil_error *err);
 void penalty_free(penalty_window *w);
 /* Before history_push of the same id: the token that leaves the window is found in h. */
 void penalty_push(penalty_window *w, const history *h, token_id id);
@@ -62,8 +61,7 @@ typedef struct dry {
     token_id *touched; /* [n_vocab] the tokens with longest > 0 */
 } dry;
 
-DIL_MUST_CHECK dil_status dry_init(dry *d, const sampler_options *o, const vocab *v,
-                                   int32_t n_vocab, dil_error *err);
+DIL_MUST_CHECK dil_status dry_init(dry *d, const sampler_options *o, const vocab *v, int32_t n_vocab, dil_error *err);
 void dry_free(dry *d);
 void dry_apply(dry *d, const history *h, const sampler_options *o, float *logits);
 

@@ -25,8 +25,7 @@ static void philox_round(philox *s)
 
 uint64_t rng_bits(uint64_t seed, uint64_t position, uint64_t draw)
 {
-    philox s = {{(uint32_t)position, (uint32_t)(position >> 32), (uint32_t)draw,
-                 (uint32_t)(draw >> 32)},
+    philox s = {{(uint32_t)position, (uint32_t)(position >> 32), (uint32_t)draw, (uint32_t)(draw >> 32)},
                 {(uint32_t)seed, (uint32_t)(seed >> 32)}};
 
     for (int round = 0; round < 10; round++) {

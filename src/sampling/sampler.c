@@ -77,37 +77,30 @@ static dil_status check_options(const sampler_options *o, int32_t n_vocab, dil_e
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
         const float_range *r = &ranges[i];
         if (!(r->value >= r->low && r->value <= r->high)) /* also catches NaN */
-            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "sampler: %s must be within %g and %g, found %g",
-                            r->name, (double)r->low, (double)r->high, (double)r->value);
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "sampler: %s must be within %g and %g, found %g", r->name, (double)r->low,
+                            (double)r->high, (double)r->value);
     }
     if (n_vocab < 1)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "sampler: the vocabulary must hold at least 1 token, found %d", n_vocab);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "sampler: the vocabulary must hold at least 1 token, found %d", n_vocab);
     if (o->mirostat != 0 && o->mirostat != 2)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "sampler: mirostat must be 0 or 2, found %d",
-                        o->mirostat);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "sampler: mirostat must be 0 or 2, found %d", o->mirostat);
     if (o->penalty_last_n < -1 || o->dry_last_n < -1 || o->dry_allowed_length < 0)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT,
                         "sampler: penalty_last_n (%d) and dry_last_n (%d) must be -1 or more, "
                         "dry_allowed_length (%d) 0 or more",
                         o->penalty_last_n, o->dry_last_n, o->dry_allowed_length);
     if (o->n_biases < 0 || (o->n_biases > 0 && !o->biases) || o->n_dry_breakers < 0)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "sampler: %d biases, %d breakers", o->n_biases,
-                        o->n_dry_breakers);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "sampler: %d biases, %d breakers", o->n_biases, o->n_dry_breakers);
     for (int32_t i = 0; i < o->n_biases; i++) {
         const sampler_bias *b = &o->biases[i];
         if (b->id < 0 || b->id >= n_vocab || isnan(b->bias))
-            return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                            "sampler: bias %d is for token %d with %g; tokens are 0 to %d", i,
-                            b->id, (double)b->bias, n_vocab - 1);
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "sampler: bias %d is for token %d with %g; tokens are 0 to %d", i, b->id,
+                            (double)b->bias, n_vocab - 1);
     }
     return DIL_OK;
 }
 
-static int32_t window_of(int32_t last_n)
-{
-    return last_n < 0 || last_n > HISTORY_MAX ? HISTORY_MAX : last_n;
-}
+static int32_t window_of(int32_t last_n) { return last_n < 0 || last_n > HISTORY_MAX ? HISTORY_MAX : last_n; }
 
 static dil_status take_memory(sampler *s, const vocab *v, dil_error *err)
 {
@@ -135,8 +128,7 @@ static dil_status take_memory(sampler *s, const vocab *v, dil_error *err)
     return history_setup(&s->past, window, err);
 }
 
-dil_status sampler_new(sampler **out, const sampler_options *options, const vocab *v,
-                       int32_t n_vocab, dil_error *err)
+dil_status sampler_new(sampler **out, const sampler_options *options, const vocab *v, int32_t n_vocab, dil_error *err)
 {
     DIL_TRY(check_options(options, n_vocab, err));
     sampler *s = mem_calloc(1, sizeof *s, MEM_SAMPLING);
@@ -144,9 +136,8 @@ dil_status sampler_new(sampler **out, const sampler_options *options, const voca
         return DIL_FAIL(err, DIL_NO_MEMORY, "sampler: no memory");
     s->o = *options;
     s->n_vocab = n_vocab;
-    s->uses_penalties =
-        s->o.penalty_last_n != 0 && (s->o.repeat_penalty != 1.0f || s->o.presence_penalty != 0.0f ||
-                                     s->o.frequency_penalty != 0.0f);
+    s->uses_penalties = s->o.penalty_last_n != 0 &&
+                        (s->o.repeat_penalty != 1.0f || s->o.presence_penalty != 0.0f || s->o.frequency_penalty != 0.0f);
     s->uses_dry = s->o.dry_multiplier != 0.0f && s->o.dry_base >= 1.0f && s->o.dry_last_n != 0;
     dil_status status = take_memory(s, v, err);
     if (status != DIL_OK) {
@@ -191,10 +182,7 @@ void sampler_accept(sampler *s, token_id id)
     history_push(&s->past, id);
 }
 
-static bool allowed(const uint32_t *mask, int32_t id)
-{
-    return !mask || (mask[id / 32] >> (id % 32) & 1u) != 0;
-}
+static bool allowed(const uint32_t *mask, int32_t id) { return !mask || (mask[id / 32] >> (id % 32) & 1u) != 0; }
 
 static void apply_mask(float *logits, int32_t n, const uint32_t *mask)
 {
@@ -292,8 +280,7 @@ static void apply_truncations(sampler *s, uint64_t position)
  */
 static bool is_plain_greedy(const sampler_options *o)
 {
-    return o->temperature <= 0.0f &&
-           (o->mirostat == 2 || (o->typical_p >= 1.0f && o->xtc_probability <= 0.0f));
+    return o->temperature <= 0.0f && (o->mirostat == 2 || (o->typical_p >= 1.0f && o->xtc_probability <= 0.0f));
 }
 
 static token_id choose(sampler *s, const float *logits, uint64_t position)
@@ -338,9 +325,7 @@ float sampler_last_probability(const sampler *s)
     double sum = 0.0;
     for (int32_t i = 0; i < s->n_vocab; i++) {
         float d = s->logits[i] - best;
-        sum += isnan(s->logits[i]) ? 0.0
-               : isnan(d)          ? 1.0
-                                   : (double)expf(d); /* inf - inf: one of the largest */
+        sum += isnan(s->logits[i]) ? 0.0 : isnan(d) ? 1.0 : (double)expf(d); /* inf - inf: one of the largest */
     }
     float d = s->logits[s->picked] - best;
     return (float)((isnan(d) ? 1.0 : (double)expf(d)) / sum);

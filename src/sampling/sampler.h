@@ -17,17 +17,17 @@ typedef struct sampler_bias {
 
 typedef struct sampler_options {
     uint64_t seed;
-    float temperature;     /* <= 0: greedy (the largest logit that typical and XTC leave) */
-    int32_t top_k;         /* <= 0: off */
-    float top_p;           /* >= 1: off */
-    float min_p;           /* <= 0: off */
-    float typical_p;       /* >= 1: off */
-    float xtc_probability; /* <= 0: off */
-    float xtc_threshold;   /* > 0.5: off */
-    float repeat_penalty;  /* 1: off */
+    float temperature;                         /* <= 0: greedy (the largest logit that typical and XTC leave) */
+    int32_t top_k;                             /* <= 0: off */
+    float top_p;                               /* >= 1: off */
+    float min_p;                               /* <= 0: off */
+    float typical_p;                           /* >= 1: off */
+    float xtc_probability;                     /* <= 0: off */
+    float xtc_threshold;                       /* > 0.5: off */
+    float repeat_penalty;                      /* 1: off */
     float presence_penalty, frequency_penalty; /* 0: off */
-    int32_t penalty_last_n; /* tokens looked back on; 0: off; -1: all (the last 2^20) */
-    float dry_multiplier;   /* 0: off */
+    int32_t penalty_last_n;                    /* tokens looked back on; 0: off; -1: all (the last 2^20) */
+    float dry_multiplier;                      /* 0: off */
     float dry_base;
     int32_t dry_allowed_length, dry_last_n; /* last_n 0: off; -1: all (the last 2^20) */
     const char *const *dry_breakers;        /* NULL: "\n", ":", "\"", "*" */
@@ -50,8 +50,8 @@ typedef struct sampler sampler;
  * vocab is borrowed for DRY's breakers (may be NULL). Options are checked; BAD_ARGUMENT names the
  * field and its range.
  */
-DIL_MUST_CHECK dil_status sampler_new(sampler **out, const sampler_options *options, const vocab *v,
-                                      int32_t n_vocab, dil_error *err);
+DIL_MUST_CHECK dil_status sampler_new(sampler **out, const sampler_options *options, const vocab *v, int32_t n_vocab,
+                                      dil_error *err);
 void sampler_free(sampler *s);
 /*
  * logits: [n_vocab], not changed. position: index of the token to be drawn in its sequence. mask:

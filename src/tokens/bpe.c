@@ -2,19 +2,13 @@
 #include "tokens/vocab_internal.h"
 
 /* GPT-2 writes each byte as one printable character: most of Latin-1 as itself, the rest from U+0100 on, in order. */
-static bool is_plain_byte(unsigned b)
-{
-    return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-}
+static bool is_plain_byte(unsigned b) { return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE; }
 
 static int byte_letter(unsigned byte, char out[4])
 {
     if (is_plain_byte(byte))
         return utf8_encode(byte, out);
-    return utf8_encode(byte <= 0x20   ? 0x100 + byte
-                       : byte <= 0xA0 ? 0x121 + byte - 0x7F
-                                      : 0x143,
-                       out);
+    return utf8_encode(byte <= 0x20 ? 0x100 + byte : byte <= 0xA0 ? 0x121 + byte - 0x7F : 0x143, out);
 }
 
 /* The byte behind a letter, or -1. */
@@ -54,13 +48,11 @@ static void byte_letters_build(vocab *v)
 }
 
 /* Resolves "left right" to ids; FORMAT when it is not that or names what is not in the vocabulary. */
-static dil_status parse_merge(const vocab *v, uint64_t index, str text, merge_slot *out,
-                              char *joined, dil_error *err)
+static dil_status parse_merge(const vocab *v, uint64_t index, str text, merge_slot *out, char *joined, dil_error *err)
 {
     const char *space = text.n > 2 ? memchr(text.p + 1, ' ', text.n - 2) : NULL;
     if (!space)
-        return DIL_FAIL(err, DIL_FORMAT,
-                        "tokenizer.ggml.merges[%llu]: wanted \"left right\", found \"%.*s\"",
+        return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.merges[%llu]: wanted \"left right\", found \"%.*s\"",
                         (unsigned long long)index, STR_ARG(text));
     str left = {text.p, (size_t)(space - text.p)};
     str right = {space + 1, text.n - left.n - 1};
@@ -72,10 +64,8 @@ static dil_status parse_merge(const vocab *v, uint64_t index, str text, merge_sl
         out->result = vocab_find(v, (str){joined, left.n + right.n});
     }
     if (out->left == TOKEN_NONE || out->right == TOKEN_NONE || out->result == TOKEN_NONE)
-        return DIL_FAIL(
-            err, DIL_FORMAT,
-            "tokenizer.ggml.merges[%llu]: \"%.*s\" names a token that is not in tokenizer.ggml.tokens",
-            (unsigned long long)index, STR_ARG(text));
+        return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.merges[%llu]: \"%.*s\" names a token that is not in tokenizer.ggml.tokens",
+                        (unsigned long long)index, STR_ARG(text));
     return DIL_OK;
 }
 
@@ -94,8 +84,7 @@ static void insert_merge(vocab *v, merge_slot m)
 static dil_status merges_build(vocab *v, const vocab_source *source, dil_error *err)
 {
     if (source->n_merges > VOCAB_MAX_MERGES)
-        return DIL_FAIL(err, DIL_LIMIT,
-                        "tokenizer.ggml.merges: %llu entries, at most %u are supported",
+        return DIL_FAIL(err, DIL_LIMIT, "tokenizer.ggml.merges: %llu entries, at most %u are supported",
                         (unsigned long long)source->n_merges, VOCAB_MAX_MERGES);
     uint32_t slots = 4;
     while (slots < 2 * source->n_merges)
@@ -105,8 +94,7 @@ static dil_status merges_build(vocab *v, const vocab_source *source, dil_error *
     char *joined = mem_alloc(v->longest + 1, MEM_VOCAB);
     dil_status status = DIL_OK;
     if (!v->merges || !joined) {
-        status = DIL_FAIL(err, DIL_NO_MEMORY, "no memory for %llu merges",
-                          (unsigned long long)source->n_merges);
+        status = DIL_FAIL(err, DIL_NO_MEMORY, "no memory for %llu merges", (unsigned long long)source->n_merges);
         goto done;
     }
     for (uint32_t i = 0; i < slots; i++)
@@ -128,8 +116,7 @@ static dil_status list_known(str name, dil_error *err)
     strbuf names = STRBUF(4096);
     for (int i = 0; i < n_pre_rules; i++)
         strbuf_printf(&names, "%s%s", i ? " " : "", pre_rules[i].names);
-    dil_status status = DIL_FAIL(err, DIL_UNSUPPORTED,
-                                 "tokenizer.ggml.pre: unknown pre-tokeniser \"%.*s\"; known: %s",
+    dil_status status = DIL_FAIL(err, DIL_UNSUPPORTED, "tokenizer.ggml.pre: unknown pre-tokeniser \"%.*s\"; known: %s",
                                  (int)(name.n > 60 ? 60 : name.n), name.p, names.p ? names.p : "");
     strbuf_free(&names);
     return status;
@@ -137,15 +124,12 @@ static dil_status list_known(str name, dil_error *err)
 
 dil_status bpe_build(vocab *v, const vocab_source *source, dil_error *err)
 {
-    str name = str_equal(source->model, STR("gemma4")) ? STR("gemma4")
-               : source->pre.n                         ? source->pre
-                                                       : STR("default");
+    str name = str_equal(source->model, STR("gemma4")) ? STR("gemma4") : source->pre.n ? source->pre : STR("default");
     const pre_rule *rule = pre_rule_find(name);
     if (!rule)
         return list_known(name, err);
     if (source->n_merges == 0 && !str_equal(name, STR("kimi-k2")))
-        return DIL_FAIL(err, DIL_FORMAT,
-                        "tokenizer.ggml.merges: missing; a byte-pair vocabulary needs it");
+        return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.merges: missing; a byte-pair vocabulary needs it");
     v->ignore_merges = (rule->flags & PRE_IGNORE_MERGES) != 0;
     v->add_bos = (rule->flags & PRE_ADD_BOS) != 0;
     v->byte_level = !(rule->flags & PRE_MARKS);
@@ -198,8 +182,7 @@ static dil_status encode_word(void *ctx, const char *p, size_t n)
         uint32_t count = 0;
         for (size_t i = 0; i < n; i++) {
             token_id id = e->v->byte_ids[(unsigned char)p[i]];
-            if (id !=
-                TOKEN_NONE) /* bytes the vocabulary was never shown vanish before anything merges */
+            if (id != TOKEN_NONE) /* bytes the vocabulary was never shown vanish before anything merges */
                 e->symbols[count++] = (symbol){(uint32_t)i, 1, id, 0, 0};
         }
         DIL_TRY(merge_symbols(e, p, count));

@@ -9,15 +9,13 @@
 #define NO_SYMBOL UINT32_MAX
 
 /* Rank of the pair of neighbours (a, b), or NO_RANK; *id is the token they make. */
-static uint32_t pair_rank(const vocab *v, const char *text, const symbol *a, const symbol *b,
-                          token_id *id)
+static uint32_t pair_rank(const vocab *v, const char *text, const symbol *a, const symbol *b, token_id *id)
 {
     if (v->kind == VOCAB_SPM) {
         size_t n = (size_t)a->n + b->n;
         if (n > v->longest)
             return NO_RANK;
-        token_id found =
-            vocab_find_hashed(v, text + a->start, n, vocab_hash(v, text + a->start, n));
+        token_id found = vocab_find_hashed(v, text + a->start, n, vocab_hash(v, text + a->start, n));
         *id = found;
         return found == TOKEN_NONE ? NO_RANK : v->ranks[found];
     }

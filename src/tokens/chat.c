@@ -69,10 +69,9 @@ static dil_status choose_builtin(chat_template *t, dil_error *err)
     if (t->builtin)
         return DIL_OK;
     if (!t->fallback)
-        return DIL_FAIL(
-            err, DIL_UNSUPPORTED,
-            "chat template: not one of the built-in formats, and this build has no template "
-            "engine (DIL_BRIDGE=OFF)");
+        return DIL_FAIL(err, DIL_UNSUPPORTED,
+                        "chat template: not one of the built-in formats, and this build has no template "
+                        "engine (DIL_BRIDGE=OFF)");
     t->builtin = chat_builtin_plain();
     return DIL_OK;
 }
@@ -87,17 +86,14 @@ static dil_status parse_jinja(chat_template *t, dil_error *err)
     t->jinja = NULL;
     if (t->fallback)
         return choose_builtin(t, err);
-    return DIL_FAIL(err, code == DIL_BRIDGE_PANIC ? DIL_INTERNAL : DIL_FORMAT, "chat template: %s",
-                    text);
+    return DIL_FAIL(err, code == DIL_BRIDGE_PANIC ? DIL_INTERNAL : DIL_FORMAT, "chat template: %s", text);
 }
 #endif
 
-dil_status chat_template_new(chat_template **out, str source, str bos, str eos, bool fallback,
-                             dil_error *err)
+dil_status chat_template_new(chat_template **out, str source, str bos, str eos, bool fallback, dil_error *err)
 {
     if (source.n > SOURCE_BYTES_MAX || bos.n > SOURCE_BYTES_MAX || eos.n > SOURCE_BYTES_MAX)
-        return DIL_FAIL(err, DIL_LIMIT, "chat template: %zu bytes, at most %zu are read", source.n,
-                        SOURCE_BYTES_MAX);
+        return DIL_FAIL(err, DIL_LIMIT, "chat template: %zu bytes, at most %zu are read", source.n, SOURCE_BYTES_MAX);
     chat_template *t = copy_source(source, bos, eos);
     if (!t)
         return DIL_FAIL(err, DIL_NO_MEMORY, "no memory for a chat template of %zu bytes", source.n);
@@ -137,10 +133,7 @@ static bool uses_jinja(const chat_template *t)
 #endif
 }
 
-const char *chat_template_kind(const chat_template *t)
-{
-    return uses_jinja(t) ? "jinja" : chat_builtin_name(t->builtin);
-}
+const char *chat_template_kind(const chat_template *t) { return uses_jinja(t) ? "jinja" : chat_builtin_name(t->builtin); }
 
 /* strftime of the current local time; 0 when it does not fit. */
 static size_t strftime_now(const char *format, char *out, size_t n)
@@ -152,15 +145,14 @@ static size_t strftime_now(const char *format, char *out, size_t n)
     return strftime(out, n, format, &local);
 }
 
-static dil_status render_builtin(const chat_template *t, const chat_message *messages, size_t n,
-                                 bool add_assistant, strbuf *out, dil_error *err)
+static dil_status render_builtin(const chat_template *t, const chat_message *messages, size_t n, bool add_assistant, strbuf *out,
+                                 dil_error *err)
 {
     char today_short[32] = "", today_long[32] = "";
     size_t before = out->n;
     strftime_now("%d %b %Y", today_short, sizeof today_short);
     strftime_now("%B %d, %Y", today_long, sizeof today_long);
-    chat_conversation c = {messages, n,      add_assistant, t->source,
-                           t->bos,   t->eos, today_short,   today_long};
+    chat_conversation c = {messages, n, add_assistant, t->source, t->bos, t->eos, today_short, today_long};
     chat_builtin_render(t->builtin, &c, out);
     if (!out->failed)
         return DIL_OK;
@@ -176,21 +168,17 @@ static int32_t write_text(void *ctx, const char *bytes, size_t n)
     return out->failed ? 1 : 0;
 }
 
-static dil_bridge_text text_of(const char *text)
-{
-    return (dil_bridge_text){text, text ? strlen(text) : 0};
-}
+static dil_bridge_text text_of(const char *text) { return (dil_bridge_text){text, text ? strlen(text) : 0}; }
 
 /* Empty bos or eos: undefined in the template, as when a tokeniser has none. */
 static dil_bridge_text token_text(str s) { return (dil_bridge_text){s.n > 0 ? s.p : NULL, s.n}; }
 
-static dil_status render_jinja(const chat_template *t, const char *messages, const char *tools,
-                               const char *extra, bool add_assistant, strbuf *out, dil_error *err)
+static dil_status render_jinja(const chat_template *t, const char *messages, const char *tools, const char *extra,
+                               bool add_assistant, strbuf *out, dil_error *err)
 {
     static const dil_status codes[] = {
-        [DIL_BRIDGE_SYNTAX] = DIL_FORMAT,   [DIL_BRIDGE_RENDER] = DIL_FORMAT,
-        [DIL_BRIDGE_LIMIT] = DIL_LIMIT,     [DIL_BRIDGE_BAD_JSON] = DIL_BAD_ARGUMENT,
-        [DIL_BRIDGE_WRITE] = DIL_NO_MEMORY, [DIL_BRIDGE_PANIC] = DIL_INTERNAL,
+        [DIL_BRIDGE_SYNTAX] = DIL_FORMAT,         [DIL_BRIDGE_RENDER] = DIL_FORMAT,   [DIL_BRIDGE_LIMIT] = DIL_LIMIT,
+        [DIL_BRIDGE_BAD_JSON] = DIL_BAD_ARGUMENT, [DIL_BRIDGE_WRITE] = DIL_NO_MEMORY, [DIL_BRIDGE_PANIC] = DIL_INTERNAL,
     };
     char text[300] = "";
     size_t before = out->n;
@@ -241,8 +229,7 @@ static void add_json_string(strbuf *out, const char *text)
     strbuf_add_char(out, '"');
 }
 
-static dil_status messages_to_json(const chat_message *messages, size_t n, strbuf *out,
-                                   dil_error *err)
+static dil_status messages_to_json(const chat_message *messages, size_t n, strbuf *out, dil_error *err)
 {
     strbuf_add_char(out, '[');
     for (size_t i = 0; i < n; i++) {
@@ -262,8 +249,8 @@ static dil_status messages_to_json(const chat_message *messages, size_t n, strbu
  * The file's template; when it fails and a fallback is wanted, the built-in format its text
  * resembles.
  */
-static dil_status render_messages(const chat_template *t, const chat_message *messages, size_t n,
-                                  bool add_assistant, strbuf *out, dil_error *err)
+static dil_status render_messages(const chat_template *t, const chat_message *messages, size_t n, bool add_assistant, strbuf *out,
+                                  dil_error *err)
 {
     strbuf json = STRBUF(JSON_BYTES_MAX);
     dil_status status = messages_to_json(messages, n, &json, err);
@@ -277,8 +264,8 @@ static dil_status render_messages(const chat_template *t, const chat_message *me
 }
 #endif
 
-dil_status chat_template_render(const chat_template *t, const chat_message *messages, size_t n,
-                                bool add_assistant, strbuf *out, dil_error *err)
+dil_status chat_template_render(const chat_template *t, const chat_message *messages, size_t n, bool add_assistant, strbuf *out,
+                                dil_error *err)
 {
 #ifdef DIL_HAVE_BRIDGE
     if (t->jinja)
@@ -287,9 +274,8 @@ dil_status chat_template_render(const chat_template *t, const chat_message *mess
     return render_builtin(t, messages, n, add_assistant, out, err);
 }
 
-dil_status chat_template_render_json(const chat_template *t, const char *messages_json,
-                                     const char *tools_json, const char *extra_json,
-                                     bool add_assistant, strbuf *out, dil_error *err)
+dil_status chat_template_render_json(const chat_template *t, const char *messages_json, const char *tools_json,
+                                     const char *extra_json, bool add_assistant, strbuf *out, dil_error *err)
 {
 #ifdef DIL_HAVE_BRIDGE
     if (t->jinja)
@@ -297,9 +283,8 @@ dil_status chat_template_render_json(const chat_template *t, const char *message
 #else
     (void)messages_json, (void)tools_json, (void)extra_json, (void)add_assistant, (void)out;
 #endif
-    return DIL_FAIL(
-        err, DIL_UNSUPPORTED,
-        "chat template (%s): messages as JSON need the file's own template and a build with "
-        "the template engine (DIL_BRIDGE=ON)",
-        chat_template_kind(t));
+    return DIL_FAIL(err, DIL_UNSUPPORTED,
+                    "chat template (%s): messages as JSON need the file's own template and a build with "
+                    "the template engine (DIL_BRIDGE=ON)",
+                    chat_template_kind(t));
 }

@@ -22,23 +22,18 @@ typedef struct chat_template chat_template;
  * those tokens. [owned: free with chat_template_free]. A template that does not parse is FORMAT
  * with its line, unless fallback is set.
  */
-DIL_MUST_CHECK dil_status chat_template_new(chat_template **out, str source, str bos, str eos,
-                                            bool fallback, dil_error *err);
+DIL_MUST_CHECK dil_status chat_template_new(chat_template **out, str source, str bos, str eos, bool fallback, dil_error *err);
 void chat_template_free(chat_template *t);
 /* "jinja", "chatml", "llama3", ...: what will be used; [static]. */
 const char *chat_template_kind(const chat_template *t);
 /* Appends the rendered conversation to out; add_assistant opens the assistant's turn. */
-DIL_MUST_CHECK dil_status chat_template_render(const chat_template *t, const chat_message *messages,
-                                               size_t n, bool add_assistant, strbuf *out,
-                                               dil_error *err);
+DIL_MUST_CHECK dil_status chat_template_render(const chat_template *t, const chat_message *messages, size_t n, bool add_assistant,
+                                               strbuf *out, dil_error *err);
 /*
  * As above with the full data of a request: messages_json (array), tools_json (array or NULL),
  * extra_json (object or NULL). Needs the bridge.
  */
-DIL_MUST_CHECK dil_status chat_template_render_json(const chat_template *t,
-                                                    const char *messages_json,
-                                                    const char *tools_json, const char *extra_json,
-                                                    bool add_assistant, strbuf *out,
-                                                    dil_error *err);
+DIL_MUST_CHECK dil_status chat_template_render_json(const chat_template *t, const char *messages_json, const char *tools_json,
+                                                    const char *extra_json, bool add_assistant, strbuf *out, dil_error *err);
 
 #endif

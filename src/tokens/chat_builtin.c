@@ -15,10 +15,7 @@ static bool has(str source, const char *marker) { return str_find(source, str_of
 
 static bool is_role(const chat_message *m, const char *role) { return strcmp(m->role, role) == 0; }
 
-static bool is_space(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f);
-}
+static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f); }
 
 static str trimmed_end(const char *text)
 {
@@ -67,15 +64,12 @@ static bool default_system(str source, str *text)
             return false;
         source.p += (size_t)at + open.n;
         source.n -= (size_t)at + open.n;
-        size_t skip = source.n > 0 && source.p[0] == '\n' ? 1
-                      : str_starts(source, STR("\\n"))    ? 2
-                                                          : 0;
+        size_t skip = source.n > 0 && source.p[0] == '\n' ? 1 : str_starts(source, STR("\\n")) ? 2 : 0;
         ptrdiff_t end = str_find(source, close);
         if (skip == 0 || end < (ptrdiff_t)skip)
             continue;
         *text = (str){source.p + skip, (size_t)end - skip};
-        if (text->n > 0 && !memchr(text->p, '\'', text->n) && !memchr(text->p, '"', text->n) &&
-            !memchr(text->p, '{', text->n))
+        if (text->n > 0 && !memchr(text->p, '\'', text->n) && !memchr(text->p, '"', text->n) && !memchr(text->p, '{', text->n))
             return true;
     }
 }
@@ -102,8 +96,7 @@ static void render_chatml(const chat_conversation *c, strbuf *out)
         add(out, "<|im_end|>\n");
     }
     for (size_t i = 0; i < c->n; i++)
-        strbuf_printf(out, "<|im_start|>%s\n%s<|im_end|>\n", c->messages[i].role,
-                      c->messages[i].content);
+        strbuf_printf(out, "<|im_start|>%s\n%s<|im_end|>\n", c->messages[i].role, c->messages[i].content);
     if (c->add_assistant)
         add(out, "<|im_start|>assistant\n");
 }
@@ -127,8 +120,7 @@ static size_t llama3_dated_system(const chat_conversation *c, strbuf *out)
     if (!has(c->source, "Cutting Knowledge Date: December 2023"))
         return 0;
     const char *today = has(c->source, "strftime_now") ? c->today_short : "26 Jul 2024";
-    add(out,
-        "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n");
+    add(out, "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n");
     strbuf_printf(out, "Today Date: %s\n\n", today);
     strbuf_add_str(out, system ? trimmed(system->content) : STR(""));
     add(out, "<|eot_id|>");
@@ -195,10 +187,7 @@ static void mistral_turns(const chat_conversation *c, const mistral_style *style
     }
 }
 
-static bool is_mistral_v7(str source)
-{
-    return has(source, "[INST]") && has(source, "[SYSTEM_PROMPT]");
-}
+static bool is_mistral_v7(str source) { return has(source, "[INST]") && has(source, "[SYSTEM_PROMPT]"); }
 
 static void render_mistral_v7(const chat_conversation *c, strbuf *out)
 {
@@ -241,10 +230,7 @@ static void render_llama2(const chat_conversation *c, strbuf *out)
     }
 }
 
-static bool is_mistral_v3(str source)
-{
-    return has(source, "[INST]") && has(source, "[AVAILABLE_TOOLS]");
-}
+static bool is_mistral_v3(str source) { return has(source, "[INST]") && has(source, "[AVAILABLE_TOOLS]"); }
 
 static void render_mistral_v3(const chat_conversation *c, strbuf *out)
 {
@@ -281,10 +267,7 @@ static void render_phi3(const chat_conversation *c, strbuf *out)
         strbuf_add_str(out, c->eos);
 }
 
-static bool is_zephyr(str source)
-{
-    return has(source, "<|assistant|>") && has(source, "<|user|>");
-}
+static bool is_zephyr(str source) { return has(source, "<|assistant|>") && has(source, "<|user|>"); }
 
 static void render_zephyr(const chat_conversation *c, strbuf *out)
 {
@@ -306,9 +289,7 @@ static void render_command_r(const chat_conversation *c, strbuf *out)
     strbuf_add_str(out, c->bos);
     for (size_t i = 0; i < c->n; i++) {
         const chat_message *m = &c->messages[i];
-        const char *role = is_role(m, "assistant") ? "CHATBOT"
-                           : is_role(m, "system")  ? "SYSTEM"
-                                                   : "USER";
+        const char *role = is_role(m, "assistant") ? "CHATBOT" : is_role(m, "system") ? "SYSTEM" : "USER";
         strbuf_printf(out, "<|START_OF_TURN_TOKEN|><|%s_TOKEN|>", role);
         strbuf_add_str(out, trimmed(m->content));
         add(out, "<|END_OF_TURN_TOKEN|>");
@@ -329,14 +310,11 @@ static void render_granite(const chat_conversation *c, strbuf *out)
 {
     bool lines = has(c->source, "Knowledge Cutoff Date: April 2024.\\nToday's Date: ") ||
                  has(c->source, "Knowledge Cutoff Date: April 2024.\nToday's Date: ");
-    if ((c->n == 0 || !is_role(&c->messages[0], "system")) &&
-        has(c->source, "Knowledge Cutoff Date: April 2024.")) {
+    if ((c->n == 0 || !is_role(&c->messages[0], "system")) && has(c->source, "Knowledge Cutoff Date: April 2024.")) {
         const char *gap = lines ? "\n" : " ";
         add(out, "<|start_of_role|>system<|end_of_role|>");
-        strbuf_printf(
-            out,
-            "Knowledge Cutoff Date: April 2024.%sToday's Date: %s.%sYou are Granite, developed by IBM.",
-            gap, c->today_long, gap);
+        strbuf_printf(out, "Knowledge Cutoff Date: April 2024.%sToday's Date: %s.%sYou are Granite, developed by IBM.", gap,
+                      c->today_long, gap);
         add(out, " You are a helpful AI assistant.<|end_of_text|>\n");
     }
     for (size_t i = 0; i < c->n; i++)
@@ -385,7 +363,4 @@ const chat_builtin *chat_builtin_plain(void) { return &formats[0]; }
 
 const char *chat_builtin_name(const chat_builtin *b) { return b->name; }
 
-void chat_builtin_render(const chat_builtin *b, const chat_conversation *c, strbuf *out)
-{
-    b->render(c, out);
-}
+void chat_builtin_render(const chat_builtin *b, const chat_conversation *c, strbuf *out) { b->render(c, out); }

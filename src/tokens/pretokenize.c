@@ -9,9 +9,8 @@
 #include "base/status.h"
 
 #define STACK_START ((size_t)64 << 10)
-#define STACK_MAX \
-    ((size_t)256 << 20)       /* address space of the JIT stack, touched only as far as needed */
-#define MATCH_LIMIT 20000000u /* steps of one match: the expressions are linear in their text */
+#define STACK_MAX ((size_t)256 << 20) /* address space of the JIT stack, touched only as far as needed */
+#define MATCH_LIMIT 20000000u         /* steps of one match: the expressions are linear in their text */
 #define HEAP_LIMIT_KIB (512u << 10)
 #define MAX_PATTERN 8192
 
@@ -64,25 +63,21 @@ static dil_status compile_regex(pretokenizer *p, int stage, const char *regex, d
 {
     char pattern[MAX_PATTERN];
     if (!expand_spaces(regex, pattern, sizeof pattern))
-        return DIL_FAIL(err, DIL_INTERNAL, "pre-tokeniser expression longer than %d bytes",
-                        MAX_PATTERN);
+        return DIL_FAIL(err, DIL_INTERNAL, "pre-tokeniser expression longer than %d bytes", MAX_PATTERN);
     pcre2_compile_context *context = pcre2_compile_context_create(p->memory);
     if (!context)
         return DIL_FAIL(err, DIL_NO_MEMORY, "no memory for the pre-tokeniser");
     int code = 0;
     PCRE2_SIZE at = 0;
-    p->codes[stage] =
-        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-                      PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &code, &at, context);
+    p->codes[stage] = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &code,
+                                    &at, context);
     pcre2_compile_context_free(context);
     if (!p->codes[stage]) {
         if (code == PCRE2_ERROR_HEAP_FAILED || code == 121)
             return DIL_FAIL(err, DIL_NO_MEMORY, "no memory for the pre-tokeniser");
-        return DIL_FAIL(err, DIL_INTERNAL, "pre-tokeniser expression %d: PCRE2 error %d at %zu",
-                        stage, code, (size_t)at);
+        return DIL_FAIL(err, DIL_INTERNAL, "pre-tokeniser expression %d: PCRE2 error %d at %zu", stage, code, (size_t)at);
     }
-    p->jit[stage] = pcre2_jit_compile(p->codes[stage], PCRE2_JIT_COMPLETE) ==
-                    0; /* else interpreted: slower, same result */
+    p->jit[stage] = pcre2_jit_compile(p->codes[stage], PCRE2_JIT_COMPLETE) == 0; /* else interpreted: slower, same result */
     return DIL_OK;
 }
 
@@ -167,13 +162,12 @@ static int match_at(pretokenize_run *run, int stage, const char *p, size_t n, si
     int found = PCRE2_ERROR_JIT_STACKLIMIT;
     if (pre->jit[stage]) {
         do {
-            found = pcre2_jit_match(pre->codes[stage], (PCRE2_SPTR)p, n, at, 0, run->matches[stage],
-                                    run->context);
+            found = pcre2_jit_match(pre->codes[stage], (PCRE2_SPTR)p, n, at, 0, run->matches[stage], run->context);
         } while (found == PCRE2_ERROR_JIT_STACKLIMIT && enlarge_stack(run));
     }
     if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-        found = pcre2_match(pre->codes[stage], (PCRE2_SPTR)p, n, at,
-                            PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, run->matches[stage], run->context);
+        found = pcre2_match(pre->codes[stage], (PCRE2_SPTR)p, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, run->matches[stage],
+                            run->context);
     return found == 0 ? 1 : found; /* 0: more groups than the one we look at */
 }
 
@@ -193,9 +187,8 @@ static dil_status regex_stage(const walk *w, int stage, const char *p, size_t n)
         if (found == PCRE2_ERROR_NOMEMORY)
             return DIL_FAIL(w->err, DIL_NO_MEMORY, "no memory to split the text into words");
         if (found < 0)
-            return DIL_FAIL(w->err, DIL_LIMIT,
-                            "splitting %zu bytes of text into words: PCRE2 error %d at byte %zu", n,
-                            found, from);
+            return DIL_FAIL(w->err, DIL_LIMIT, "splitting %zu bytes of text into words: PCRE2 error %d at byte %zu", n, found,
+                            from);
         const PCRE2_SIZE *span = pcre2_get_ovector_pointer(w->run->matches[stage]);
         if (span[1] <= span[0]) {
             from += character_length(p + from);
@@ -213,8 +206,7 @@ static bool is_digit(uint32_t code, stage_kind kind)
     if (code < 0x80)
         return code >= '0' && code <= '9';
     utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)code);
-    return c == UTF8PROC_CATEGORY_ND ||
-           (kind == STAGE_NUMBERS && (c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO));
+    return c == UTF8PROC_CATEGORY_ND || (kind == STAGE_NUMBERS && (c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO));
 }
 
 /* \w: letters, marks, digits, connectors. */
@@ -265,8 +257,7 @@ static dil_status digit_stage(const walk *w, int stage, const char *p, size_t n)
 
 static dil_status run_stage(const walk *w, int stage, const char *p, size_t n)
 {
-    return w->run->pre->kinds[stage] == STAGE_REGEX ? regex_stage(w, stage, p, n)
-                                                    : digit_stage(w, stage, p, n);
+    return w->run->pre->kinds[stage] == STAGE_REGEX ? regex_stage(w, stage, p, n) : digit_stage(w, stage, p, n);
 }
 
 static dil_status begin(pretokenize_run *run, dil_error *err)
@@ -287,8 +278,7 @@ static dil_status begin(pretokenize_run *run, dil_error *err)
     return DIL_OK;
 }
 
-dil_status pretokenize(pretokenize_run *run, str text, pretokenize_word_fn word, void *ctx,
-                       dil_error *err)
+dil_status pretokenize(pretokenize_run *run, str text, pretokenize_word_fn word, void *ctx, dil_error *err)
 {
     if (text.n == 0)
         return DIL_OK;

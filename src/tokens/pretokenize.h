@@ -21,8 +21,7 @@ enum {
 typedef struct pre_rule {
     const char *names; /* separated by spaces */
     int flags;
-    const char *stages
-        [PRE_MAX_STAGES]; /* PCRE2 syntax, or one of the PRE_STAGE_ markers; NULL-terminated */
+    const char *stages[PRE_MAX_STAGES]; /* PCRE2 syntax, or one of the PRE_STAGE_ markers; NULL-terminated */
 } pre_rule;
 
 /* Runs of digits as words, in threes counted from the right. */
@@ -39,8 +38,7 @@ const pre_rule *pre_rule_find(str name);
 typedef struct pretokenizer pretokenizer;
 
 /* Compiles a rule. [owned: free with pretokenizer_free] */
-DIL_MUST_CHECK dil_status pretokenizer_new(pretokenizer **out, const pre_rule *rule,
-                                           dil_error *err);
+DIL_MUST_CHECK dil_status pretokenizer_new(pretokenizer **out, const pre_rule *rule, dil_error *err);
 void pretokenizer_free(pretokenizer *p); /* NULL is allowed */
 
 /* State of one caller; zero-initialise. */
@@ -53,8 +51,7 @@ typedef struct pretokenize_run {
 typedef dil_status (*pretokenize_word_fn)(void *ctx, const char *p, size_t n);
 
 /* Calls word for every word of text, in order and without gaps. text must be valid UTF-8. */
-DIL_MUST_CHECK dil_status pretokenize(pretokenize_run *run, str text, pretokenize_word_fn word,
-                                      void *ctx, dil_error *err);
+DIL_MUST_CHECK dil_status pretokenize(pretokenize_run *run, str text, pretokenize_word_fn word, void *ctx, dil_error *err);
 void pretokenize_end(pretokenize_run *run);
 
 #endif

@@ -15,19 +15,16 @@
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LEAD "[^\\r\\n\\p{L}\\p{N}]?"
-#define CASED(upper, lower, tail, numbers)                                      \
-    LEAD upper "*" lower "+" tail "|" LEAD upper "+" lower "*" tail "|" numbers \
-               "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES
+#define CASED(upper, lower, tail, numbers) \
+    LEAD upper "*" lower "+" tail "|" LEAD upper "+" lower "*" tail "|" numbers "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES
 #define ASCII_PUNCTUATION "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~]"
 /* DeepSeek-V3's main expression; tail: how newlines end punctuation and space. */
-#define DEEPSEEK3(newlines, tail)                                                          \
-    ASCII_PUNCTUATION                                                                      \
-        "[A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+" newlines \
-        "|" tail
+#define DEEPSEEK3(newlines, tail) \
+    ASCII_PUNCTUATION             \
+    "[A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+" newlines "|" tail
 #define HAN_KANA "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{309f}\\x{30a0}-\\x{30ff}]+"
 #define HAN_HANGUL "[\\x{4e00}-\\x{9fa5}\\x{800}-\\x{4e00}\\x{ac00}-\\x{d7ff}]+"
-#define SENTENCE_PARTS \
-    " ?[^(\\s|.,!?\\x{2026}\\x{3002}\\x{ff0c}\\x{3001}\\x{964}\\x{6d4}\\x{60c})]+"
+#define SENTENCE_PARTS " ?[^(\\s|.,!?\\x{2026}\\x{3002}\\x{ff0c}\\x{3001}\\x{964}\\x{6d4}\\x{60c})]+"
 #define DEEPSEEK_LETTERS                                                                         \
     "\\s?[A-Za-z\\x{b5}\\x{c0}-\\x{d6}\\x{d8}-\\x{f6}\\x{f8}-\\x{1ba}\\x{1bc}-\\x{1bf}\\x{1c4}-" \
     "\\x{293}\\x{295}-\\x{2af}\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37b}-\\x{37d}\\x{37f}"        \
@@ -46,8 +43,7 @@
     "\\x{fb17}\\x{ff21}-\\x{ff3a}\\x{ff41}-\\x{ff5a}\\x{10400}-\\x{1044f}\\x{104b0}-\\x{104d3}"  \
     "\\x{104d8}-\\x{104fb}\\x{10c80}-\\x{10cb2}\\x{10cc0}-\\x{10cf2}\\x{118a0}-\\x{118df}"       \
     "\\x{1e900}-\\x{1e943}]+"
-#define DEEPSEEK_PUNCTUATION \
-    "\\s?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]+"
+#define DEEPSEEK_PUNCTUATION "\\s?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]+"
 #define YOUTU_SCRIPTS                                                                          \
     "[\\x{ac00}-\\x{d7a3}\\x{3131}-\\x{318e}]+|[\\x{ff01}\\x{2026}\\x{201c}\\x{201d}\\x{2018}" \
     "\\x{2019}\\x{2014}\\x{ff1a}\\x{ff1b}\\x{ff0c}\\x{3001}-\\x{303f}\\x{fe30}-\\x{fe4f}]+|["  \
@@ -69,12 +65,8 @@ const pre_rule pre_rules[] = {
      {LLAMA3("\\p{N}{1,3}")}},
     {"dbrx smaug-bpe chatglm-bpe", 0, {LLAMA3("\\p{N}{1,3}")}},
     {"glm4 glm5", PRE_IGNORE_MERGES, {LLAMA3("\\p{N}{1,3}")}},
-    {"qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2",
-     0,
-     {LLAMA3("\\p{N}")}},
-    {"qwen35",
-     0,
-     {CONTRACTION "|" LEAD "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES}},
+    {"qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2", 0, {LLAMA3("\\p{N}")}},
+    {"qwen35", 0, {CONTRACTION "|" LEAD "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES}},
     {"ufakzeka", 0, {WORDS "\\p{N}" PUNCTUATION SPACES}},
     {"laguna", 0, {"[^\\n]+|[\\n]+", LLAMA3("\\p{N}")}},
     {"minicpm5", PRE_IGNORE_MERGES, {"\\p{N}{1,3}", LLAMA3("\\p{N}+")}},
@@ -85,53 +77,37 @@ const pre_rule pre_rules[] = {
       "\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"}},
     {"smollm starcoder refact command-r codeshell exaone minerva-7b mellum2", 0, {"\\p{N}", GPT2}},
     {"falcon", 0, {"[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "[0-9][0-9][0-9]"}},
-    {"deepseek-llm",
-     0,
-     {"[\\r\\n]", DEEPSEEK_LETTERS, DEEPSEEK_PUNCTUATION, "\\s+$", HAN_HANGUL, "\\p{N}+"}},
+    {"deepseek-llm", 0, {"[\\r\\n]", DEEPSEEK_LETTERS, DEEPSEEK_PUNCTUATION, "\\s+$", HAN_HANGUL, "\\p{N}+"}},
     {"deepseek-coder", 0, {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", HAN_HANGUL, "\\p{N}"}},
-    {"deepseek-v3 hunyuan-dense joyai-llm hy_v4",
-     0,
-     {"\\p{N}{1,3}", HAN_KANA, DEEPSEEK3("[\\r\\n]*", SPACES)}},
-    {"spark2_5",
-     0,
-     {"\\p{N}{1,3}", HAN_KANA, DEEPSEEK3("", "[\\r\\n]|\\s+(?!\\S)|\\s+"), "\\p{N}"}},
+    {"deepseek-v3 hunyuan-dense joyai-llm hy_v4", 0, {"\\p{N}{1,3}", HAN_KANA, DEEPSEEK3("[\\r\\n]*", SPACES)}},
+    {"spark2_5", 0, {"\\p{N}{1,3}", HAN_KANA, DEEPSEEK3("", "[\\r\\n]|\\s+(?!\\S)|\\s+"), "\\p{N}"}},
     {"youtu", PRE_IGNORE_MERGES, {YOUTU_SCRIPTS, CASED(UPPER, LOWER, CONTRACTION "?", "\\p{N}")}},
     {"afmoe", 0, {PRE_STAGE_NUMBERS, AFMOE_SCRIPTS, DEEPSEEK3("[\\r\\n]*", SPACES)}},
-    {"gpt-4o llama4 kanana2 talkie minimax-m2",
-     0,
-     {CASED(UPPER, LOWER, CONTRACTION "?", "\\p{N}{1,3}")}},
-    {"granite-embed-multi-97m",
-     PRE_IGNORE_MERGES,
-     {CASED(UPPER, LOWER, CONTRACTION "?", "\\p{N}{1,3}")}},
+    {"gpt-4o llama4 kanana2 talkie minimax-m2", 0, {CASED(UPPER, LOWER, CONTRACTION "?", "\\p{N}{1,3}")}},
+    {"granite-embed-multi-97m", PRE_IGNORE_MERGES, {CASED(UPPER, LOWER, CONTRACTION "?", "\\p{N}{1,3}")}},
     {"tiny_aya cohere2moe",
      0,
-     {PRE_STAGE_DIGITS_WORD,
-      LEAD UPPER "*" LOWER "+" CONTRACTION "?|" LEAD UPPER "+" LOWER "*" CONTRACTION
-                 "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES}},
+     {PRE_STAGE_DIGITS_WORD, LEAD UPPER "*" LOWER "+" CONTRACTION "?|" LEAD UPPER "+" LOWER "*" CONTRACTION
+                                        "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES}},
     {"tekken", PRE_IGNORE_MERGES | PRE_ADD_BOS, {CASED(UPPER, LOWER, "", "\\p{N}")}},
     /* The class intersections [..&&[^\p{Han}]] of the original, as look-ahead. */
     {"kimi-k2",
      0,
-     {"\\p{Han}+|" LEAD "(?:(?!\\p{Han})" UPPER ")*(?:(?!\\p{Han})" LOWER ")+" CONTRACTION "?|" LEAD
-      "(?:(?!\\p{Han})" UPPER ")+(?:(?!\\p{Han})" LOWER ")*" CONTRACTION
-      "?|\\p{N}{1,3}" PUNCTUATION SPACES}},
+     {"\\p{Han}+|" LEAD "(?:(?!\\p{Han})" UPPER ")*(?:(?!\\p{Han})" LOWER ")+" CONTRACTION "?|" LEAD "(?:(?!\\p{Han})" UPPER
+      ")+(?:(?!\\p{Han})" LOWER ")*" CONTRACTION "?|\\p{N}{1,3}" PUNCTUATION SPACES}},
     {"superbpe", 0, {"\\p{N}+", PRE_STAGE_DIGITS}},
-    {"bailingmoe bailingmoe2 llada-moe",
-     0,
-     {CONTRACTION "|" WORDS "\\p{N}" PUNCTUATION "\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}},
+    {"bailingmoe bailingmoe2 llada-moe", 0, {CONTRACTION "|" WORDS "\\p{N}" PUNCTUATION "\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}},
     {"seed-coder", 0, {CONTRACTION "|" WORDS "\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|" SPACES}},
     /* (?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+ of the original is exponential; this is the same language. */
     {"exaone-moe",
      0,
-     {CONTRACTION "|" LEAD
-                  "\\p{L}(?:[\\p{L}\\p{M}]| \\p{L})*+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|"
+     {CONTRACTION "|" LEAD "\\p{L}(?:[\\p{L}\\p{M}]| \\p{L})*+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|"
                   "\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}},
     {"bloom poro-chat gpt3-finnish", 0, {SENTENCE_PARTS}},
     {"viking", 0, {SENTENCE_PARTS, "\\p{N}"}},
     {"chameleon",
      PRE_ADD_BOS,
-     {"<sentinel:[0-9]+>", "(?:IMGIMG)[A-I]{1,4}Z", "[\\t\\n]|    |  ", "\\p{N}",
-      "[\\p{P}!-/:-@\\[-`{-~]", GPT2}},
+     {"<sentinel:[0-9]+>", "(?:IMGIMG)[A-I]{1,4}Z", "[\\t\\n]|    |  ", "\\p{N}", "[\\p{P}!-/:-@\\[-`{-~]", GPT2}},
     {"gemma4 granite-embed-multi-311m sarvam-moe", PRE_MARKS, {NULL}},
 };
 

@@ -11,10 +11,7 @@
 
 #define MARK_BYTES 3
 
-static bool is_mark(const char *p, size_t n)
-{
-    return n >= MARK_BYTES && memcmp(p, SPACE_MARK, MARK_BYTES) == 0;
-}
+static bool is_mark(const char *p, size_t n) { return n >= MARK_BYTES && memcmp(p, SPACE_MARK, MARK_BYTES) == 0; }
 
 /* Bytes of the character at p; 1 for a byte that begins none. */
 static size_t next_character(const char *p, size_t n, uint32_t *code)
@@ -56,8 +53,7 @@ dil_status marks_build(vocab *v, dil_error *err)
     for (int32_t i = 0; i < v->n_tokens; i++)
         total += note_marks(v, v->texts[i], NULL);
     if (total > VOCAB_MAX_TOKENS * 4ull)
-        return DIL_FAIL(err, DIL_LIMIT, "tokenizer.ggml.tokens: %llu space marks inside tokens",
-                        (unsigned long long)total);
+        return DIL_FAIL(err, DIL_LIMIT, "tokenizer.ggml.tokens: %llu space marks inside tokens", (unsigned long long)total);
     uint32_t *all = arena_alloc(v->memory, (size_t)(total + 1) * sizeof *all);
     if (!all)
         return DIL_FAIL(err, DIL_NO_MEMORY, "no memory for the vocabulary");
@@ -106,8 +102,7 @@ static int compare_scores(const void *a, const void *b)
 dil_status spm_build(vocab *v, const vocab_source *source, dil_error *err)
 {
     if (!source->scores)
-        return DIL_FAIL(err, DIL_FORMAT,
-                        "tokenizer.ggml.scores: missing; a SentencePiece vocabulary needs it");
+        return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.scores: missing; a SentencePiece vocabulary needs it");
     size_t n = (size_t)v->n_tokens;
     scored *order = mem_alloc(n * sizeof *order, MEM_VOCAB);
     v->ranks = arena_alloc(v->memory, n * sizeof *v->ranks);

@@ -11,10 +11,7 @@
 
 /* --- tokens by prefix ----------------------------------------------------------------------------------------------- */
 
-static bool can_match(int type)
-{
-    return type == TOKEN_NORMAL || type == TOKEN_USER_DEFINED || type == TOKEN_UNUSED;
-}
+static bool can_match(int type) { return type == TOKEN_NORMAL || type == TOKEN_USER_DEFINED || type == TOKEN_UNUSED; }
 
 typedef struct prefix_entry {
     str text;
@@ -128,8 +125,7 @@ static dil_status charsmap_build(vocab *v, const vocab_source *s, dil_error *err
     if (s->n_charsmap > 4)
         memcpy(&trie_bytes, s->charsmap, 4);
     if (trie_bytes < 4 || trie_bytes % 4 || trie_bytes >= s->n_charsmap - 4)
-        return DIL_FAIL(err, DIL_FORMAT,
-                        "tokenizer.ggml.precompiled_charsmap: %llu bytes cannot hold a table of %u",
+        return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.precompiled_charsmap: %llu bytes cannot hold a table of %u",
                         (unsigned long long)s->n_charsmap, (unsigned)trie_bytes);
     v->charsmap = arena_alloc(v->memory, (size_t)s->n_charsmap);
     if (!v->charsmap)
@@ -142,8 +138,7 @@ static dil_status charsmap_build(vocab *v, const vocab_source *s, dil_error *err
 dil_status unigram_build(vocab *v, const vocab_source *s, dil_error *err)
 {
     if (!s->scores)
-        return DIL_FAIL(err, DIL_FORMAT,
-                        "tokenizer.ggml.scores: missing; a unigram vocabulary needs it");
+        return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.scores: missing; a unigram vocabulary needs it");
     float least = FLT_MAX;
     for (int32_t id = 0; id < v->n_tokens; id++)
         if (v->types[id] == TOKEN_NORMAL && v->scores[id] < least)
@@ -223,8 +218,7 @@ static void offer(best_way *way, double score, size_t from, token_id id)
 }
 
 /* Offers every token that begins at `at`, and the unknown token for a character that is none. */
-static void extend(const vocab *v, const char *text, size_t n, size_t at, size_t character,
-                   best_way *ways)
+static void extend(const vocab *v, const char *text, size_t n, size_t at, size_t character, best_way *ways)
 {
     unsigned first = (unsigned char)text[at];
     uint32_t lo = v->prefixes.first[first], hi = v->prefixes.first[first + 1];

@@ -65,21 +65,15 @@ static dil_status choose_kind(vocab *v, const vocab_source *s, dil_error *err)
     static const struct {
         const char *name;
         vocab_kind kind;
-    } known[] = {{"gpt2", VOCAB_BPE},
-                 {"gemma4", VOCAB_BPE},
-                 {"llama", VOCAB_SPM},
-                 {"bert", VOCAB_WPM},
-                 {"t5", VOCAB_UNIGRAM}};
+    } known[] = {{"gpt2", VOCAB_BPE}, {"gemma4", VOCAB_BPE}, {"llama", VOCAB_SPM}, {"bert", VOCAB_WPM}, {"t5", VOCAB_UNIGRAM}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (str_equal(s->model, str_of(known[i].name))) {
             v->kind = known[i].kind;
             return DIL_OK;
         }
     }
-    return DIL_FAIL(
-        err, DIL_UNSUPPORTED,
-        "tokenizer.ggml.model: \"%.*s\" is not supported; known: gpt2 gemma4 llama bert t5",
-        STR_ARG(s->model));
+    return DIL_FAIL(err, DIL_UNSUPPORTED, "tokenizer.ggml.model: \"%.*s\" is not supported; known: gpt2 gemma4 llama bert t5",
+                    STR_ARG(s->model));
 }
 
 static dil_status check_counts(const vocab_source *s, dil_error *err)
@@ -88,19 +82,13 @@ static dil_status check_counts(const vocab_source *s, dil_error *err)
     if (n == 0)
         return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.tokens: missing or empty");
     if (n > VOCAB_MAX_TOKENS)
-        return DIL_FAIL(err, DIL_LIMIT,
-                        "tokenizer.ggml.tokens: %llu entries, at most %u are supported", n,
-                        VOCAB_MAX_TOKENS);
+        return DIL_FAIL(err, DIL_LIMIT, "tokenizer.ggml.tokens: %llu entries, at most %u are supported", n, VOCAB_MAX_TOKENS);
     if (s->scores && s->n_scores < n)
-        return DIL_FAIL(
-            err, DIL_FORMAT,
-            "tokenizer.ggml.scores: wanted %llu entries as in tokenizer.ggml.tokens, found %llu", n,
-            (unsigned long long)s->n_scores);
+        return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.scores: wanted %llu entries as in tokenizer.ggml.tokens, found %llu", n,
+                        (unsigned long long)s->n_scores);
     if (s->types && s->n_types < n)
-        return DIL_FAIL(
-            err, DIL_FORMAT,
-            "tokenizer.ggml.token_type: wanted %llu entries as in tokenizer.ggml.tokens, found %llu",
-            n, (unsigned long long)s->n_types);
+        return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.token_type: wanted %llu entries as in tokenizer.ggml.tokens, found %llu",
+                        n, (unsigned long long)s->n_types);
     return DIL_OK;
 }
 
@@ -120,8 +108,7 @@ static dil_status copy_texts(vocab *v, const vocab_source *s, dil_error *err)
     for (uint64_t i = 0; i < s->n_tokens; i++) {
         size_t n = token_text(s, i, empty).n;
         if (n > VOCAB_MAX_TOKEN_TEXT)
-            return DIL_FAIL(err, DIL_LIMIT,
-                            "tokenizer.ggml.tokens[%llu]: %zu bytes, at most %u are supported",
+            return DIL_FAIL(err, DIL_LIMIT, "tokenizer.ggml.tokens[%llu]: %zu bytes, at most %u are supported",
                             (unsigned long long)i, n, VOCAB_MAX_TOKEN_TEXT);
         total += n + 1;
         if (n > v->longest)
@@ -149,13 +136,10 @@ static dil_status copy_numbers(vocab *v, const vocab_source *s, dil_error *err)
 {
     for (int32_t i = 0; i < v->n_tokens; i++) {
         int32_t type = s->types ? s->types[i] : TOKEN_NORMAL;
-        v->types[i] = type >= TOKEN_NORMAL && type <= TOKEN_BYTE
-                          ? (uint8_t)type
-                          : 0; /* 0: undefined, writes nothing */
+        v->types[i] = type >= TOKEN_NORMAL && type <= TOKEN_BYTE ? (uint8_t)type : 0; /* 0: undefined, writes nothing */
         v->scores[i] = s->scores ? s->scores[i] : 0.0f;
         if (!isfinite(v->scores[i]))
-            return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.scores[%d]: wanted a finite number",
-                            (int)i);
+            return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.scores[%d]: wanted a finite number", (int)i);
     }
     return DIL_OK;
 }
@@ -168,8 +152,7 @@ static dil_status index_texts(vocab *v, dil_error *err)
     v->text_mask = slots - 1;
     v->text_table = arena_alloc(v->memory, slots * sizeof *v->text_table);
     if (!v->text_table)
-        return DIL_FAIL(err, DIL_NO_MEMORY, "no memory for a vocabulary of %d tokens",
-                        (int)v->n_tokens);
+        return DIL_FAIL(err, DIL_NO_MEMORY, "no memory for a vocabulary of %d tokens", (int)v->n_tokens);
     for (uint32_t i = 0; i < slots; i++)
         v->text_table[i].id = TOKEN_NONE;
     for (int32_t id = 0; id < v->n_tokens; id++) {
@@ -177,9 +160,8 @@ static dil_status index_texts(vocab *v, dil_error *err)
         uint64_t hash = vocab_hash(v, text.p, text.n);
         token_id other = vocab_find_hashed(v, text.p, text.n, hash);
         if (other != TOKEN_NONE)
-            return DIL_FAIL(err, DIL_FORMAT,
-                            "tokenizer.ggml.tokens[%d]: \"%.*s\" is already token %d", (int)id,
-                            STR_ARG(text), (int)other);
+            return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.tokens[%d]: \"%.*s\" is already token %d", (int)id, STR_ARG(text),
+                            (int)other);
         uint32_t i = (uint32_t)hash & v->text_mask;
         while (v->text_table[i].id != TOKEN_NONE)
             i = (i + 1) & v->text_mask;
@@ -188,10 +170,7 @@ static dil_status index_texts(vocab *v, dil_error *err)
     return DIL_OK;
 }
 
-static token_id default_id(const vocab *v, token_id id)
-{
-    return id < v->n_tokens ? id : TOKEN_NONE;
-}
+static token_id default_id(const vocab *v, token_id id) { return id < v->n_tokens ? id : TOKEN_NONE; }
 
 /* What files of a kind mean when they say nothing; the file's own words come after. */
 static void set_defaults(vocab *v)
@@ -223,15 +202,13 @@ static void set_defaults(vocab *v)
     }
 }
 
-static dil_status take_id(const vocab *v, token_id given, const char *key, token_id *out,
-                          dil_error *err)
+static dil_status take_id(const vocab *v, token_id given, const char *key, token_id *out, dil_error *err)
 {
     if (given == TOKEN_NONE)
         return DIL_OK;
     if (given < 0 || given >= v->n_tokens)
-        return DIL_FAIL(err, DIL_FORMAT,
-                        "tokenizer.ggml.%s: %d is outside the %d tokens of tokenizer.ggml.tokens",
-                        key, (int)given, (int)v->n_tokens);
+        return DIL_FAIL(err, DIL_FORMAT, "tokenizer.ggml.%s: %d is outside the %d tokens of tokenizer.ggml.tokens", key, (int)given,
+                        (int)v->n_tokens);
     *out = given;
     return DIL_OK;
 }
@@ -296,8 +273,7 @@ dil_status vocab_new(vocab **out, const vocab_source *source, dil_error *err)
     if (!v)
         return DIL_FAIL(err, DIL_NO_MEMORY, "no memory for the vocabulary");
     v->memory = arena_new(MEM_VOCAB, (size_t)8 << 30);
-    dil_status status = v->memory ? build(v, source, err)
-                                  : DIL_FAIL(err, DIL_NO_MEMORY, "no memory for the vocabulary");
+    dil_status status = v->memory ? build(v, source, err) : DIL_FAIL(err, DIL_NO_MEMORY, "no memory for the vocabulary");
     if (status == DIL_OK)
         *out = v;
     else
@@ -326,10 +302,7 @@ token_id vocab_eos(const vocab *v) { return v->eos; }
 token_id vocab_eot(const vocab *v) { return v->eot; }
 bool vocab_adds_bos(const vocab *v) { return v->add_bos && v->bos != TOKEN_NONE; }
 bool vocab_adds_eos(const vocab *v) { return v->add_eos && v->eos != TOKEN_NONE; }
-bool vocab_is_end(const vocab *v, token_id id)
-{
-    return inside(v, id) && (v->flags[id] & TOKEN_END);
-}
+bool vocab_is_end(const vocab *v, token_id id) { return inside(v, id) && (v->flags[id] & TOKEN_END); }
 uint64_t vocab_bytes(const vocab *v) { return sizeof *v + arena_bytes(v->memory); }
 
 dil_status token_list_add(token_list *l, token_id id, dil_error *err)

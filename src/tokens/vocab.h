@@ -14,14 +14,7 @@ typedef int32_t token_id;
 typedef enum vocab_kind { VOCAB_BPE, VOCAB_SPM, VOCAB_WPM, VOCAB_UNIGRAM } vocab_kind;
 
 /* Token types as GGUF numbers them (tokenizer.ggml.token_type). */
-enum {
-    TOKEN_NORMAL = 1,
-    TOKEN_UNKNOWN = 2,
-    TOKEN_CONTROL = 3,
-    TOKEN_USER_DEFINED = 4,
-    TOKEN_UNUSED = 5,
-    TOKEN_BYTE = 6
-};
+enum { TOKEN_NORMAL = 1, TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4, TOKEN_UNUSED = 5, TOKEN_BYTE = 6 };
 
 #define TOKEN_NONE ((token_id)-1)
 
@@ -41,11 +34,10 @@ typedef struct vocab_source {
     int add_bos, add_eos, add_sep;                    /* -1: not given (by model), 0, 1 */
     int add_space_prefix;                             /* -1, 0, 1 */
     int remove_extra_whitespaces;                     /* -1, 0, 1 */
-    const uint8_t *charsmap; /* precompiled_charsmap of unigram models, or NULL */
+    const uint8_t *charsmap;                          /* precompiled_charsmap of unigram models, or NULL */
     uint64_t n_charsmap;
     int lowercase, strip_accents; /* WordPiece normaliser: -1, 0, 1 */
-    str name,
-        architecture; /* general.name, general.architecture: some models strip spaces around special tokens */
+    str name, architecture;       /* general.name, general.architecture: some models strip spaces around special tokens */
 } vocab_source;
 
 /* Everything "not given": ids TOKEN_NONE, switches -1, tables empty. */
@@ -82,8 +74,8 @@ void token_list_free(token_list *l);
 /* Appends the ids of text. add_special: bos/eos/sep as the model wants; parse_special: control tokens written in the text
  * (<|im_start|>) become their ids, else they are plain text. Invalid UTF-8 never fails: it becomes bytes (BPE, SPM) or
  * U+FFFD, as the reference implementations do. Limit: 1 GiB of text. */
-DIL_MUST_CHECK dil_status vocab_encode(const vocab *v, str text, bool add_special,
-                                       bool parse_special, token_list *out, dil_error *err);
+DIL_MUST_CHECK dil_status vocab_encode(const vocab *v, str text, bool add_special, bool parse_special, token_list *out,
+                                       dil_error *err);
 
 /* Appends the bytes of one token to out (may be part of a character). special: also write control tokens' text. */
 void vocab_decode_token(const vocab *v, token_id id, bool special, strbuf *out);

@@ -3,17 +3,13 @@
 
 static int hex_digit(char c)
 {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* "<0xE2>" -> 0xE2; -1 when it is not that. */
 static int byte_token(str t)
 {
-    if (t.n != 6 || memcmp(t.p, "<0x", 3) != 0 || t.p[5] != '>' || hex_digit(t.p[3]) < 0 ||
-        hex_digit(t.p[4]) < 0)
+    if (t.n != 6 || memcmp(t.p, "<0x", 3) != 0 || t.p[5] != '>' || hex_digit(t.p[3]) < 0 || hex_digit(t.p[4]) < 0)
         return -1;
     return hex_digit(t.p[3]) * 16 + hex_digit(t.p[4]);
 }
@@ -95,8 +91,7 @@ void vocab_decode(const vocab *v, const token_id *ids, size_t n, bool special, s
         if (out->failed || !drop_space || out->n == start)
             continue;
         int type = vocab_type(v, ids[i]);
-        if (type != TOKEN_CONTROL &&
-            type != TOKEN_UNKNOWN) { /* the space that encoding put in front */
+        if (type != TOKEN_CONTROL && type != TOKEN_UNKNOWN) { /* the space that encoding put in front */
             drop_space = false;
             if (type == TOKEN_NORMAL && out->p[start] == ' ') {
                 memmove(out->p + start, out->p + start + 1, out->n - start - 1);

@@ -92,8 +92,7 @@ static dil_status encode_run(splitter *s, size_t from, size_t to)
     bool add_space = s->after_special && s->e->v->add_space_prefix;
     s->after_special = false;
     switch (s->e->v->kind) {
-    case VOCAB_BPE:
-        return s->e->v->byte_level ? bpe_encode(s->e, text) : spm_encode(s->e, text, false);
+    case VOCAB_BPE: return s->e->v->byte_level ? bpe_encode(s->e, text) : spm_encode(s->e, text, false);
     case VOCAB_SPM: return spm_encode(s->e, text, add_space);
     case VOCAB_WPM: return wpm_encode(s->e, text);
     case VOCAB_UNIGRAM: break;
@@ -110,8 +109,7 @@ static token_id special_at(const splitter *s, const char *p, size_t n)
     if (id == TOKEN_NONE)
         return id;
     int type = s->e->v->types[id];
-    bool wanted = type == TOKEN_USER_DEFINED ||
-                  (s->parse && (type == TOKEN_CONTROL || type == TOKEN_UNKNOWN));
+    bool wanted = type == TOKEN_USER_DEFINED || (s->parse && (type == TOKEN_CONTROL || type == TOKEN_UNKNOWN));
     return wanted ? id : TOKEN_NONE;
 }
 
@@ -191,9 +189,7 @@ static dil_status split(splitter *s, size_t n)
             if (at + more > end)
                 end = at + more;
         }
-        if (end ==
-            start +
-                length) { /* nothing reaches beyond the first: it is alone or holds the others */
+        if (end == start + length) { /* nothing reaches beyond the first: it is alone or holds the others */
             DIL_TRY(encode_run(s, plain, start));
             DIL_TRY(encoder_emit(s->e, vocab_find(s->e->v, (str){s->text + start, length})));
             s->after_special = true;
@@ -239,12 +235,10 @@ static dil_status encode_all(encoder *e, str text, bool add_special, bool parse_
     return DIL_OK;
 }
 
-dil_status vocab_encode(const vocab *v, str text, bool add_special, bool parse_special,
-                        token_list *out, dil_error *err)
+dil_status vocab_encode(const vocab *v, str text, bool add_special, bool parse_special, token_list *out, dil_error *err)
 {
     if (text.n > VOCAB_MAX_TEXT)
-        return DIL_FAIL(err, DIL_LIMIT, "text of %zu bytes, at most %zu can be tokenised at once",
-                        text.n, VOCAB_MAX_TEXT);
+        return DIL_FAIL(err, DIL_LIMIT, "text of %zu bytes, at most %zu can be tokenised at once", text.n, VOCAB_MAX_TEXT);
     size_t before = out->n;
     encoder e = {.v = v, .out = out, .err = err, .run = {.pre = v->pre}};
     dil_status status = encode_all(&e, text, add_special, parse_special);

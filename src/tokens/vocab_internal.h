@@ -51,11 +51,11 @@ struct vocab {
     arena *memory;
     vocab_kind kind;
     int32_t n_tokens;
-    str *texts;      /* [n_tokens] */
-    uint8_t *types;  /* [n_tokens] TOKEN_NORMAL.. */
-    uint8_t *flags;  /* [n_tokens] TOKEN_END.. */
-    float *scores;   /* [n_tokens], SPM and unigram */
-    uint32_t *ranks; /* [n_tokens], SPM: order of the scores, best first, equal scores equal */
+    str *texts;            /* [n_tokens] */
+    uint8_t *types;        /* [n_tokens] TOKEN_NORMAL.. */
+    uint8_t *flags;        /* [n_tokens] TOKEN_END.. */
+    float *scores;         /* [n_tokens], SPM and unigram */
+    uint32_t *ranks;       /* [n_tokens], SPM: order of the scores, best first, equal scores equal */
     text_slot *text_table; /* [text_mask + 1] */
     uint32_t text_mask;
     uint64_t seed;      /* of the text hash: files cannot aim at collisions */
@@ -66,7 +66,7 @@ struct vocab {
 
     token_id bos, eos, eot, eom, unk, sep, pad, mask;
     bool add_bos, add_eos, add_space_prefix, merge_spaces, lowercase, strip_accents;
-    bool byte_level; /* BPE over the 256 byte letters; else over characters with <0xXX> fallback */
+    bool byte_level;      /* BPE over the 256 byte letters; else over characters with <0xXX> fallback */
     bool spaces_as_marks; /* ' ' is U+2581 in the tables */
     bool ignore_merges;   /* a whole word that is a token needs no merging */
     bool split_newlines;  /* runs of newlines are words of their own */
@@ -88,8 +88,7 @@ uint64_t vocab_hash(const vocab *v, const char *p, size_t n);
 token_id vocab_find_hashed(const vocab *v, const char *p, size_t n, uint64_t hash);
 
 /* vocab_special.c: well-known names, end-of-generation flags, strip flags, the sets to cut out. Types may be corrected. */
-DIL_MUST_CHECK dil_status vocab_setup_specials(vocab *v, const vocab_source *source,
-                                               dil_error *err);
+DIL_MUST_CHECK dil_status vocab_setup_specials(vocab *v, const vocab_source *source, dil_error *err);
 
 /* A piece of text being encoded: an initial character or what merges made of it. */
 typedef struct symbol {

@@ -62,8 +62,7 @@ static void name_turns(vocab *v)
                                             "_<EOT>",
                                             "[EOT]",
                                             "<\xEF\xBD\x9C"
-                                            "end" SPACE_MARK "of" SPACE_MARK
-                                            "sentence\xEF\xBD\x9C>",
+                                            "end" SPACE_MARK "of" SPACE_MARK "sentence\xEF\xBD\x9C>",
                                             "<end_of_utterance>",
                                             NULL};
     static const char *const message_ends[] = {"<|eom_id|>", NULL};
@@ -116,10 +115,8 @@ static void name_infill(vocab *v)
                                          "<|code_middle|>",
                                          "<|middle|>",
                                          NULL};
-    static const char *const padding[] = {"<|fim_pad|>", "<fim-pad>", "<fim_pad>",
-                                          "<PAD>",       "[PAD]",     NULL};
-    static const char *const repository[] = {"<|fim_repo|>", "<|repo_name|>", "<fim-repo>",
-                                             "<REPO>",       "<reponame>",    NULL};
+    static const char *const padding[] = {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", NULL};
+    static const char *const repository[] = {"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", NULL};
     static const char *const file[] = {"<|file_sep|>", NULL};
     (void)find_first(v, prefix);
     (void)find_first(v, suffix);
@@ -129,10 +126,7 @@ static void name_infill(vocab *v)
     mark_end(v, find_first(v, file));
 }
 
-static bool is_end_name(const vocab *v, const char *name)
-{
-    return vocab_is_end(v, find_name(v, name));
-}
+static bool is_end_name(const vocab *v, const char *name) { return vocab_is_end(v, find_name(v, name)); }
 
 static void unmark_end(vocab *v, const char *name, uint8_t type)
 {
@@ -146,16 +140,14 @@ static void unmark_end(vocab *v, const char *name, uint8_t type)
 /* Families whose names mean something else: the harmony channels, Gemma 4's ordinary </s>. */
 static void name_exceptions(vocab *v)
 {
-    static const char *const visible[] = {"<|channel|>", "<|message|>", "<|start|>",
-                                          "<|constrain|>", NULL};
+    static const char *const visible[] = {"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>", NULL};
     for (const char *const *name = visible; *name; name++) {
         token_id id = find_name(v, *name);
         if (id != TOKEN_NONE)
             v->types[id] = TOKEN_USER_DEFINED;
     }
     bool call = is_end_name(v, "<|call|>") || is_end_name(v, "<|calls|>");
-    if (call && (is_end_name(v, "<|return|>") || is_end_name(v, "<|flush|>")) &&
-        is_end_name(v, "<|end|>"))
+    if (call && (is_end_name(v, "<|return|>") || is_end_name(v, "<|flush|>")) && is_end_name(v, "<|end|>"))
         unmark_end(v, "<|end|>", TOKEN_USER_DEFINED);
     if (is_end_name(v, "<|tool_response>") || is_end_name(v, "<|plamo:eos|>"))
         unmark_end(v, "</s>", TOKEN_NORMAL);
@@ -169,8 +161,7 @@ static bool contains_nocase(str text, const char *part)
     for (size_t i = 0; i + n <= text.n; i++) {
         size_t k = 0;
         while (k < n &&
-               (text.p[i + k] == part[k] ||
-                (text.p[i + k] >= 'A' && text.p[i + k] <= 'Z' && text.p[i + k] + 32 == part[k])))
+               (text.p[i + k] == part[k] || (text.p[i + k] >= 'A' && text.p[i + k] <= 'Z' && text.p[i + k] + 32 == part[k])))
             k++;
         if (k == n)
             return true;
@@ -178,17 +169,13 @@ static bool contains_nocase(str text, const char *part)
     return false;
 }
 
-static bool is_special(int type)
-{
-    return type == TOKEN_CONTROL || type == TOKEN_USER_DEFINED || type == TOKEN_UNKNOWN;
-}
+static bool is_special(int type) { return type == TOKEN_CONTROL || type == TOKEN_USER_DEFINED || type == TOKEN_UNKNOWN; }
 
 /* Files do not say which tokens take the space beside them; the model's name does. */
 static void set_strips(vocab *v, const vocab_source *s)
 {
     const char *left = NULL;
-    if (contains(s->pre, "jina-v2-") || contains(s->architecture, "nomic-bert-moe") ||
-        contains(s->architecture, "jina-bert-v3"))
+    if (contains(s->pre, "jina-v2-") || contains(s->architecture, "nomic-bert-moe") || contains(s->architecture, "jina-bert-v3"))
         left = "<mask>";
     else if (contains_nocase(s->name, "modern-bert"))
         left = "[MASK]";
@@ -209,12 +196,9 @@ static dil_status add_special(vocab *v, special_set *set, token_id id, dil_error
 {
     str text = v->texts[id];
     if (text.n > SPECIAL_MAX_LENGTH)
-        return DIL_FAIL(
-            err, DIL_LIMIT,
-            "tokenizer.ggml.tokens[%d]: a special token of %zu bytes, at most %d are supported",
-            (int)id, text.n, SPECIAL_MAX_LENGTH);
-    unsigned first = (unsigned char)text.p[0],
-             second = (unsigned char)text.p[1]; /* 0 behind a single byte */
+        return DIL_FAIL(err, DIL_LIMIT, "tokenizer.ggml.tokens[%d]: a special token of %zu bytes, at most %d are supported",
+                        (int)id, text.n, SPECIAL_MAX_LENGTH);
+    unsigned first = (unsigned char)text.p[0], second = (unsigned char)text.p[1]; /* 0 behind a single byte */
     set->begins[first] = true;
     set->lengths_of_byte[first][text.n / 64] |= 1ull << (text.n % 64);
     set->second_of_byte[first][second / 64] |= 1ull << (second % 64);

@@ -56,8 +56,7 @@ static void kv_once(check *c, dil_type type, int head_dim, int n_slots, bool is_
     guarded out[2];
     for (int i = 0; i < 2; i++) {
         const kernels *k = i ? c->scalar : c->level;
-        out[i] = guarded_new(
-            (is_v ? (read_slots - 1) * stride + hd : (hd - 1) * KV_PAGE + read_slots) * 4, 4);
+        out[i] = guarded_new((is_v ? (read_slots - 1) * stride + hd : (hd - 1) * KV_PAGE + read_slots) * 4, 4);
         if (is_v)
             k->kv_load_v(type, page.p, head_dim, n_slots, out[i].p, stride);
         else
@@ -69,12 +68,11 @@ static void kv_once(check *c, dil_type type, int head_dim, int n_slots, bool is_
             const float *token = v + (size_t)j * hd;
             float got = ((float *)out[0].p)[at], scalar = ((float *)out[1].p)[at];
             if (!same_bits(got, scalar))
-                check_fail(c, "%s hd %d slot %d dim %d: loads %g, scalar loads %g", type_name(type),
-                           head_dim, j, d, (double)got, (double)scalar);
-            if (!(fabs((double)got - (double)token[d]) <=
-                  store_slack(type, (double)token[d], block_amax(token, d, head_dim))))
-                check_fail(c, "%s hd %d slot %d dim %d: %g became %g", type_name(type), head_dim, j,
-                           d, (double)token[d], (double)got);
+                check_fail(c, "%s hd %d slot %d dim %d: loads %g, scalar loads %g", type_name(type), head_dim, j, d, (double)got,
+                           (double)scalar);
+            if (!(fabs((double)got - (double)token[d]) <= store_slack(type, (double)token[d], block_amax(token, d, head_dim))))
+                check_fail(c, "%s hd %d slot %d dim %d: %g became %g", type_name(type), head_dim, j, d, (double)token[d],
+                           (double)got);
         }
     }
     drop(c, &out[0]);
@@ -276,7 +274,8 @@ static void softmax_once(check *c, dil_type type, int lo, int hi, int n, float c
         double got = (double)(halves ? bf16_to_f32(half) : s[j]);
         total += got;
         if (!(fabs(got - want) <= slack * want))
-            check_fail(c, "%s [%d,%d) of %d cap %g: s[%d] is %g, expected %g", type_name(type), lo, hi, n, (double)cap, j, got, want);
+            check_fail(c, "%s [%d,%d) of %d cap %g: s[%d] is %g, expected %g", type_name(type), lo, hi, n, (double)cap, j, got,
+                       want);
     }
     if (!(fabs((double)l - sum) <= slack * sum) || !(fabs((double)l - total) <= 4e-6 * total))
         check_fail(c, "%s [%d,%d) of %d cap %g: sum %g, expected %g (of the weights %g)", type_name(type), lo, hi, n, (double)cap,
@@ -287,8 +286,8 @@ static void softmax_once(check *c, dil_type type, int lo, int hi, int n, float c
 static void check_softmax(check *c, int arg)
 {
     (void)arg;
-    static const int cases[][3] = {{0, 1, 1},    {0, 64, 64},    {3, 17, 17},   {5, 5, 8},       {40, 20, 64},
-                                   {0, 33, 40},  {63, 64, 64},   {10, 50, 64},  {0, 16, 16},     {15, 16, 16},
+    static const int cases[][3] = {{0, 1, 1},    {0, 64, 64},     {3, 17, 17},    {5, 5, 8},       {40, 20, 64},
+                                   {0, 33, 40},  {63, 64, 64},    {10, 50, 64},   {0, 16, 16},     {15, 16, 16},
                                    {0, 17, 512}, {200, 512, 512}, {77, 301, 333}, {500, 511, 512}, {0, 512, 512}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int t = 0; t < N_KV_TYPES; t++)

@@ -37,8 +37,7 @@ static void bench_type(const kernels *k, dil_type type)
     if (!format_row_bytes(type, COLUMNS, &row_bytes))
         return;
     size_t panel = panel_bytes(type, COLUMNS), blocks = COLUMNS / ACT_BLOCK;
-    uint8_t *rows = malloc(row_bytes * PANEL_ROWS),
-            *panels = aligned_alloc(64, (panel * PANELS_GEMV + 63) / 64 * 64);
+    uint8_t *rows = malloc(row_bytes * PANEL_ROWS), *panels = aligned_alloc(64, (panel * PANELS_GEMV + 63) / 64 * 64);
     uint8_t *scratch = aligned_alloc(64, (linear_scratch_bytes(COLUMNS) + 63) / 64 * 64);
     float *f = malloc(TOKENS * COLUMNS * 4), *sums = malloc(TOKENS * blocks * 16);
     float *y = malloc((size_t)TOKENS * PANELS_GEMV * PANEL_ROWS * 4);
@@ -56,17 +55,13 @@ static void bench_type(const kernels *k, dil_type type)
     for (size_t p = 0; p < PANELS_GEMV; p++)
         panel_pack(type, rows, row_bytes, PANEL_ROWS, COLUMNS, panels + p * panel);
     act x = {f, q, d, s, isum, s16, isum16, COLUMNS, COLUMNS, blocks, bf16, BF16_STRIDE};
-    linear_args a = {panels, panel, PANELS_GEMV, COLUMNS, &x, 0, 1, y, PANELS_GEMV * PANEL_ROWS,
-                     scratch};
+    linear_args a = {panels, panel, PANELS_GEMV, COLUMNS, &x, 0, 1, y, PANELS_GEMV * PANEL_ROWS, scratch};
     double macs = (double)PANELS_GEMV * PANEL_ROWS * COLUMNS, bytes = (double)panel * PANELS_GEMV;
     double gemv1 = fastest(k->linear[type].gemv, &a);
-    printf("%-8s %-8s gemv: %6.2f GB/s %6.1f Gmac/s  batches", k->name, type_name(type),
-           bytes / gemv1 * 1e-9, macs / gemv1 * 1e-9);
+    printf("%-8s %-8s gemv: %6.2f GB/s %6.1f Gmac/s  batches", k->name, type_name(type), bytes / gemv1 * 1e-9, macs / gemv1 * 1e-9);
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         a.n_tokens = batches[i];
-        double took =
-            fastest(a.n_tokens < k->gemm_from[type] ? k->linear[type].gemv : k->linear[type].gemm,
-                    &a);
+        double took = fastest(a.n_tokens < k->gemm_from[type] ? k->linear[type].gemv : k->linear[type].gemm, &a);
         printf(" %d: %.1f", a.n_tokens, a.n_tokens * macs / took * 1e-9);
     }
     a.n_panels = PANELS;

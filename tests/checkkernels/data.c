@@ -38,9 +38,8 @@ void random_floats(float *f, size_t n, data_kind kind)
 /* Byte offsets of the f16 numbers of a block; -1 ends. */
 static const int8_t *halves_of(dil_type type, int *shift)
 {
-    static const int8_t first[] = {0, -1}, first_two[] = {0, 1, -1}, at_80[] = {40, 41, -1},
-                        at_108[] = {54, -1}, at_208[] = {104, -1}, at_52[] = {26, -1},
-                        at_64[] = {32, -1}, none[] = {-1};
+    static const int8_t first[] = {0, -1}, first_two[] = {0, 1, -1}, at_80[] = {40, 41, -1}, at_108[] = {54, -1},
+                        at_208[] = {104, -1}, at_52[] = {26, -1}, at_64[] = {32, -1}, none[] = {-1};
     *shift = 1;
     switch (type) {
     case DIL_TYPE_Q4_1:
@@ -80,9 +79,7 @@ static void set_scales(dil_type type, uint8_t *block, data_kind kind, size_t i)
         memcpy(block + (*at << shift), &h, sizeof h);
     }
     if (type == DIL_TYPE_MXFP4)
-        block[0] = (uint8_t)(kind == DATA_TINY  ? random_u32() % 3
-                             : kind == DATA_MAX ? 240
-                                                : 118 + random_u32() % 12);
+        block[0] = (uint8_t)(kind == DATA_TINY ? random_u32() % 3 : kind == DATA_MAX ? 240 : 118 + random_u32() % 12);
     if (type == DIL_TYPE_IQ1_M) {
         unsigned h = random_half(kind, i);
         for (int k = 0; k < 4; k++)
@@ -97,9 +94,7 @@ static void random_float_row(dil_type type, uint8_t *row, size_t n, data_kind ki
         random_floats(&f, 1, kind);
         if (kind == DATA_MAX)
             f = i % 2 ? -6.0e4f : 6.0e4f;
-        uint16_t h = type == DIL_TYPE_F16
-                         ? f32_to_f16(kind == DATA_TINY ? random_float() * 1e-6f : f)
-                         : f32_to_bf16(f);
+        uint16_t h = type == DIL_TYPE_F16 ? f32_to_f16(kind == DATA_TINY ? random_float() * 1e-6f : f) : f32_to_bf16(f);
         if (type == DIL_TYPE_F32)
             memcpy(row + 4 * i, &f, 4);
         else

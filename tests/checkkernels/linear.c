@@ -57,15 +57,15 @@ static void make_act(setup *t)
             scalar.round_bf16(f, (int64_t)k, (uint16_t *)t->bf16.p + r * bf16_stride);
             scalar.quantize(&(quantize_args){padded, 0, (int64_t)k, 1, q, (float *)t->d.p + r * b_stride,
                                              (float *)t->sum.p + r * b_stride, (int32_t *)t->isum.p + r * b_stride,
-                                             (float *)t->s16.p + 2 * r * b_stride,
-                                             (int32_t *)t->isum16.p + 2 * r * b_stride, 0, 0});
+                                             (float *)t->s16.p + 2 * r * b_stride, (int32_t *)t->isum16.p + 2 * r * b_stride, 0,
+                                             0});
         }
         memcpy((int8_t *)t->q.p + r * q_stride, q, blocks * 32);
         free(padded);
         free(q);
     }
-    t->x = (act){t->f.p,   t->q.p,      t->d.p,   t->sum.p, t->isum.p,
-                 t->s16.p, t->isum16.p, f_stride, q_stride, b_stride, t->bf16.p, bf16_stride};
+    t->x = (act){t->f.p,      t->q.p,   t->d.p,   t->sum.p, t->isum.p, t->s16.p,
+                 t->isum16.p, f_stride, q_stride, b_stride, t->bf16.p, bf16_stride};
 }
 
 static void make_panels(setup *t)
@@ -81,14 +81,13 @@ static void make_panels(setup *t)
         random_row(t->type, t->rows + r * row_bytes, (size_t)s->k, s->weights);
     t->panels = guarded_new(panel * (size_t)s->n_panels, 1);
     for (int p = 0; p < s->n_panels; p++)
-        panel_pack(t->type, t->rows + (size_t)p * PANEL_ROWS * row_bytes, row_bytes, PANEL_ROWS,
-                   s->k, (uint8_t *)t->panels.p + (size_t)p * panel);
+        panel_pack(t->type, t->rows + (size_t)p * PANEL_ROWS * row_bytes, row_bytes, PANEL_ROWS, s->k,
+                   (uint8_t *)t->panels.p + (size_t)p * panel);
     size_t y_stride = n_rows + s->extra_stride;
     t->scratch = guarded_new(linear_scratch_bytes(s->k), 64);
     t->y = guarded_new(((size_t)(s->n_tokens - 1) * y_stride + n_rows) * 4, 4);
     t->want = malloc((size_t)s->n_tokens * n_rows * 4);
-    t->args = (linear_args){t->panels.p, panel,       s->n_panels, s->k,     &t->x,
-                            s->token,    s->n_tokens, t->y.p,      y_stride, t->scratch.p};
+    t->args = (linear_args){t->panels.p, panel, s->n_panels, s->k, &t->x, s->token, s->n_tokens, t->y.p, y_stride, t->scratch.p};
 }
 
 static void make(setup *t, dil_type type, shape s)
@@ -100,8 +99,7 @@ static void make(setup *t, dil_type type, shape s)
 
 static void release(check *c, setup *t)
 {
-    guarded *all[] = {&t->f,      &t->q,    &t->d,      &t->sum,     &t->isum, &t->s16,
-                      &t->isum16, &t->bf16, &t->panels, &t->scratch, &t->y};
+    guarded *all[] = {&t->f, &t->q, &t->d, &t->sum, &t->isum, &t->s16, &t->isum16, &t->bf16, &t->panels, &t->scratch, &t->y};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!guarded_free(all[i]))
             check_fail(c, "wrote before an array (%zu)", i);
@@ -122,8 +120,8 @@ static void run_scalar(check *c, setup *t)
 static const char *describe(const shape *s)
 {
     static char text[120];
-    snprintf(text, sizeof text, "k %d, panels %d, tokens %d from %d, kinds %d %d", (int)s->k,
-             s->n_panels, s->n_tokens, s->token, (int)s->weights, (int)s->activations);
+    snprintf(text, sizeof text, "k %d, panels %d, tokens %d from %d, kinds %d %d", (int)s->k, s->n_panels, s->n_tokens, s->token,
+             (int)s->weights, (int)s->activations);
     return text;
 }
 
@@ -135,8 +133,7 @@ static void compare(check *c, const setup *t)
         for (size_t r = 0; r < n_rows; r++) {
             float got = y[i * t->args.y_stride + r], want = t->want[i * n_rows + r];
             if (!same_bits(got, want)) {
-                check_fail(c, "%s: token %zu row %zu is %.9g, scalar has %.9g", describe(&t->s), i,
-                           r, (double)got, (double)want);
+                check_fail(c, "%s: token %zu row %zu is %.9g, scalar has %.9g", describe(&t->s), i, r, (double)got, (double)want);
                 return;
             }
         }
@@ -158,8 +155,7 @@ static void compare_with_decode(check *c, const setup *t)
             size_t at = i + (size_t)t->s.token;
             double sum = 0.0, magnitude = 1e-37;
             for (size_t j = 0; j < k; j++) {
-                double a = f->is_quantized ? (double)t->x.q[at * t->x.q_stride + j] *
-                                                 (double)t->x.d[at * t->x.b_stride + j / 32]
+                double a = f->is_quantized ? (double)t->x.q[at * t->x.q_stride + j] * (double)t->x.d[at * t->x.b_stride + j / 32]
                                            : (double)t->x.f[at * t->x.f_stride + j];
                 sum += (double)w[j] * a;
                 magnitude += fabs((double)w[j] * a);
@@ -168,8 +164,7 @@ static void compare_with_decode(check *c, const setup *t)
             double slack = (f->is_quantized ? 4e-5 : 4e-6) * magnitude;
             double got = (double)((const float *)t->y.p)[i * t->args.y_stride + r];
             if (!(fabs(got - sum) <= slack)) {
-                check_fail(c, "%s: token %zu row %zu is %.9g, decoded weights give %.9g",
-                           describe(&t->s), i, r, got, sum);
+                check_fail(c, "%s: token %zu row %zu is %.9g, decoded weights give %.9g", describe(&t->s), i, r, got, sum);
                 free(w);
                 return;
             }
@@ -223,8 +218,7 @@ static void check_type(check *c, int arg)
         check_tokens(c, type, fn, gemm ? 33 : GEMV_TOKENS, s);
     }
     for (int p = 0; p < 4; p++)
-        check_tokens(c, type, fn, gemm ? 9 : GEMV_TOKENS,
-                     (shape){.k = 2 * block, .n_panels = panels[p]});
+        check_tokens(c, type, fn, gemm ? 9 : GEMV_TOKENS, (shape){.k = 2 * block, .n_panels = panels[p]});
     for (int w = 0; w < DATA_KINDS; w++)
         for (int x = 0; x < DATA_KINDS; x++)
             check_tokens(c, type, fn, gemm ? 9 : GEMV_TOKENS,
@@ -232,8 +226,7 @@ static void check_type(check *c, int arg)
                                  .n_panels = 2,
                                  .weights = (data_kind)w,
                                  .activations = (data_kind)x});
-    check_tokens(c, type, fn, gemm ? 64 : GEMV_TOKENS,
-                 (shape){.k = f->is_quantized ? 2048 : 300, .n_panels = 1});
+    check_tokens(c, type, fn, gemm ? 64 : GEMV_TOKENS, (shape){.k = f->is_quantized ? 2048 : 300, .n_panels = 1});
 }
 
 void check_linear_all(check *c)

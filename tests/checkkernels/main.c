@@ -77,10 +77,9 @@ void check_run(check *c, const char *name, void (*body)(check *c, int arg), int 
 
 static void usage(void)
 {
-    printf(
-        "usage: checkkernels [--isa scalar|avx2|avx512|avx512_bf16|all] [--filter PART_OF_NAME] [--list] [--bench]\n"
-        "Compares the kernels of a level with scalar. --bench measures them instead: GB/s of packed weights for gemv,\n"
-        "Gmac/s for gemm. Exit: 0 all agree, 1 some do not, 77 this CPU lacks the level.\n");
+    printf("usage: checkkernels [--isa scalar|avx2|avx512|avx512_bf16|all] [--filter PART_OF_NAME] [--list] [--bench]\n"
+           "Compares the kernels of a level with scalar. --bench measures them instead: GB/s of packed weights for gemv,\n"
+           "Gmac/s for gemm. Exit: 0 all agree, 1 some do not, 77 this CPU lacks the level.\n");
 }
 
 /* Exit code of one level. */

@@ -6,8 +6,7 @@
 
 #include "check.h"
 
-static const int64_t lengths[] = {1,  2,  7,  8,  9,  15, 16,  17,  31,
-                                  32, 33, 47, 63, 64, 65, 100, 257, 576};
+static const int64_t lengths[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 100, 257, 576};
 enum { N_LENGTHS = sizeof lengths / sizeof *lengths };
 
 /* A guarded copy of n floats. */
@@ -25,13 +24,11 @@ static void drop(check *c, guarded *g)
         check_fail(c, "wrote before an array");
 }
 
-static void expect_near(check *c, const char *what, int64_t n, int64_t i, float got, double want,
-                        double slack)
+static void expect_near(check *c, const char *what, int64_t n, int64_t i, float got, double want, double slack)
 {
     if (isnan(want) ? isnan(got) : ((double)got == want || fabs((double)got - want) <= slack))
         return;
-    check_fail(c, "%s n %d: element %d is %.9g, expected %.9g within %g", what, (int)n, (int)i,
-               (double)got, want, slack);
+    check_fail(c, "%s n %d: element %d is %.9g, expected %.9g within %g", what, (int)n, (int)i, (double)got, want, slack);
 }
 
 /* ---- round_bf16: to the bit like the format, but that subnormals are zeros ---- */
@@ -47,8 +44,7 @@ static void round_once(check *c, int64_t k, data_kind kind)
         float from = i < k ? f[i] : 0.0f;
         uint16_t want = f32_to_bf16(fpclassify(from) == FP_SUBNORMAL ? copysignf(0.0f, from) : from);
         if (got != want)
-            check_fail(c, "k %d: value %d, %a is %04x, wanted %04x", (int)k, (int)i, (double)from,
-                       got, want);
+            check_fail(c, "k %d: value %d, %a is %04x, wanted %04x", (int)k, (int)i, (double)from, got, want);
     }
     free(f);
     drop(c, &in);
@@ -72,10 +68,8 @@ static void quantize_once(check *c, int64_t k, data_kind kind)
     random_floats(f, (size_t)k, kind);
     if (kind == DATA_NORMAL && k > 40)
         memset(f, 0, 32 * 4); /* one zero block among others */
-    guarded in = copy_of(f, (size_t)k), q = guarded_new(blocks * 32, 1),
-            d = guarded_new(blocks * 4, 4);
-    guarded s = guarded_new(blocks * 4, 4), isum = guarded_new(blocks * 4, 4),
-            s16 = guarded_new(blocks * 8, 4);
+    guarded in = copy_of(f, (size_t)k), q = guarded_new(blocks * 32, 1), d = guarded_new(blocks * 4, 4);
+    guarded s = guarded_new(blocks * 4, 4), isum = guarded_new(blocks * 4, 4), s16 = guarded_new(blocks * 8, 4);
     guarded isum16 = guarded_new(blocks * 8, 4);
     c->level->quantize(&(quantize_args){in.p, 0, k, 1, q.p, d.p, s.p, isum.p, s16.p, isum16.p, 0, 0});
     bool finite = kind != DATA_WILD;
@@ -102,20 +96,18 @@ static void quantize_once(check *c, int64_t k, data_kind kind)
         if (error > plain * (1 + 1e-4) + 1e-10 * amax * amax)
             check_fail(c, "k %d block %zu: squared error %g, %g with the plain scale", (int)k, b, error, plain);
         float scale = ((float *)d.p)[b];
-        if (((int32_t *)isum.p)[b] != sum[0] + sum[1] ||
-            !same_bits(((float *)s.p)[b], scale * (float)(sum[0] + sum[1])))
+        if (((int32_t *)isum.p)[b] != sum[0] + sum[1] || !same_bits(((float *)s.p)[b], scale * (float)(sum[0] + sum[1])))
             check_fail(c, "k %d block %zu: sum", (int)k, b);
         for (size_t h = 0; h < 2; h++)
-            if (((int32_t *)isum16.p)[2 * b + h] != sum[h] ||
-                !same_bits(((float *)s16.p)[2 * b + h], scale * (float)sum[h]))
+            if (((int32_t *)isum16.p)[2 * b + h] != sum[h] || !same_bits(((float *)s16.p)[2 * b + h], scale * (float)sum[h]))
                 check_fail(c, "k %d block %zu: sum of half %zu", (int)k, b, h);
     }
     /* The same bytes and scales on every level: answers do not depend on it. */
     int8_t *other_q = malloc(blocks * 32);
     float *other = malloc(blocks * 16);
     int32_t *other_sum = malloc(blocks * 12);
-    c->scalar->quantize(&(quantize_args){f, 0, k, 1, other_q, other, other + blocks, other_sum, other + 2 * blocks,
-                                         other_sum + blocks, 0, 0});
+    c->scalar->quantize(
+        &(quantize_args){f, 0, k, 1, other_q, other, other + blocks, other_sum, other + 2 * blocks, other_sum + blocks, 0, 0});
     if ((memcmp(other_q, q.p, blocks * 32) != 0 || memcmp(other, d.p, blocks * 4) != 0))
         check_fail(c, "k %d kind %d: other bytes or scales than scalar", (int)k, (int)kind);
     free(other_q);
@@ -130,7 +122,8 @@ static void quantize_once(check *c, int64_t k, data_kind kind)
 /* Rows at once, with gaps between them: the same as one by one. */
 static void quantize_rows(check *c, int64_t k, int n_rows)
 {
-    const size_t blocks = ((size_t)k + 31) / 32, gap = 3, f_stride = (size_t)k + gap, b_stride = blocks + gap, q_stride = 32 * b_stride;
+    const size_t blocks = ((size_t)k + 31) / 32, gap = 3, f_stride = (size_t)k + gap, b_stride = blocks + gap,
+                 q_stride = 32 * b_stride;
     const size_t rows = (size_t)n_rows, floats = rows * b_stride * 6, bytes = rows * q_stride;
     float *f = malloc(rows * f_stride * 4), *all[2];
     int8_t *q[2];
@@ -141,8 +134,9 @@ static void quantize_rows(check *c, int64_t k, int n_rows)
         for (int r = 0; r < (i == 0 ? 1 : n_rows); r++) {
             float *d = all[i] + (size_t)r * b_stride, *s = d + rows * b_stride, *s16 = all[i] + 2 * ((size_t)r + rows) * b_stride;
             int32_t *sums = (int32_t *)malloc(rows * b_stride * 12);
-            quantize_args a = {f + (size_t)r * f_stride, f_stride, k, i == 0 ? n_rows : 1, q[i] + (size_t)r * q_stride, d, s, sums, s16,
-                               sums + rows * b_stride, q_stride, b_stride};
+            quantize_args a = {
+                f + (size_t)r * f_stride, f_stride, k,       i == 0 ? n_rows : 1, q[i] + (size_t)r * q_stride, d, s, sums, s16,
+                sums + rows * b_stride,   q_stride, b_stride};
             c->level->quantize(&a);
             free(sums);
         }
@@ -169,18 +163,8 @@ static void check_quantize(check *c, int arg)
 
 /* ---- elementwise ---- */
 
-typedef enum vector_op {
-    OP_RMSNORM,
-    OP_ADD,
-    OP_SCALE,
-    OP_ADD_SCALED,
-    OP_SILU,
-    OP_GELU,
-    OP_SOFTCAP,
-    OP_COUNT
-} vector_op;
-static const char *const op_names[] = {"rmsnorm",  "add",      "scale",  "add_scaled",
-                                       "silu_mul", "gelu_mul", "softcap"};
+typedef enum vector_op { OP_RMSNORM, OP_ADD, OP_SCALE, OP_ADD_SCALED, OP_SILU, OP_GELU, OP_SOFTCAP, OP_COUNT } vector_op;
+static const char *const op_names[] = {"rmsnorm", "add", "scale", "add_scaled", "silu_mul", "gelu_mul", "softcap"};
 
 /* What op makes of a (and b, s) in double; total: the mean square plus eps of a. */
 static double op_wanted(vector_op op, double a, double b, double s, double total)
@@ -192,15 +176,12 @@ static double op_wanted(vector_op op, double a, double b, double s, double total
     case OP_SCALE: return a * s;
     case OP_ADD_SCALED: return b * s + a;
     case OP_SILU: return a / (1.0 + exp(-a)) * b;
-    case OP_GELU:
-        inner = 0.7978845608028654 * (a + 0.044715 * a * a * a);
-        return 0.5 * a * (1.0 + tanh(inner)) * b;
+    case OP_GELU: inner = 0.7978845608028654 * (a + 0.044715 * a * a * a); return 0.5 * a * (1.0 + tanh(inner)) * b;
     default: return s * tanh(a / s);
     }
 }
 
-static void op_run(const kernels *k, vector_op op, const float *a, const float *b, float s,
-                   float *y, int64_t n)
+static void op_run(const kernels *k, vector_op op, const float *a, const float *b, float s, float *y, int64_t n)
 {
     switch (op) {
     case OP_RMSNORM: k->rmsnorm(a, b, 1e-5f, n, y); break;
@@ -235,11 +216,9 @@ static double op_slack(vector_op op, double want, double a, double b, double s)
     }
 }
 
-static void op_once(check *c, vector_op op, int64_t n, float spread, bool in_place,
-                    bool without_weight)
+static void op_once(check *c, vector_op op, int64_t n, float spread, bool in_place, bool without_weight)
 {
-    float *a = malloc((size_t)n * 4), *b = malloc((size_t)n * 4),
-          s = op == OP_SOFTCAP ? 30.0f : -1.7f;
+    float *a = malloc((size_t)n * 4), *b = malloc((size_t)n * 4), s = op == OP_SOFTCAP ? 30.0f : -1.7f;
     for (int64_t i = 0; i < n; i++) {
         a[i] = random_float() * spread;
         b[i] = random_float();
@@ -253,8 +232,7 @@ static void op_once(check *c, vector_op op, int64_t n, float spread, bool in_pla
     for (int64_t i = 0; i < n; i++) {
         double other = without_weight ? 1.0 : (double)b[i];
         double want = op_wanted(op, (double)a[i], other, (double)s, total);
-        expect_near(c, op_names[op], n, i, y[i], want,
-                    op_slack(op, want, (double)a[i], other, (double)s));
+        expect_near(c, op_names[op], n, i, y[i], want, op_slack(op, want, (double)a[i], other, (double)s));
     }
     drop(c, &ga);
     drop(c, &gb);
@@ -284,8 +262,7 @@ static void check_special(check *c, int arg)
 {
     (void)arg;
     float in[40], up[40], y[40];
-    static const float special[] = {INFINITY, -INFINITY, NAN,   0.0f,   -0.0f,  1e30f,
-                                    -1e30f,   1e-40f,    88.8f, -88.8f, -104.0f};
+    static const float special[] = {INFINITY, -INFINITY, NAN, 0.0f, -0.0f, 1e30f, -1e30f, 1e-40f, 88.8f, -88.8f, -104.0f};
     enum { N = sizeof special / sizeof *special };
     for (int i = 0; i < 40; i++) {
         in[i] = special[i % N];
@@ -293,15 +270,12 @@ static void check_special(check *c, int arg)
     }
     c->level->silu_mul(in, up, y, 40);
     for (int i = 0; i < 40; i++) {
-        double x = (double)in[i],
-               want = isinf(x) ? (x > 0 ? x : (double)y[i]) : x / (1.0 + exp(-x));
+        double x = (double)in[i], want = isinf(x) ? (x > 0 ? x : (double)y[i]) : x / (1.0 + exp(-x));
         expect_near(c, "silu special", 40, i, y[i], want, 1e-6 * fabs(want) + 1e-36);
     }
     c->level->gelu_mul(in, up, y, 40);
     for (int i = 0; i < 40; i++) {
-        double x = (double)in[i], want = x > 20    ? x
-                                         : x < -20 ? (isinf(x) ? (double)y[i] : 0.0)
-                                                   : x * 0.5;
+        double x = (double)in[i], want = x > 20 ? x : x < -20 ? (isinf(x) ? (double)y[i] : 0.0) : x * 0.5;
         if (isnan(x) ? !isnan(y[i]) : !isnan(want) && fabs(x) > 20)
             expect_near(c, "gelu special", 40, i, y[i], want, 1e-6 * fabs(want));
     }
@@ -330,12 +304,9 @@ static void check_rope(check *c, int arg)
             c->level->rope(gx.p, gcs.p, n, pairs ? ROPE_HALVES : ROPE_ADJACENT);
             for (int j = 0; j < half; j++) {
                 int u = pairs ? j : 2 * j, v = pairs ? j + half : 2 * j + 1;
-                double co = (double)cs[2 * j], si = (double)cs[2 * j + 1],
-                       slack = 3e-7 * (fabs((double)x[u]) + fabs((double)x[v]));
-                expect_near(c, "rope first", n, u, ((float *)gx.p)[u],
-                            (double)x[u] * co - (double)x[v] * si, slack);
-                expect_near(c, "rope second", n, v, ((float *)gx.p)[v],
-                            (double)x[u] * si + (double)x[v] * co, slack);
+                double co = (double)cs[2 * j], si = (double)cs[2 * j + 1], slack = 3e-7 * (fabs((double)x[u]) + fabs((double)x[v]));
+                expect_near(c, "rope first", n, u, ((float *)gx.p)[u], (double)x[u] * co - (double)x[v] * si, slack);
+                expect_near(c, "rope second", n, v, ((float *)gx.p)[v], (double)x[u] * si + (double)x[v] * co, slack);
             }
             drop(c, &gx);
             drop(c, &gcs);
@@ -364,8 +335,8 @@ static void argmax_once(check *c, int64_t n, int variant)
     guarded g = copy_of(x, (size_t)n);
     float got = c->level->argmax(g.p, n, &at);
     if (got != want || at != want_at)
-        check_fail(c, "n %d variant %d: %g at %d, expected %g at %d", (int)n, variant, (double)got,
-                   (int)at, (double)want, (int)want_at);
+        check_fail(c, "n %d variant %d: %g at %d, expected %g at %d", (int)n, variant, (double)got, (int)at, (double)want,
+                   (int)want_at);
     drop(c, &g);
     free(x);
 }

@@ -59,14 +59,8 @@ static dil_status run_builtin(const field *f, strbuf *out, const char **kind, di
         return DIL_UNSUPPORTED;
     }
     size_t n = split_messages(f[MESSAGES], messages);
-    chat_conversation c = {messages,
-                           n,
-                           f[ADD].p[0] == '1',
-                           source,
-                           {f[BOS].p, f[BOS].n},
-                           {f[EOS].p, f[EOS].n},
-                           "01 Jan 2030",
-                           "January 01, 2030"};
+    chat_conversation c = {
+        messages, n, f[ADD].p[0] == '1', source, {f[BOS].p, f[BOS].n}, {f[EOS].p, f[EOS].n}, "01 Jan 2030", "January 01, 2030"};
     *kind = chat_builtin_name(b);
     chat_builtin_render(b, &c, out);
     return DIL_OK;
@@ -80,14 +74,12 @@ static dil_status run(const field *f, strbuf *out, const char **kind, dil_error 
     if (strcmp(f[MODE].p, "builtin") == 0)
         return run_builtin(f, out, kind, err);
     dil_status status =
-        chat_template_new(&t, (str){f[SOURCE].p, f[SOURCE].n}, (str){f[BOS].p, f[BOS].n},
-                          (str){f[EOS].p, f[EOS].n}, fallback, err);
+        chat_template_new(&t, (str){f[SOURCE].p, f[SOURCE].n}, (str){f[BOS].p, f[BOS].n}, (str){f[EOS].p, f[EOS].n}, fallback, err);
     if (status != DIL_OK)
         return status;
     *kind = chat_template_kind(t);
     if (fallback)
-        status =
-            chat_template_render(t, messages, split_messages(f[MESSAGES], messages), add, out, err);
+        status = chat_template_render(t, messages, split_messages(f[MESSAGES], messages), add, out, err);
     else
         status = chat_template_render_json(t, f[MESSAGES].p, f[TOOLS].p, f[EXTRA].p, add, out, err);
     chat_template_free(t);

@@ -24,8 +24,7 @@ static int print_sizes(void)
     for (int i = 0; i < DIL_TYPE_COUNT; i++) {
         const format *f = format_get((dil_type)i);
         if (f)
-            printf("%s %d %u %u %d %d\n", f->name, i, f->block_values, f->block_bytes,
-                   f->decode != NULL, f->encode != NULL);
+            printf("%s %d %u %u %d %d\n", f->name, i, f->block_values, f->block_bytes, f->decode != NULL, f->encode != NULL);
     }
     return 0;
 }

@@ -119,8 +119,7 @@ static int measure(const vocab *v, const char *path)
         n_ids = ids.n;
         token_list_free(&ids);
     }
-    printf("%.1f MB/s (%zu bytes, %zu tokens, vocabulary of %llu bytes)\n", best, n, n_ids,
-           (unsigned long long)vocab_bytes(v));
+    printf("%.1f MB/s (%zu bytes, %zu tokens, vocabulary of %llu bytes)\n", best, n, n_ids, (unsigned long long)vocab_bytes(v));
     mem_free(text);
     return 0;
 }
@@ -141,8 +140,7 @@ int main(int argc, char **argv)
     if (vocab_from_gguf(&v, g, &err) != DIL_OK)
         return fail(&err);
     if (strcmp(argv[2], "speed") == 0)
-        printf("file header %.0f ms, vocabulary %.0f ms\n", (double)(opened - start) / 1e6,
-               (double)(os_time_ns() - opened) / 1e6);
+        printf("file header %.0f ms, vocabulary %.0f ms\n", (double)(opened - start) / 1e6, (double)(os_time_ns() - opened) / 1e6);
     gguf_close(g);
     int rc = 2;
     if (strcmp(argv[2], "encode") == 0)

@@ -69,8 +69,8 @@ static inline void put_array(bytes *b, const char *key, uint32_t element, uint64
     put_u64(b, n);
 }
 
-static inline void put_tensor(bytes *b, const char *name, uint32_t type, uint32_t n_dims,
-                              uint64_t ne0, uint64_t ne1, uint64_t offset)
+static inline void put_tensor(bytes *b, const char *name, uint32_t type, uint32_t n_dims, uint64_t ne0, uint64_t ne1,
+                              uint64_t offset)
 {
     put_text(b, name);
     put_u32(b, n_dims);
@@ -107,8 +107,7 @@ static inline void put_tiny(bytes *b, const tiny_extra *extra)
 {
     static const char *const tokens[] = {"<s>", "a", "b", "ab"};
     static const uint32_t types[] = {3, 1, 1, 1};
-    put_header(b, TINY_TENSORS + (uint64_t)(extra ? extra->n_tensors : 0),
-               TINY_VALUES + (uint64_t)(extra ? extra->n_values : 0));
+    put_header(b, TINY_TENSORS + (uint64_t)(extra ? extra->n_tensors : 0), TINY_VALUES + (uint64_t)(extra ? extra->n_values : 0));
     put_key_text(b, "general.architecture", "llama");
     put_key_text(b, "general.name", "tiny");
     put_key_u32(b, "general.alignment", 32);

@@ -14,8 +14,7 @@ static inline void leaks_nothing_left(void **state)
 
 /* A test, not a teardown: cmocka's exit code does not count those. After a failure it is not asked: an assertion that does not
  * hold leaves its test at once, with what the test had made. */
-#define leaks_run_group_tests(tests, setup, teardown)                                                                              \
-    (cmocka_run_group_tests(tests, setup, teardown) ? 1 : leaks_run_last())
+#define leaks_run_group_tests(tests, setup, teardown) (cmocka_run_group_tests(tests, setup, teardown) ? 1 : leaks_run_last())
 
 static inline int leaks_run_last(void)
 {

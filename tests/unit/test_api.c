@@ -55,7 +55,8 @@ static void info(void **state)
     assert_string_equal(i.architecture, "llama");
     assert_int_equal(i.n_context, 128);
     assert_true(i.n_params > 1000 && i.packed_bytes > 1000 && i.kv_bytes > 0);
-    assert_int_equal(dil_engine_info(the_engine, &old, &err), DIL_OK); /* an older, shorter struct: nothing past its end is written */
+    assert_int_equal(dil_engine_info(the_engine, &old, &err),
+                     DIL_OK); /* an older, shorter struct: nothing past its end is written */
     assert_string_equal(old.architecture, "llama");
     assert_int_equal(old.n_vocab, 77);
     old.struct_size = 0;
@@ -182,8 +183,8 @@ static void bad_calls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(versions), cmocka_unit_test(info), cmocka_unit_test(text), cmocka_unit_test(generation), cmocka_unit_test(steps),
-        cmocka_unit_test(bad_calls),
+        cmocka_unit_test(versions),   cmocka_unit_test(info),  cmocka_unit_test(text),
+        cmocka_unit_test(generation), cmocka_unit_test(steps), cmocka_unit_test(bad_calls),
     };
     return cmocka_run_group_tests(tests, open_engine, close_engine);
 }

@@ -283,10 +283,13 @@ static void buffers(void **state)
 static void numbers(void **state)
 {
     (void)state;
-    static const char *const bad_ints[] = {"", " 1", "\t1", "\n1", "1 ", "1x", "x", "0x10", "1.0", "9223372036854775808",
-                                           "-9223372036854775809", "--1", "+-1", "+", "-"};
-    static const char *const bad_floats[] = {"", " 1", "\t1", "\v1", "1 ", "1,5", "1.5x", "nan", "x", ".", "e5", "1e999", "-1e999", "0x1p3"};
-    static const char *const bad_bytes[] = {"", "-1", " 1", "\t1", "1 k", "k", "1kk", "1kx", "nan", "inf", "1e30", "16777216T", "1bk", "+-1", "0x10"};
+    static const char *const bad_ints[] = {
+        "",    " 1",  "\t1", "\n1", "1 ", "1x", "x", "0x10", "1.0", "9223372036854775808", "-9223372036854775809",
+        "--1", "+-1", "+",   "-"};
+    static const char *const bad_floats[] = {"",    " 1", "\t1", "\v1", "1 ",    "1,5",    "1.5x",
+                                             "nan", "x",  ".",   "e5",  "1e999", "-1e999", "0x1p3"};
+    static const char *const bad_bytes[] = {"",    "-1",  " 1",   "\t1",       "1 k", "k",   "1kk", "1kx",
+                                            "nan", "inf", "1e30", "16777216T", "1bk", "+-1", "0x10"};
     int64_t i = 77;
     double f = 77;
     uint64_t bytes = 77;
@@ -308,9 +311,21 @@ static void numbers(void **state)
     assert_true(str_to_f64(".25", &f) && f == 0.25);
     assert_true(str_to_f64("1e-400", &f) && f == 0.0);
     assert_true(str_to_f64("-inf", &f) && f < 0 && isinf(f)); /* a bias that forbids */
-    static const struct { const char *text; uint64_t bytes; } sizes[] = {
-        {"512", 512}, {"64k", 65536}, {"64K", 65536}, {"2M", 2097152}, {"1.5G", 1610612736}, {"3GiB", 3221225472}, {"3gib", 3221225472},
-        {"10MB", 10485760}, {"1t", 1099511627776}, {"5B", 5}, {"0", 0}, {"0.5k", 512}};
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } sizes[] = {{"512", 512},
+                 {"64k", 65536},
+                 {"64K", 65536},
+                 {"2M", 2097152},
+                 {"1.5G", 1610612736},
+                 {"3GiB", 3221225472},
+                 {"3gib", 3221225472},
+                 {"10MB", 10485760},
+                 {"1t", 1099511627776},
+                 {"5B", 5},
+                 {"0", 0},
+                 {"0.5k", 512}};
     for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++)
         if (!str_to_bytes(sizes[n].text, &bytes) || bytes != sizes[n].bytes)
             fail_msg("'%s': wanted %llu, found %llu", sizes[n].text, (unsigned long long)sizes[n].bytes, (unsigned long long)bytes);
@@ -319,9 +334,20 @@ static void numbers(void **state)
 static void byte_texts(void **state)
 {
     (void)state;
-    static const struct { uint64_t bytes; const char *text; } cases[] = {
-        {0, "0 B"}, {999, "999 B"}, {1000, "1.00 kB"}, {1500, "1.50 kB"}, {9999, "10.0 kB"}, {12345, "12.3 kB"}, {999949, "999.9 kB"},
-        {999999, "1.00 MB"}, {1234567890, "1.23 GB"}, {5000000000000, "5.00 TB"}, {5000000000000000, "5000.0 TB"}};
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } cases[] = {{0, "0 B"},
+                 {999, "999 B"},
+                 {1000, "1.00 kB"},
+                 {1500, "1.50 kB"},
+                 {9999, "10.0 kB"},
+                 {12345, "12.3 kB"},
+                 {999949, "999.9 kB"},
+                 {999999, "1.00 MB"},
+                 {1234567890, "1.23 GB"},
+                 {5000000000000, "5.00 TB"},
+                 {5000000000000000, "5000.0 TB"}};
     char out[32], small[4];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_string_equal(str_bytes(cases[i].bytes, out, sizeof out), cases[i].text);
@@ -331,7 +357,10 @@ static void byte_texts(void **state)
 /* ---- UTF-8 ---- */
 
 /* Table 3-7 of the Unicode standard: the well-formed byte sequences. */
-static const struct { unsigned char lo[4], hi[4]; int length; } well_formed[] = {
+static const struct {
+    unsigned char lo[4], hi[4];
+    int length;
+} well_formed[] = {
     {{0x00}, {0x7F}, 1},
     {{0xC2, 0x80}, {0xDF, 0xBF}, 2},
     {{0xE0, 0xA0, 0x80}, {0xE0, 0xBF, 0xBF}, 3},
@@ -348,7 +377,8 @@ static int reference_length(const unsigned char *p, size_t n)
 {
     for (size_t i = 0; i < sizeof well_formed / sizeof *well_formed; i++) {
         size_t same = 0;
-        while (same < n && (int)same < well_formed[i].length && p[same] >= well_formed[i].lo[same] && p[same] <= well_formed[i].hi[same])
+        while (same < n && (int)same < well_formed[i].length && p[same] >= well_formed[i].lo[same] &&
+               p[same] <= well_formed[i].hi[same])
             same++;
         if ((int)same == well_formed[i].length)
             return well_formed[i].length;
@@ -383,7 +413,8 @@ static void check_sequence(const unsigned char *p, size_t n)
 static void utf8_sequences(void **state)
 {
     (void)state;
-    static const unsigned char edges[] = {0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xDF, 0xE0, 0xED, 0xF0, 0xF4, 0xFF};
+    static const unsigned char edges[] = {0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF,
+                                          0xC0, 0xC2, 0xDF, 0xE0, 0xED, 0xF0, 0xF4, 0xFF};
     unsigned char p[4] = {0};
     uint32_t code;
     assert_int_equal(utf8_decode("", 0, &code), 0);
@@ -417,15 +448,16 @@ static void utf8_codes(void **state)
     }
     assert_int_equal(utf8_encode(UINT32_MAX, out), 0);
     assert_true(utf8_valid(STR("")) && utf8_valid(STR("a\xc3\xa7\xe2\x82\xac\xf0\x9f\x98\x80")));
-    assert_false(utf8_valid(STR("a\xc3")) || utf8_valid(STR("\x80")) || utf8_valid(STR("\xed\xa0\x80")) || utf8_valid(STR("ok\xff")));
+    assert_false(utf8_valid(STR("a\xc3")) || utf8_valid(STR("\x80")) || utf8_valid(STR("\xed\xa0\x80")) ||
+                 utf8_valid(STR("ok\xff")));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks),     cmocka_unit_test(failures),   cmocka_unit_test(arenas),     cmocka_unit_test(arena_limits),
-        cmocka_unit_test(integers),   cmocka_unit_test(statuses),   cmocka_unit_test(slices),     cmocka_unit_test(buffers),
-        cmocka_unit_test(numbers),    cmocka_unit_test(byte_texts), cmocka_unit_test(utf8_sequences), cmocka_unit_test(utf8_codes),
+        cmocka_unit_test(blocks),   cmocka_unit_test(failures),   cmocka_unit_test(arenas),         cmocka_unit_test(arena_limits),
+        cmocka_unit_test(integers), cmocka_unit_test(statuses),   cmocka_unit_test(slices),         cmocka_unit_test(buffers),
+        cmocka_unit_test(numbers),  cmocka_unit_test(byte_texts), cmocka_unit_test(utf8_sequences), cmocka_unit_test(utf8_codes),
     };
     return leaks_run_group_tests(tests, NULL, NULL);
 }

@@ -140,7 +140,12 @@ static void reading(void **state)
 
 /* ---- mappings and guards ---- */
 
-typedef struct reader { const volatile unsigned char *p; size_t n; uint64_t sum; int calls; } reader;
+typedef struct reader {
+    const volatile unsigned char *p;
+    size_t n;
+    uint64_t sum;
+    int calls;
+} reader;
 
 static void sum_bytes(void *ctx)
 {
@@ -245,7 +250,11 @@ static void fault_elsewhere(void **state)
     os_unmap(p, n);
 }
 
-typedef struct guard_thread { const unsigned char *p; size_t n; int wrong; } guard_thread;
+typedef struct guard_thread {
+    const unsigned char *p;
+    size_t n;
+    int wrong;
+} guard_thread;
 
 static void *guard_often(void *arg)
 {
@@ -441,7 +450,8 @@ static void capture(void **state)
     assert_string_equal(errors, "bcabcabc" + 1);
     assert_int_equal(code, 128 + 9);
     mem_free(out);
-    fails(os_capture("head -c 5000 /dev/zero", 1000, &out, errors, sizeof errors, &code, &err), &err, DIL_LIMIT, "more than 1000 bytes");
+    fails(os_capture("head -c 5000 /dev/zero", 1000, &out, errors, sizeof errors, &code, &err), &err, DIL_LIMIT,
+          "more than 1000 bytes");
     os_inject_failure(0);
     dil_status status = os_capture("true", 100, &out, errors, sizeof errors, &code, &err);
     os_inject_failure(-1);
@@ -482,9 +492,10 @@ static void machine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reading), cmocka_unit_test(mapping), cmocka_unit_test(guard), cmocka_unit_test(fault_elsewhere),
-        cmocka_unit_test(guards_on_threads), cmocka_unit_test(writing), cmocka_unit_test(appending), cmocka_unit_test(full_disk),
-        cmocka_unit_test(killed_writer), cmocka_unit_test(directories), cmocka_unit_test(capture), cmocka_unit_test(machine),
+        cmocka_unit_test(reading),         cmocka_unit_test(mapping),           cmocka_unit_test(guard),
+        cmocka_unit_test(fault_elsewhere), cmocka_unit_test(guards_on_threads), cmocka_unit_test(writing),
+        cmocka_unit_test(appending),       cmocka_unit_test(full_disk),         cmocka_unit_test(killed_writer),
+        cmocka_unit_test(directories),     cmocka_unit_test(capture),           cmocka_unit_test(machine),
     };
     return cmocka_run_group_tests(tests, make_room, clear_room);
 }

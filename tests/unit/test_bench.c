@@ -35,33 +35,46 @@ static void peer_json(void **state)
     (void)state;
     const peer_row two[] = {{512, 0, 0, 123.5}, {0, 128, 4096, 7}};
     parsed("warming up [1/2]\n[\n {\"n_prompt\": 512, \"n_gen\": 0, \"avg_ts\": 123.5, \"samples_ts\": [1, 2]},\n"
-           " {\"n_prompt\": 0, \"n_gen\": 128, \"n_depth\": 4096, \"avg_ts\": 7}\n]\ndone {}\n", 2, two);
-    parsed("{\"n_prompt\": 512, \"n_gen\": 0, \"avg_ts\": 123.5}\n{\"n_prompt\": 0, \"n_gen\": 128, \"n_depth\": 4096, \"avg_ts\": 7}\n", 2, two);
+           " {\"n_prompt\": 0, \"n_gen\": 128, \"n_depth\": 4096, \"avg_ts\": 7}\n]\ndone {}\n",
+           2, two);
+    parsed(
+        "{\"n_prompt\": 512, \"n_gen\": 0, \"avg_ts\": 123.5}\n{\"n_prompt\": 0, \"n_gen\": 128, \"n_depth\": 4096, \"avg_ts\": 7}\n",
+        2, two);
 }
 
 static void peer_csv(void **state)
 {
     (void)state;
-    parsed("build,model,n_prompt,n_gen,n_depth,avg_ts,stddev_ts\r\n\"a,b\",\"x\",\"512\",\"0\",\"0\",\"99.25\",\"0.1\"\r\n\"a\",\"x\",0,128,16,5,0\n", 2,
-           (const peer_row[]){{512, 0, 0, 99.25}, {0, 128, 16, 5}});
+    parsed(
+        "build,model,n_prompt,n_gen,n_depth,avg_ts,stddev_ts\r\n\"a,b\",\"x\",\"512\",\"0\",\"0\",\"99.25\",\"0.1\"\r\n\"a\",\"x\",0,128,16,5,0\n",
+        2, (const peer_row[]){{512, 0, 0, 99.25}, {0, 128, 16, 5}});
     parsed("n_prompt,n_gen,avg_ts\n8,4,2.5\n", 1, (const peer_row[]){{8, 4, 0, 2.5}});
 }
 
 static void peer_md(void **state)
 {
     (void)state;
-    parsed("| model | size | test |              t/s |\n| --- | ---: | ---: | ---: |\n| llama Q4_1 | 92 MiB | pp512 | 296.11 \xc2\xb1 1.20 |\n"
-           "| llama | 92 MiB | tg128 @ d4096 | 20.5 \xc2\xb1 0.0 |\n| llama | 92 MiB | pp8+tg4 | 3 |\n\nbuild: 1\n", 3,
-           (const peer_row[]){{512, 0, 0, 296.11}, {0, 128, 4096, 20.5}, {8, 4, 0, 3}});
+    parsed(
+        "| model | size | test |              t/s |\n| --- | ---: | ---: | ---: |\n| llama Q4_1 | 92 MiB | pp512 | 296.11 \xc2\xb1 1.20 |\n"
+        "| llama | 92 MiB | tg128 @ d4096 | 20.5 \xc2\xb1 0.0 |\n| llama | 92 MiB | pp8+tg4 | 3 |\n\nbuild: 1\n",
+        3, (const peer_row[]){{512, 0, 0, 296.11}, {0, 128, 4096, 20.5}, {8, 4, 0, 3}});
 }
 
 static void peer_broken(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "", "nothing", "[", "[[[[", "[{\"n_prompt\": 5}]", "[{\"n_prompt\": -5, \"n_gen\": 0, \"avg_ts\": 1}]",
-        "[{\"n_prompt\": 5, \"n_gen\": 0, \"avg_ts\": 0}]", "[{\"n_prompt\": 99999999999, \"n_gen\": 0, \"avg_ts\": 1}]",
-        "| test | t/s |\n| xx5 | 1 |\n| pp | 1 |\n| pp5 |\n||\n|", "n_prompt,avg_ts\n5\n5,\n,5\nx,y\n\"", "avg_ts\n1\n",
+        "",
+        "nothing",
+        "[",
+        "[[[[",
+        "[{\"n_prompt\": 5}]",
+        "[{\"n_prompt\": -5, \"n_gen\": 0, \"avg_ts\": 1}]",
+        "[{\"n_prompt\": 5, \"n_gen\": 0, \"avg_ts\": 0}]",
+        "[{\"n_prompt\": 99999999999, \"n_gen\": 0, \"avg_ts\": 1}]",
+        "| test | t/s |\n| xx5 | 1 |\n| pp | 1 |\n| pp5 |\n||\n|",
+        "n_prompt,avg_ts\n5\n5,\n,5\nx,y\n\"",
+        "avg_ts\n1\n",
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         peer_row rows[2];
@@ -100,7 +113,8 @@ static void interval(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(peer_json), cmocka_unit_test(peer_csv), cmocka_unit_test(peer_md), cmocka_unit_test(peer_broken), cmocka_unit_test(interval),
+        cmocka_unit_test(peer_json),   cmocka_unit_test(peer_csv), cmocka_unit_test(peer_md),
+        cmocka_unit_test(peer_broken), cmocka_unit_test(interval),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,18 +53,13 @@ static void builtin_formats(void **state)
         {"<start_of_turn>", "gemma",
          "<s><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n"
          "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n"},
-        {"[INST] ", "mistral-v1",
-         "<s>[INST] Be brief.\n\n Hi  [/INST]Hello.</s>[INST] Bye [/INST]"},
-        {" [INST] ", "mistral-v1",
-         "<s> [INST] Be brief.\n\n Hi  [/INST] Hello.</s> [INST] Bye [/INST]"},
-        {"[INST] [AVAILABLE_TOOLS]", "mistral-v3",
-         "<s>[INST]  Hi [/INST] Hello.</s>[INST] Be brief.\n\nBye[/INST]"},
-        {"[INST][AVAILABLE_TOOLS]", "mistral-v3",
-         "<s>[INST] Hi [/INST]Hello.</s>[INST]Be brief.\n\nBye[/INST]"},
+        {"[INST] ", "mistral-v1", "<s>[INST] Be brief.\n\n Hi  [/INST]Hello.</s>[INST] Bye [/INST]"},
+        {" [INST] ", "mistral-v1", "<s> [INST] Be brief.\n\n Hi  [/INST] Hello.</s> [INST] Bye [/INST]"},
+        {"[INST] [AVAILABLE_TOOLS]", "mistral-v3", "<s>[INST]  Hi [/INST] Hello.</s>[INST] Be brief.\n\nBye[/INST]"},
+        {"[INST][AVAILABLE_TOOLS]", "mistral-v3", "<s>[INST] Hi [/INST]Hello.</s>[INST]Be brief.\n\nBye[/INST]"},
         {"[INST] [SYSTEM_PROMPT] ", "mistral-v7",
          "<s>[SYSTEM_PROMPT] Be brief.[/SYSTEM_PROMPT][INST]  Hi [/INST] Hello.</s>[INST] Bye[/INST]"},
-        {"[INST] <<SYS>>", "llama2",
-         "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n Hi [/INST] Hello. </s><s>[INST] Bye [/INST]"},
+        {"[INST] <<SYS>>", "llama2", "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n Hi [/INST] Hello. </s><s>[INST] Bye [/INST]"},
         {"<|assistant|><|end|>", "phi3",
          "<|system|>\nBe brief.<|end|>\n<|user|>\n Hi <|end|>\n<|assistant|>\nHello.<|end|>\n<|user|>\nBye<|end|>\n<|assistant|>\n"},
         {"<|assistant|><|user|>", "zephyr",
@@ -78,8 +73,7 @@ static void builtin_formats(void **state)
          "<|start_of_role|>assistant<|end_of_role|>Hello.<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>Bye<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char broken[100] =
-            "{% if broken %}"; /* does not parse: the format by its marker, with or without the engine */
+        char broken[100] = "{% if broken %}"; /* does not parse: the format by its marker, with or without the engine */
         if (cases[i].marker[0])
             strcat(broken, cases[i].marker);
         assert_renders(cases[i].marker[0] ? broken : "", true, cases[i].kind, cases[i].want);
@@ -90,14 +84,11 @@ static void builtin_formats(void **state)
 static void default_system_of_chatml(void **state)
 {
     (void)state;
-    const str source = STR(
-        "'<|im_start|>system' {{ x }} '<|im_start|>system\\nYou are small.\\nVery.<|im_end|>\\n'");
+    const str source = STR("'<|im_start|>system' {{ x }} '<|im_start|>system\\nYou are small.\\nVery.<|im_end|>\\n'");
     strbuf out = STRBUF(1 << 16);
     chat_conversation c = {turns + 3, 1, false, source, STR(""), STR(""), "", ""};
     chat_builtin_render(chat_builtin_find(source), &c, &out);
-    assert_string_equal(
-        out.p,
-        "<|im_start|>system\nYou are small.\nVery.<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n");
+    assert_string_equal(out.p, "<|im_start|>system\nYou are small.\nVery.<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n");
     strbuf_free(&out);
 }
 
@@ -112,9 +103,7 @@ static void nothing_recognised(void **state)
     assert_non_null(strstr(err.text, "chat template"));
     static char large[(1 << 20) + 2];
     memset(large, 'x', sizeof large);
-    assert_int_equal(chat_template_new(&t, (str){large, sizeof large}, STR(""), STR(""), true,
-                                       &err),
-                     DIL_LIMIT);
+    assert_int_equal(chat_template_new(&t, (str){large, sizeof large}, STR(""), STR(""), true, &err), DIL_LIMIT);
     assert_null(t);
 }
 
@@ -129,8 +118,7 @@ static void memory_runs_out_anywhere(void **state)
         strbuf out = STRBUF(1 << 20);
         mem_inject_failure(after);
         dil_status status =
-            chat_template_new(&t, STR("{{ messages[1].content * 5000 }}<|im_start|>"), STR(""),
-                              STR(""), true, &err);
+            chat_template_new(&t, STR("{{ messages[1].content * 5000 }}<|im_start|>"), STR(""), STR(""), true, &err);
         if (status == DIL_OK)
             status = chat_template_render(t, turns, 4, true, &out, &err);
         mem_inject_failure(-1);
@@ -158,17 +146,14 @@ static chat_template *jinja(const char *source)
 static void jinja_renders_and_appends(void **state)
 {
     (void)state;
-    chat_template *t = jinja(
-        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}"
-        "{% if add_generation_prompt %}[go]{% endif %}");
+    chat_template *t = jinja("{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}"
+                             "{% if add_generation_prompt %}[go]{% endif %}");
     strbuf out = STRBUF(1 << 16);
     dil_error err;
     strbuf_add_str(&out, STR("before "));
     assert_int_equal(chat_template_render(t, turns, 2, true, &out, &err), DIL_OK);
     assert_string_equal(out.p, "before <s>[system]Be brief.[user]Hi[go]");
-    assert_int_equal(chat_template_render_json(t, "[{\"role\":\"x\",\"content\":\"y\"}]", NULL,
-                                               NULL, false, &out, &err),
-                     DIL_OK);
+    assert_int_equal(chat_template_render_json(t, "[{\"role\":\"x\",\"content\":\"y\"}]", NULL, NULL, false, &out, &err), DIL_OK);
     assert_string_equal(out.p, "before <s>[system]Be brief.[user]Hi[go]<s>[x]y");
     strbuf_free(&out);
     chat_template_free(t);
@@ -184,12 +169,9 @@ static void failures_leave_the_output(void **state)
     assert_int_equal(chat_template_render(t, turns, 4, true, &out, &err), DIL_FORMAT);
     assert_string_equal(out.p, "kept");
     assert_non_null(strstr(err.text, "line 2: no system role"));
-    assert_int_equal(chat_template_render_json(t, "[1,", NULL, NULL, true, &out, &err),
-                     DIL_BAD_ARGUMENT);
-    assert_int_equal(chat_template_render_json(t, "[]", "{", NULL, true, &out, &err),
-                     DIL_BAD_ARGUMENT);
-    assert_int_equal(chat_template_render_json(t, "[]", NULL, "[1]", true, &out, &err),
-                     DIL_BAD_ARGUMENT);
+    assert_int_equal(chat_template_render_json(t, "[1,", NULL, NULL, true, &out, &err), DIL_BAD_ARGUMENT);
+    assert_int_equal(chat_template_render_json(t, "[]", "{", NULL, true, &out, &err), DIL_BAD_ARGUMENT);
+    assert_int_equal(chat_template_render_json(t, "[]", NULL, "[1]", true, &out, &err), DIL_BAD_ARGUMENT);
     assert_string_equal(out.p, "kept");
     strbuf_free(&out);
     chat_template_free(t);
@@ -211,9 +193,8 @@ static void small_buffers_are_respected(void **state)
 static void given_up_once(void **state)
 {
     (void)state;
-    chat_template *t = jinja(
-        "{% set ns = namespace(s=['x'], t=['x']) %}{% for a in range(50) %}{% set ns.s = [ns.s, ns.s] %}"
-        "{% set ns.t = [ns.t, ns.t] %}{% endfor %}{{ ns.s == ns.t }}");
+    chat_template *t = jinja("{% set ns = namespace(s=['x'], t=['x']) %}{% for a in range(50) %}{% set ns.s = [ns.s, ns.s] %}"
+                             "{% set ns.t = [ns.t, ns.t] %}{% endfor %}{{ ns.s == ns.t }}");
     strbuf out = STRBUF(1 << 16);
     dil_error err;
     uint64_t start = os_time_ns();
@@ -233,8 +214,7 @@ static void *render_often(void *arg)
     size_t failed = 0;
     for (int i = 0; i < 50; i++) {
         strbuf out = STRBUF(1 << 16);
-        failed += chat_template_render(t, turns, 4, true, &out, NULL) != DIL_OK ||
-                  strcmp(out.p, "4 Bye True") != 0;
+        failed += chat_template_render(t, turns, 4, true, &out, NULL) != DIL_OK || strcmp(out.p, "4 Bye True") != 0;
         strbuf_free(&out);
     }
     return failed ? arg : NULL;
@@ -244,8 +224,7 @@ static void *render_often(void *arg)
 static void many_threads_small_stacks(void **state)
 {
     (void)state;
-    chat_template *t =
-        jinja("{{ messages | length }} {{ messages[-1].content }} {{ add_generation_prompt }}");
+    chat_template *t = jinja("{{ messages | length }} {{ messages[-1].content }} {{ add_generation_prompt }}");
     pthread_t threads[4];
     pthread_attr_t attr;
     pthread_attr_init(&attr);
@@ -269,12 +248,9 @@ static void without_the_engine(void **state)
     chat_template *t = NULL;
     dil_error err = {DIL_OK, ""};
     strbuf out = STRBUF(1 << 16);
-    assert_int_equal(chat_template_new(&t, STR("{{ x }}<|im_start|>"), STR(""), STR(""), false,
-                                       &err),
-                     DIL_OK);
+    assert_int_equal(chat_template_new(&t, STR("{{ x }}<|im_start|>"), STR(""), STR(""), false, &err), DIL_OK);
     assert_string_equal(chat_template_kind(t), "chatml");
-    assert_int_equal(chat_template_render_json(t, "[]", NULL, NULL, true, &out, &err),
-                     DIL_UNSUPPORTED);
+    assert_int_equal(chat_template_render_json(t, "[]", NULL, NULL, true, &out, &err), DIL_UNSUPPORTED);
     chat_template_free(t);
 }
 

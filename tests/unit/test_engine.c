@@ -109,7 +109,11 @@ static void make_tokens(const subject *s, uint32_t which, token_id *tokens, int 
         tokens[i] = (token_id)(tiny_random(&random) % s->model.n_vocab);
 }
 
-typedef struct rows { float *p; size_t width; int first, n; } rows; /* logits of positions first.. */
+typedef struct rows {
+    float *p;
+    size_t width;
+    int first, n;
+} rows; /* logits of positions first.. */
 
 static bool keep_row(void *ctx, int32_t i, const float *logits)
 {
@@ -164,7 +168,9 @@ static rows reference_of(const subject *s, uint32_t which, int n)
 
 static void check_threads(const subject *s)
 {
-    static const struct { int threads, micro_batch; } ways[] = {{1, 7}, {2, 1}, {2, 512}, {3, 5}, {3, 100}};
+    static const struct {
+        int threads, micro_batch;
+    } ways[] = {{1, 7}, {2, 1}, {2, 512}, {3, 5}, {3, 100}};
     token_id tokens[N_LONG];
     char what[96];
     make_tokens(s, 0, tokens, N_LONG);
@@ -374,7 +380,10 @@ static void levels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(threads_and_passes), cmocka_unit_test(prompts), cmocka_unit_test(batches), cmocka_unit_test(reuse),
+        cmocka_unit_test(threads_and_passes),
+        cmocka_unit_test(prompts),
+        cmocka_unit_test(batches),
+        cmocka_unit_test(reuse),
         cmocka_unit_test(levels),
     };
     return leaks_run_group_tests(tests, prepare, clear);

@@ -311,7 +311,11 @@ static void wrong_options(void **state)
     dil_error err;
     engine *e = NULL;
     engine_plan plan;
-    static const struct { engine_options o; dil_status status; const char *text; } cases[] = {
+    static const struct {
+        engine_options o;
+        dil_status status;
+        const char *text;
+    } cases[] = {
         {{.n_threads = -1}, DIL_BAD_ARGUMENT, "threads"},
         {{.n_threads = 257}, DIL_BAD_ARGUMENT, "256"},
         {{.n_threads = 1, .context = -1}, DIL_BAD_ARGUMENT, "negative"},
@@ -400,7 +404,8 @@ static void mixed_open(mixed_run *r, const char *name, int threads, dil_type kv)
     ok(kernels_select(&r->k, "auto", &err), &err);
     ok(model_open(&r->m, tiny_path(path, name), &(model_options){.workers = r->workers}, &err), &err);
     ok(kv_pool_new(&r->pool, &r->m->h, kv, kv, N_MIXED * 10, &err), &err);
-    ok(compute_new(&r->c, r->m, &r->k, r->workers, &(compute_options){.max_tokens = 256, .max_outputs = 64, .context = 600}, &err), &err);
+    ok(compute_new(&r->c, r->m, &r->k, r->workers, &(compute_options){.max_tokens = 256, .max_outputs = 64, .context = 600}, &err),
+       &err);
     for (uint32_t i = 0; i < N_MIXED; i++) {
         ok(kv_seq_init(&r->seq[i], r->pool, 600, &err), &err);
         make_tokens(i, r->tokens[i], 600);
@@ -436,7 +441,9 @@ static void mixed_pass(mixed_run *r, uint32_t *random)
 {
     batch_token batch[256];
     int32_t n = 0, n_outputs = 0;
-    struct { int seq, position; } outputs[64];
+    struct {
+        int seq, position;
+    } outputs[64];
     dil_error err;
     int first = (int)(tiny_random(random) % N_MIXED);
     for (int i = 0; i < N_MIXED; i++) {
@@ -508,10 +515,16 @@ static void pass_without_outputs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_heap_call_per_token), cmocka_unit_test(context_full), cmocka_unit_test(foreign_session),
- cmocka_unit_test(pool_exhausted),
-        cmocka_unit_test(failed_pass_takes_nothing), cmocka_unit_test(wrong_arguments), cmocka_unit_test(wrong_options),
-        cmocka_unit_test(cancelled_prompt), cmocka_unit_test(mixed_batches), cmocka_unit_test(pass_without_outputs),
+        cmocka_unit_test(no_heap_call_per_token),
+        cmocka_unit_test(context_full),
+        cmocka_unit_test(foreign_session),
+        cmocka_unit_test(pool_exhausted),
+        cmocka_unit_test(failed_pass_takes_nothing),
+        cmocka_unit_test(wrong_arguments),
+        cmocka_unit_test(wrong_options),
+        cmocka_unit_test(cancelled_prompt),
+        cmocka_unit_test(mixed_batches),
+        cmocka_unit_test(pass_without_outputs),
     };
     return leaks_run_group_tests(tests, prepare, clear);
 }

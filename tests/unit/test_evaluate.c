@@ -61,7 +61,10 @@ static engine *open_model(int which)
 
 /* ---- the definition ---- */
 
-typedef struct table { double *log_p; int32_t n_vocab; } table; /* [position][n_vocab] */
+typedef struct table {
+    double *log_p;
+    int32_t n_vocab;
+} table; /* [position][n_vocab] */
 
 static bool keep_log_p(void *ctx, int32_t i, const float *logits)
 {
@@ -265,7 +268,12 @@ static char base_bytes[1 << 20], damaged[1 << 20];
 static void damaged_numbers(void **state)
 {
     (void)state;
-    static const struct { size_t at; uint32_t value; dil_status status; const char *text; } cases[] = {
+    static const struct {
+        size_t at;
+        uint32_t value;
+        dil_status status;
+        const char *text;
+    } cases[] = {
         {0, 0x12345678, DIL_FORMAT, "_logits_"},
         {8, 0, DIL_FORMAT, "out of range"},
         {8, 3, DIL_FORMAT, "out of range"},
@@ -396,8 +404,10 @@ static void hellaswag_by_hand(void **state)
 {
     (void)state;
     static const char *const contexts[] = {"a dog", "the sun", "she was", "in the end"};
-    static const char *const endings[][4] = {{"runs far", "sleeps well", "flies", "swims on"}, {"sets", "shines here", "burns", "is away"},
-                                             {"glad", "sad and tired", "late", "there"}, {"nothing", "all is well", "we go", "it rains"}};
+    static const char *const endings[][4] = {{"runs far", "sleeps well", "flies", "swims on"},
+                                             {"sets", "shines here", "burns", "is away"},
+                                             {"glad", "sad and tired", "late", "there"},
+                                             {"nothing", "all is well", "we go", "it rains"}};
     dil_error err;
     engine *e = open_model(1);
     char tasks[1000] = "";
@@ -426,14 +436,19 @@ static void hellaswag_by_hand(void **state)
 static void hellaswag_refused(void **state)
 {
     (void)state;
-    static const struct { const char *tasks; dil_status status; const char *part; } cases[] = {
+    static const struct {
+        const char *tasks;
+        dil_status status;
+        const char *part;
+    } cases[] = {
         {"", DIL_FORMAT, "no task"},
         {"a\n1\nb\nc\nd", DIL_FORMAT, "task 1: wanted 6 lines, found 5"},
         {"a\n4\nb\nc\nd\ne\n", DIL_FORMAT, "found '4'"},
         {"a\n\nb\nc\nd\ne\n", DIL_FORMAT, "wanted the index"},
         {"a\n10\nb\nc\nd\ne\n", DIL_FORMAT, "found '10'"},
         {"a\n0\nsame\nsame\nsame\nsame\n", DIL_FORMAT, "no tokens of its own"},
-        {"a\n0\nb\nc\nd\na very long ending that does not fit the context of this engine, which holds only a few words\n", DIL_LIMIT, "context"},
+        {"a\n0\nb\nc\nd\na very long ending that does not fit the context of this engine, which holds only a few words\n",
+         DIL_LIMIT, "context"},
     };
     dil_error err;
     choice_result r = {.n_tasks = 77};
@@ -478,8 +493,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(perplexity_by_hand), cmocka_unit_test(perplexity_refused), cmocka_unit_test(divergence_from_itself),
-        cmocka_unit_test(divergence_by_hand), cmocka_unit_test(damaged_numbers), cmocka_unit_test(damaged_length_and_rows),
-        cmocka_unit_test(base_code), cmocka_unit_test(hellaswag_by_hand), cmocka_unit_test(hellaswag_refused),
+        cmocka_unit_test(divergence_by_hand), cmocka_unit_test(damaged_numbers),    cmocka_unit_test(damaged_length_and_rows),
+        cmocka_unit_test(base_code),          cmocka_unit_test(hellaswag_by_hand),  cmocka_unit_test(hellaswag_refused),
         cmocka_unit_test(logits_file),
     };
     return leaks_run_group_tests(tests, prepare, clear);

@@ -62,9 +62,8 @@ static void read_everything(const gguf *g)
         const str *texts;
         const float *floats;
         const int32_t *ints;
-        sink += (uint64_t)gguf_get_u32(g, key, &u, &err) + gguf_get_u64(g, key, &w, &err) +
-                gguf_get_i32(g, key, &d, &err) + gguf_get_f32(g, key, &f, &err) +
-                gguf_get_bool(g, key, &b, &err) + gguf_get_str(g, key, &s, &err);
+        sink += (uint64_t)gguf_get_u32(g, key, &u, &err) + gguf_get_u64(g, key, &w, &err) + gguf_get_i32(g, key, &d, &err) +
+                gguf_get_f32(g, key, &f, &err) + gguf_get_bool(g, key, &b, &err) + gguf_get_str(g, key, &s, &err);
         if (gguf_get_strings(g, key, &texts, &n, &err) == DIL_OK)
             for (uint64_t k = 0; k < n; k++)
                 sink += texts[k].n ? (uint8_t)texts[k].p[texts[k].n - 1] : 0;
@@ -142,40 +141,31 @@ static const patch open_patches[] = {
     {"key count beyond the bytes", NULL, 16, 8, 1000, "key count: wanted at most"},
     {"one key too many", NULL, 16, 8, TINY_VALUES + 1, "tensor number 0: name: string length"},
     {"one key too few", NULL, 16, 8, TINY_VALUES - 1, "tensor 'test.double'"},
-    {"key length beyond the file", "general.name", -20, 8, 100000,
-     "key number 1: name: wanted 100000 bytes"},
+    {"key length beyond the file", "general.name", -20, 8, 100000, "key number 1: name: wanted 100000 bytes"},
     {"key length -1", "general.name", -20, 8, UINT64_MAX, "string length: wanted at most"},
-    {"key length over 64 MiB", "general.name", -20, 8, (64u << 20) + 1,
-     "string length: wanted at most 67108864"},
+    {"key length over 64 MiB", "general.name", -20, 8, (64u << 20) + 1, "string length: wanted at most 67108864"},
     {"key not UTF-8", "general.name", -1, 1, 0xff, "wanted valid UTF-8"},
     {"kind 13", "general.name", 0, 4, 13, "kind: wanted 0 to 12, found 13"},
     {"kind -1", "general.name", 0, 4, UINT32_MAX, "kind: wanted 0 to 12, found 4294967295"},
     {"text beyond the file", "general.name", 4, 8, 1 << 20, "value: wanted 1048576 bytes"},
     {"text length wraps", "general.name", 4, 8, UINT64_MAX - 7, "string length: wanted at most"},
     {"array of arrays", "tokenizer.ggml.scores", 4, 4, 9, "array of arrays"},
-    {"array of kind 13", "tokenizer.ggml.scores", 4, 4, 13,
-     "kind of the array's elements: wanted 0 to 12, found 13"},
-    {"array length wraps", "tokenizer.ggml.scores", 8, 8, ((uint64_t)1 << 62) + 1,
-     "key 'tokenizer.ggml.scores': value: wanted"},
-    {"array longer than the file", "tokenizer.ggml.scores", 8, 8, 5000,
-     "key 'tokenizer.ggml.scores': value: wanted 5000 F32"},
+    {"array of kind 13", "tokenizer.ggml.scores", 4, 4, 13, "kind of the array's elements: wanted 0 to 12, found 13"},
+    {"array length wraps", "tokenizer.ggml.scores", 8, 8, ((uint64_t)1 << 62) + 1, "key 'tokenizer.ggml.scores': value: wanted"},
+    {"array longer than the file", "tokenizer.ggml.scores", 8, 8, 5000, "key 'tokenizer.ggml.scores': value: wanted 5000 F32"},
     {"more strings than fit", "tokenizer.ggml.tokens", 8, 8, 1 << 20, "array: wanted at most"},
     {"string count -1", "tokenizer.ggml.tokens", 8, 8, UINT64_MAX, "array: wanted at most"},
-    {"string of an array beyond the file", "tokenizer.ggml.tokens", 16, 8, 1 << 16,
-     "array of strings: wanted 65536 bytes"},
+    {"string of an array beyond the file", "tokenizer.ggml.tokens", 16, 8, 1 << 16, "array of strings: wanted 65536 bytes"},
     {"bool 2", "test.flag", 4, 1, 2, "BOOL: wanted 0 or 1, found 2"},
     {"bool 255 in an array", "test.flags", 17, 1, 255, "BOOL: wanted 0 or 1, found 255"},
     {"alignment 0", "general.alignment", 4, 4, 0, "wanted a power of two, at least 8, found 0"},
     {"alignment 4", "general.alignment", 4, 4, 4, "wanted a power of two, at least 8, found 4"},
     {"alignment 48", "general.alignment", 4, 4, 48, "wanted a power of two, at least 8, found 48"},
-    {"alignment 2^31", "general.alignment", 4, 4, 1u << 31,
-     "wanted a multiple of the alignment 2147483648"},
-    {"alignment of kind I32", "general.alignment", 0, 4, 5,
-     "key 'general.alignment': wanted U32, found I32"},
+    {"alignment 2^31", "general.alignment", 4, 4, 1u << 31, "wanted a multiple of the alignment 2147483648"},
+    {"alignment of kind I32", "general.alignment", 0, 4, 5, "key 'general.alignment': wanted U32, found I32"},
     {"0 dimensions", NORM, 0, 4, 0, "number of dimensions: wanted 1 to 4, found 0"},
     {"5 dimensions", EMBD, 0, 4, 5, "number of dimensions: wanted 1 to 4, found 5"},
-    {"4294967295 dimensions", EMBD, 0, 4, UINT32_MAX,
-     "number of dimensions: wanted 1 to 4, found 4294967295"},
+    {"4294967295 dimensions", EMBD, 0, 4, UINT32_MAX, "number of dimensions: wanted 1 to 4, found 4294967295"},
     {"dimension 0", EMBD, 4, 8, 0, "dimension 0: wanted a positive number, found 0"},
     {"last dimension 0", EMBD, 12, 8, 0, "dimension 1: wanted a positive number, found 0"},
     {"dimension -1", EMBD, 12, 8, UINT64_MAX, "dimension 1: wanted a positive number, found -1"},
@@ -184,55 +174,37 @@ static const patch open_patches[] = {
     {"elements wrap to a small number", EMBD, 12, 8, ((uint64_t)1 << 61) + 1, "overflows 63 bits"},
     {"bytes overflow", NORM, 4, 8, (uint64_t)1 << 62, "size: wanted less than 2^63 bytes"},
     {"exabyte tensor", EMBD, 12, 8, (uint64_t)1 << 57, "tensor 'token_embd.weight': data: wanted"},
-    {"tensor longer than the file", EMBD, 12, 8, 1000,
-     "tensor 'token_embd.weight': data: wanted 32000 bytes"},
-    {"last tensor one block too long", NORM, 4, 8, 17,
-     "tensor 'blk.0.attn_norm.weight': data: wanted 34 bytes"},
-    {"type removed from the format", ATTN, 20, 4, 4,
-     "type: wanted a known tensor type, found number 4"},
+    {"tensor longer than the file", EMBD, 12, 8, 1000, "tensor 'token_embd.weight': data: wanted 32000 bytes"},
+    {"last tensor one block too long", NORM, 4, 8, 17, "tensor 'blk.0.attn_norm.weight': data: wanted 34 bytes"},
+    {"type removed from the format", ATTN, 20, 4, 4, "type: wanted a known tensor type, found number 4"},
     {"type in a gap", ATTN, 20, 4, 36, "type: wanted a known tensor type, found number 36"},
     {"type 1000", ATTN, 20, 4, 1000, "type: wanted a known tensor type, found number 1000"},
-    {"type -1", ATTN, 20, 4, UINT32_MAX,
-     "type: wanted a known tensor type, found number 4294967295"},
-    {"row not a multiple of the block", ATTN, 4, 8, 33,
-     "row length: wanted a multiple of 32 for type Q8_0, found 33"},
+    {"type -1", ATTN, 20, 4, UINT32_MAX, "type: wanted a known tensor type, found number 4294967295"},
+    {"row not a multiple of the block", ATTN, 4, 8, 33, "row length: wanted a multiple of 32 for type Q8_0, found 33"},
     {"row below one block", ATTN, 4, 8, 1, "row length: wanted a multiple of 32"},
-    {"offset off by one", ATTN, 24, 8, 129,
-     "offset: wanted a multiple of the alignment 32, found 129"},
+    {"offset off by one", ATTN, 24, 8, 129, "offset: wanted a multiple of the alignment 32, found 129"},
     {"offset beyond the file", ATTN, 24, 8, 1 << 20, "tensor 'blk.0.attn_q.weight': data: wanted"},
     {"offset wraps", ATTN, 24, 8, UINT64_MAX - 31, "tensor 'blk.0.attn_q.weight': data: wanted"},
-    {"offset wraps with the size", ATTN, 24, 8, UINT64_MAX - 2047,
-     "tensor 'blk.0.attn_q.weight': data: wanted"},
+    {"offset wraps with the size", ATTN, 24, 8, UINT64_MAX - 2047, "tensor 'blk.0.attn_q.weight': data: wanted"},
     {"offset -2^63", ATTN, 24, 8, (uint64_t)1 << 63, "tensor 'blk.0.attn_q.weight': data: wanted"},
     {"same data twice", ATTN, 24, 8, 0, "found an overlap with tensor"},
-    {"data overlaps by its end", ATTN, 24, 8, 96,
-     "found an overlap with tensor 'token_embd.weight'"},
-    {"tensor name beyond the file", ATTN, -27, 8, 1 << 20,
-     "tensor number 1: name: wanted 1048576 bytes"},
+    {"data overlaps by its end", ATTN, 24, 8, 96, "found an overlap with tensor 'token_embd.weight'"},
+    {"tensor name beyond the file", ATTN, -27, 8, 1 << 20, "tensor number 1: name: wanted 1048576 bytes"},
     {"tensor name not UTF-8", ATTN, -19, 1, 0xc0, "wanted valid UTF-8"},
 };
 
 /* Wrong for a loader, though every byte can be found: only the check tells. */
 static const patch check_patches[] = {
     {"token type 7", "tokenizer.ggml.token_type", 16, 4, 7, "element 0: wanted 0 to 6, found 7"},
-    {"token type -1", "tokenizer.ggml.token_type", 28, 4, UINT32_MAX,
-     "element 3: wanted 0 to 6, found -1"},
-    {"token types of kind F32", "tokenizer.ggml.token_type", 4, 4, 6,
-     "wanted an array of I32, found an array of F32"},
-    {"scores of kind U32", "tokenizer.ggml.scores", 4, 4, 4,
-     "wanted an array of F32, found an array of U32"},
-    {"begin token equal to the count", "tokenizer.ggml.bos_token_id", 4, 4, 4,
-     "wanted a token below 4, found 4"},
-    {"end token -1", "tokenizer.ggml.eos_token_id", 4, 4, UINT32_MAX,
-     "wanted a token below 4, found 4294967295"},
-    {"end token I32 -1", "tokenizer.ggml.eos_token_id", 0, 8, 5 | (uint64_t)UINT32_MAX << 32,
-     "wanted a token below 4, found -1"},
-    {"end token of kind F32", "tokenizer.ggml.eos_token_id", 0, 4, 6,
-     "wanted an integer, found F32"},
-    {"merge without a space", "tokenizer.ggml.merges", 25, 1, '_',
-     "wanted two pieces and a space between them, found 'a_b'"},
-    {"merge without its second piece", "tokenizer.ggml.merges", 25, 2, 'b' | ' ' << 8,
-     "wanted two pieces and a space"},
+    {"token type -1", "tokenizer.ggml.token_type", 28, 4, UINT32_MAX, "element 3: wanted 0 to 6, found -1"},
+    {"token types of kind F32", "tokenizer.ggml.token_type", 4, 4, 6, "wanted an array of I32, found an array of F32"},
+    {"scores of kind U32", "tokenizer.ggml.scores", 4, 4, 4, "wanted an array of F32, found an array of U32"},
+    {"begin token equal to the count", "tokenizer.ggml.bos_token_id", 4, 4, 4, "wanted a token below 4, found 4"},
+    {"end token -1", "tokenizer.ggml.eos_token_id", 4, 4, UINT32_MAX, "wanted a token below 4, found 4294967295"},
+    {"end token I32 -1", "tokenizer.ggml.eos_token_id", 0, 8, 5 | (uint64_t)UINT32_MAX << 32, "wanted a token below 4, found -1"},
+    {"end token of kind F32", "tokenizer.ggml.eos_token_id", 0, 4, 6, "wanted an integer, found F32"},
+    {"merge without a space", "tokenizer.ggml.merges", 25, 1, '_', "wanted two pieces and a space between them, found 'a_b'"},
+    {"merge without its second piece", "tokenizer.ggml.merges", 25, 2, 'b' | ' ' << 8, "wanted two pieces and a space"},
     {"tokenizer name not UTF-8", "tokenizer.ggml.model", 12, 1, 0xfe, "wanted text in valid UTF-8"},
     {"embedding of another count", EMBD, 12, 8, 3, "wanted 4 rows, one per token, found 3"},
     {"F32 infinity", "", 4, 4, 0x7f800000, "F32 value at element 1 (row 0): wanted finite numbers"},
@@ -316,8 +288,7 @@ static void add_same_tensor(bytes *b) { put_tensor(b, EMBD, 0, 1, 8, 1, 256); }
 static void add_empty_name(bytes *b) { put_tensor(b, "", 0, 1, 8, 1, 0); }
 static void add_long_name(bytes *b)
 {
-    put_tensor(b, "a23456789012345678901234567890123456789012345678901234567890123_5", 0, 1, 8, 1,
-               0);
+    put_tensor(b, "a23456789012345678901234567890123456789012345678901234567890123_5", 0, 1, 8, 1, 0);
 }
 static void add_inside(bytes *b) { put_tensor(b, "inside", 24, 1, 1, 1, 32); }
 static void add_quantized_odd(bytes *b) { put_tensor(b, "odd", 12, 1, 255, 1, 0); }
@@ -331,28 +302,18 @@ static void test_added_entries(void **state)
         tiny_extra extra;
         const char *wanted;
     } list[] = {
-        {"duplicate key",
-         {1, 0, add_duplicate_key, NULL},
-         "key 'tokenizer.ggml.eos_token_id': wanted once, found a second time"},
+        {"duplicate key", {1, 0, add_duplicate_key, NULL}, "key 'tokenizer.ggml.eos_token_id': wanted once, found a second time"},
         {"empty key", {1, 0, add_empty_key, NULL}, "name: wanted at least one character"},
         {"overlong UTF-8 key", {1, 0, add_overlong_key, NULL}, "wanted valid UTF-8"},
         {"surrogate in a key", {1, 0, add_surrogate_key, NULL}, "wanted valid UTF-8"},
         {"terminal escape in a key", {2, 0, add_escape_key, NULL}, "key '\\x1b[2Jx': wanted once"},
-        {"key of 65536 bytes",
-         {1, 0, add_long_key, NULL},
-         "name: wanted at most 65535 bytes, found 65536"},
+        {"key of 65536 bytes", {1, 0, add_long_key, NULL}, "name: wanted at most 65535 bytes, found 65536"},
         {"nested array", {1, 0, add_deep_array, NULL}, "array of arrays"},
         {"duplicate tensor", {0, 1, NULL, add_same_tensor}, NULL},
         {"unnamed tensor", {0, 1, NULL, add_empty_name}, "name: wanted at least one character"},
-        {"tensor name of 65 bytes",
-         {0, 1, NULL, add_long_name},
-         "name: wanted at most 64 bytes, found 65"},
-        {"tensor inside another",
-         {0, 1, NULL, add_inside},
-         "tensor 'inside': data: wanted to begin at byte"},
-        {"K-quant row of 255",
-         {0, 1, NULL, add_quantized_odd},
-         "row length: wanted a multiple of 256 for type Q4_K, found 255"},
+        {"tensor name of 65 bytes", {0, 1, NULL, add_long_name}, "name: wanted at most 64 bytes, found 65"},
+        {"tensor inside another", {0, 1, NULL, add_inside}, "tensor 'inside': data: wanted to begin at byte"},
+        {"K-quant row of 255", {0, 1, NULL, add_quantized_odd}, "row length: wanted a multiple of 256 for type Q4_K, found 255"},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         b.n = 0;
@@ -360,8 +321,7 @@ static void test_added_entries(void **state)
         if (list[i].extra.tensors == add_same_tensor)
             for (int k = 0; k < 8; k++)
                 put_f32(&b, 0);
-        expect(list[i].kind, true,
-               list[i].wanted ? list[i].wanted : "found a second tensor of that name", &b);
+        expect(list[i].kind, true, list[i].wanted ? list[i].wanted : "found a second tensor of that name", &b);
     }
 }
 
@@ -425,20 +385,16 @@ static void test_loader_metadata(void **state)
         void (*values)(bytes *b);
         const char *wanted;
     } list[] = {
-        {3, tokens_but_no_merges,
-         "key 'tokenizer.ggml.merges': wanted for the tokenizer 'gpt2', found no such key"},
+        {3, tokens_but_no_merges, "key 'tokenizer.ggml.merges': wanted for the tokenizer 'gpt2', found no such key"},
         {2, no_tokens, "key 'tokenizer.ggml.tokens': wanted the list of tokens, found no such key"},
-        {3, tokens_of_numbers,
-         "key 'tokenizer.ggml.tokens': wanted an array of STRING, found an array of U32"},
+        {3, tokens_of_numbers, "key 'tokenizer.ggml.tokens': wanted an array of STRING, found an array of U32"},
         {3, empty_tokens, "key 'tokenizer.ggml.tokens': wanted 1 to 2147483647 tokens, found 0"},
         {4, short_scores, "key 'tokenizer.ggml.scores': wanted 2 values, one per token, found 1"},
         {4, long_types, "key 'tokenizer.ggml.token_type': wanted 1 values, one per token, found 2"},
         {2, model_of_numbers, "key 'tokenizer.ggml.model': wanted STRING, found U32"},
         {1, architecture_number, "key 'general.architecture': wanted STRING, found U32"},
-        {1, architecture_empty,
-         "key 'general.architecture': wanted the name of the architecture, found an empty string"},
-        {0, nothing,
-         "key 'general.architecture': wanted the name of the architecture, found no such key"},
+        {1, architecture_empty, "key 'general.architecture': wanted the name of the architecture, found an empty string"},
+        {0, nothing, "key 'general.architecture': wanted the name of the architecture, found no such key"},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         b.n = 0;
@@ -535,8 +491,7 @@ static void test_scale_fields(void **state)
     uint32_t seed = 12345;
     for (int type = 0; type < DIL_TYPE_COUNT; type++) {
         const format *f = format_get((dil_type)type);
-        if (!f || !f->decode || type == DIL_TYPE_F32 || f->block_bytes > sizeof block ||
-            f->block_values > 1024)
+        if (!f || !f->decode || type == DIL_TYPE_F32 || f->block_bytes > sizeof block || f->block_values > 1024)
             continue;
         int bad_blocks = 0;
         for (int round = 0; round < 3000; round++) {
@@ -550,8 +505,7 @@ static void test_scale_fields(void **state)
                 bad |= !(values[i] - values[i] == 0);
             bad_blocks += bad;
             if ((gguf_scan_blocks((dil_type)type, block, 1) == 0) != bad)
-                fail_msg("%s: a block that is %sfinite was told apart wrongly", f->name,
-                         bad ? "not " : "");
+                fail_msg("%s: a block that is %sfinite was told apart wrongly", f->name, bad ? "not " : "");
         }
         if (type != DIL_TYPE_MXFP4 && type != DIL_TYPE_NVFP4 && f->is_quantized && bad_blocks == 0)
             fail_msg("%s: no random block was bad", f->name);
@@ -561,11 +515,9 @@ static void test_scale_fields(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_valid),         cmocka_unit_test(test_patched_numbers),
-        cmocka_unit_test(test_added_entries), cmocka_unit_test(test_loader_metadata),
-        cmocka_unit_test(test_truncation),    cmocka_unit_test(test_bit_flips),
-        cmocka_unit_test(test_limits),        cmocka_unit_test(test_check_goes_on),
-        cmocka_unit_test(test_scale_fields),
+        cmocka_unit_test(test_valid),           cmocka_unit_test(test_patched_numbers), cmocka_unit_test(test_added_entries),
+        cmocka_unit_test(test_loader_metadata), cmocka_unit_test(test_truncation),      cmocka_unit_test(test_bit_flips),
+        cmocka_unit_test(test_limits),          cmocka_unit_test(test_check_goes_on),   cmocka_unit_test(test_scale_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,8 +49,7 @@ static int clear_room(void **state)
     (void)state;
     int failed = 0;
     dil_error err;
-    if (os_list_dir(directory, remove_one, &failed, &err) != DIL_OK || failed ||
-        rmdir(directory) != 0)
+    if (os_list_dir(directory, remove_one, &failed, &err) != DIL_OK || failed || rmdir(directory) != 0)
         return -1;
     return mem_bytes(MEM_FILE) == held_at_start ? 0 : -1;
 }
@@ -152,12 +151,9 @@ static void test_numbers(void **state)
         assert_int_equal(d, list[i].i32 ? (int32_t)list[i].value : 77);
     }
     uint32_t u = 0;
-    fails(gguf_get_u32(g, "i64", &u, &err), &err, DIL_FORMAT,
-          "key 'i64': wanted 0 to 4294967295, found -9223372036854775808");
-    fails(gguf_get_u32(g, "bool", &u, &err), &err, DIL_FORMAT,
-          "key 'bool': wanted an integer, found BOOL");
-    fails(gguf_get_u32(g, "ints", &u, &err), &err, DIL_FORMAT,
-          "key 'ints': wanted an integer, found an array of I32");
+    fails(gguf_get_u32(g, "i64", &u, &err), &err, DIL_FORMAT, "key 'i64': wanted 0 to 4294967295, found -9223372036854775808");
+    fails(gguf_get_u32(g, "bool", &u, &err), &err, DIL_FORMAT, "key 'bool': wanted an integer, found BOOL");
+    fails(gguf_get_u32(g, "ints", &u, &err), &err, DIL_FORMAT, "key 'ints': wanted an integer, found an array of I32");
     fails(gguf_get_u32(g, "f32", &u, &err), &err, DIL_FORMAT, "found F32");
     u = 9;
     ok(gguf_get_u32(g, "absent", &u, &err), &err);
@@ -178,8 +174,7 @@ static void test_other_scalars(void **state)
     assert_true(f == 1.5f);
     ok(gguf_get_f32(g, "f64", &f, &err), &err);
     assert_true(f == -2.25f);
-    fails(gguf_get_f32(g, "wide f64", &f, &err), &err, DIL_FORMAT,
-          "key 'wide f64': wanted the range of F32, found 1e+300");
+    fails(gguf_get_f32(g, "wide f64", &f, &err), &err, DIL_FORMAT, "key 'wide f64': wanted the range of F32, found 1e+300");
     fails(gguf_get_f32(g, "u32", &f, &err), &err, DIL_FORMAT, "wanted F32 or F64, found U32");
     ok(gguf_get_f32(g, "absent", &f, &err), &err);
     assert_true(f == -2.25f);
@@ -192,8 +187,7 @@ static void test_other_scalars(void **state)
     assert_true(str_equal(s, STR("default")));
     ok(gguf_get_str(g, "text", &s, &err), &err);
     assert_true(str_equal(s, STR("ab\nc")));
-    fails(gguf_get_str(g, "texts", &s, &err), &err, DIL_FORMAT,
-          "wanted STRING, found an array of STRING");
+    fails(gguf_get_str(g, "texts", &s, &err), &err, DIL_FORMAT, "wanted STRING, found an array of STRING");
     assert_null(gguf_find(g, "absent"));
     assert_null(gguf_value_at(g, 21));
     assert_int_equal(gguf_n_values(g), 21);
@@ -212,20 +206,16 @@ static void test_arrays(void **state)
     const int32_t *ints, *again;
     uint64_t n;
     ok(gguf_get_strings(g, "texts", &texts, &n, &err), &err);
-    assert_true(n == 3 && str_equal(texts[0], STR("x")) && texts[1].n == 0 &&
-                str_equal(texts[2], STR("yz")));
+    assert_true(n == 3 && str_equal(texts[0], STR("x")) && texts[1].n == 0 && str_equal(texts[2], STR("yz")));
     ok(gguf_get_strings(g, "absent", &texts, &n, &err), &err);
     assert_true(n == 0);
-    fails(gguf_get_strings(g, "ints", &texts, &n, &err), &err, DIL_FORMAT,
-          "wanted an array of STRING, found an array of I32");
-    fails(gguf_get_strings(g, "text", &texts, &n, &err), &err, DIL_FORMAT,
-          "wanted an array of STRING, found STRING");
+    fails(gguf_get_strings(g, "ints", &texts, &n, &err), &err, DIL_FORMAT, "wanted an array of STRING, found an array of I32");
+    fails(gguf_get_strings(g, "text", &texts, &n, &err), &err, DIL_FORMAT, "wanted an array of STRING, found STRING");
     ok(gguf_get_f32_array(g, "floats", &floats, &n, &err), &err);
     assert_true(n == 2 && floats[0] == 0.25f && floats[1] == -8 && (uintptr_t)floats % 4 == 0);
     ok(gguf_get_f32_array(g, "no floats", &floats, &n, &err), &err);
     assert_true(n == 0);
-    fails(gguf_get_f32_array(g, "f32", &floats, &n, &err), &err, DIL_FORMAT,
-          "wanted an array of F32, found F32");
+    fails(gguf_get_f32_array(g, "f32", &floats, &n, &err), &err, DIL_FORMAT, "wanted an array of F32, found F32");
     ok(gguf_get_i32_array(g, "ints", &ints, &n, &err), &err);
     assert_true(n == 2 && ints[0] == -5 && ints[1] == 5 && (uintptr_t)ints % 4 == 0);
     ok(gguf_get_i32_array(g, "i8s", &ints, &n, &err), &err);
@@ -234,10 +224,8 @@ static void test_arrays(void **state)
     assert_ptr_equal(again, ints);
     ok(gguf_get_i32_array(g, "u16s", &ints, &n, &err), &err);
     assert_true(n == 1 && ints[0] == 65535);
-    fails(gguf_get_i32_array(g, "large u32s", &ints, &n, &err), &err, DIL_FORMAT,
-          "found 3000000000");
-    fails(gguf_get_i32_array(g, "floats", &ints, &n, &err), &err, DIL_FORMAT,
-          "wanted an array of integers");
+    fails(gguf_get_i32_array(g, "large u32s", &ints, &n, &err), &err, DIL_FORMAT, "found 3000000000");
+    fails(gguf_get_i32_array(g, "floats", &ints, &n, &err), &err, DIL_FORMAT, "wanted an array of integers");
     gguf_close(g);
 }
 
@@ -253,8 +241,8 @@ static void test_tensors(void **state)
     ok(gguf_open(&g, path, NULL, &err), &err);
     const gguf_tensor *t = gguf_tensor_find(g, "blk.0.attn_q.weight");
     assert_non_null(t);
-    assert_true(t->type == DIL_TYPE_Q8_0 && t->n_dims == 2 && t->ne[0] == 32 && t->ne[1] == 2 &&
-                t->ne[2] == 1 && t->size_bytes == 68);
+    assert_true(t->type == DIL_TYPE_Q8_0 && t->n_dims == 2 && t->ne[0] == 32 && t->ne[1] == 2 && t->ne[2] == 1 &&
+                t->size_bytes == 68);
     assert_int_equal(t->offset, b.n - TINY_DATA_BYTES + 128);
     assert_memory_equal(t->data, b.p + t->offset, t->size_bytes);
     assert_ptr_equal(gguf_tensor_at(g, 1), t);
@@ -276,8 +264,7 @@ static void test_tensors(void **state)
     b.p[b.n - 1] = 0x7e;
     assert_true(write_file(path, b.p, b.n));
     g = NULL;
-    fails(gguf_open(&g, path, &(gguf_options){.deep = true}, &err), &err, DIL_FORMAT,
-          "F16 value at element 15");
+    fails(gguf_open(&g, path, &(gguf_options){.deep = true}, &err), &err, DIL_FORMAT, "F16 value at element 15");
     assert_null(g);
     b.p[4] = 2; /* version 2 has the same layout */
     assert_true(write_file(path, b.p, b.n));
@@ -292,8 +279,7 @@ static void test_open_errors(void **state)
     (void)state;
     gguf *g = NULL;
     dil_error err;
-    fails(gguf_open(&g, path_of("absent.gguf"), NULL, &err), &err, DIL_IO,
-          "absent.gguf: cannot open");
+    fails(gguf_open(&g, path_of("absent.gguf"), NULL, &err), &err, DIL_IO, "absent.gguf: cannot open");
     fails(gguf_open(&g, directory, NULL, &err), &err, DIL_IO, "not a regular file");
     assert_true(write_file(path_of("empty.gguf"), "", 0));
     fails(gguf_open(&g, path_of("empty.gguf"), NULL, &err), &err, DIL_FORMAT,
@@ -311,22 +297,17 @@ static void write_all(const char *path, dil_error *err, dil_status *st)
     const uint8_t *p = (const uint8_t *)rows;
     if ((*st = gguf_writer_new(&w, path, err)) != DIL_OK)
         return;
-    if ((*st = gguf_writer_set_u32(w, "u32", 7, err)) == DIL_OK &&
-        (*st = gguf_writer_set_i32(w, "i32", -7, err)) == DIL_OK &&
+    if ((*st = gguf_writer_set_u32(w, "u32", 7, err)) == DIL_OK && (*st = gguf_writer_set_i32(w, "i32", -7, err)) == DIL_OK &&
         (*st = gguf_writer_set_f32(w, "f32", 0.5f, err)) == DIL_OK &&
         (*st = gguf_writer_set_bool(w, "bool", true, err)) == DIL_OK &&
         (*st = gguf_writer_set_str(w, "text", STR("t"), err)) == DIL_OK &&
         (*st = gguf_writer_set_strings(w, "texts", texts, 2, err)) == DIL_OK &&
         (*st = gguf_writer_set_f32_array(w, "f32s", (const float[]){1, 2}, 2, err)) == DIL_OK &&
         (*st = gguf_writer_set_i32_array(w, "i32s", (const int32_t[]){-1}, 1, err)) == DIL_OK &&
-        (*st = gguf_writer_add_tensor(w, STR("a"), DIL_TYPE_F32, 2, (const uint64_t[]){40, 3},
-                                      err)) == DIL_OK &&
-        (*st = gguf_writer_add_tensor(w, STR("b"), DIL_TYPE_I8, 1, (const uint64_t[]){5}, err)) ==
-            DIL_OK &&
-        (*st = gguf_writer_add_tensor(w, STR("c"), DIL_TYPE_Q8_0, 1, (const uint64_t[]){32},
-                                      err)) == DIL_OK)
-        for (size_t n = 0; n < 480 + 5 + 34 && *st == DIL_OK;
-             n += 7) /* pieces that do not fit the tensors */
+        (*st = gguf_writer_add_tensor(w, STR("a"), DIL_TYPE_F32, 2, (const uint64_t[]){40, 3}, err)) == DIL_OK &&
+        (*st = gguf_writer_add_tensor(w, STR("b"), DIL_TYPE_I8, 1, (const uint64_t[]){5}, err)) == DIL_OK &&
+        (*st = gguf_writer_add_tensor(w, STR("c"), DIL_TYPE_Q8_0, 1, (const uint64_t[]){32}, err)) == DIL_OK)
+        for (size_t n = 0; n < 480 + 5 + 34 && *st == DIL_OK; n += 7) /* pieces that do not fit the tensors */
             *st = gguf_writer_data(w, p, n + 7 > 519 ? 519 - n : 7, err);
     if (*st != DIL_OK) {
         gguf_writer_abort(w);
@@ -360,8 +341,7 @@ static void test_write_and_read(void **state)
     assert_int_equal(gguf_n_tensors(g), 3);
     for (uint64_t i = 0; i < 3; i++)
         assert_int_equal(gguf_tensor_at(g, i)->offset % 32, 0);
-    assert_true(gguf_tensor_find(g, "b")->size_bytes == 5 &&
-                gguf_tensor_find(g, "c")->size_bytes == 34);
+    assert_true(gguf_tensor_find(g, "b")->size_bytes == 5 && gguf_tensor_find(g, "c")->size_bytes == 34);
     gguf_close(g);
 }
 
@@ -384,8 +364,7 @@ static void test_copy(void **state)
         ok(gguf_writer_add_tensor(w, t->name, t->type, t->n_dims, t->ne, &err), &err);
     }
     for (uint64_t i = 0; i < gguf_n_tensors(g); i++)
-        ok(gguf_writer_data(w, gguf_tensor_at(g, i)->data, gguf_tensor_at(g, i)->size_bytes, &err),
-           &err);
+        ok(gguf_writer_data(w, gguf_tensor_at(g, i)->data, gguf_tensor_at(g, i)->size_bytes, &err), &err);
     ok(gguf_writer_finish(w, &err), &err);
     ok(os_read_all(path_of("copy.gguf"), 1 << 20, &text, &n, &err), &err);
     assert_int_equal(n, b.n);
@@ -426,40 +405,27 @@ static void test_writer_refuses(void **state)
     fails(gguf_writer_set_f32(w, "k", 1, &err), &err, DIL_BAD_ARGUMENT, "key 'k': wanted once");
     fails(gguf_writer_set_u32(w, "", 1, &err), &err, DIL_BAD_ARGUMENT, "wanted 1 to");
     fails(gguf_writer_set_u32(w, "\xff", 1, &err), &err, DIL_BAD_ARGUMENT, "UTF-8");
-    fails(gguf_writer_set_u32(w, "general.alignment", 12, &err), &err, DIL_BAD_ARGUMENT,
-          "power of two");
-    fails(gguf_writer_set_str(w, "long", (str){"", GGUF_MAX_STRING + 1}, &err), &err, DIL_LIMIT,
-          "string length");
-    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_F32, 0, one, &err), &err, DIL_BAD_ARGUMENT,
-          "number of dimensions");
-    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_F32, 5, one, &err), &err, DIL_BAD_ARGUMENT,
-          "number of dimensions");
-    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_F32, 1, zero, &err), &err, DIL_BAD_ARGUMENT,
-          "row length");
-    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_Q4_0, 1, odd, &err), &err, DIL_BAD_ARGUMENT,
-          "multiple of 32");
-    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_Q4_0, 2, huge, &err), &err, DIL_BAD_ARGUMENT,
-          "product fits");
-    fails(gguf_writer_add_tensor(w, STR("t"), (dil_type)4, 1, one, &err), &err, DIL_BAD_ARGUMENT,
-          "found number 4");
-    fails(gguf_writer_add_tensor(w, STR(""), DIL_TYPE_F32, 1, one, &err), &err, DIL_BAD_ARGUMENT,
-          "a name of 1 to 64");
+    fails(gguf_writer_set_u32(w, "general.alignment", 12, &err), &err, DIL_BAD_ARGUMENT, "power of two");
+    fails(gguf_writer_set_str(w, "long", (str){"", GGUF_MAX_STRING + 1}, &err), &err, DIL_LIMIT, "string length");
+    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_F32, 0, one, &err), &err, DIL_BAD_ARGUMENT, "number of dimensions");
+    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_F32, 5, one, &err), &err, DIL_BAD_ARGUMENT, "number of dimensions");
+    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_F32, 1, zero, &err), &err, DIL_BAD_ARGUMENT, "row length");
+    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_Q4_0, 1, odd, &err), &err, DIL_BAD_ARGUMENT, "multiple of 32");
+    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_Q4_0, 2, huge, &err), &err, DIL_BAD_ARGUMENT, "product fits");
+    fails(gguf_writer_add_tensor(w, STR("t"), (dil_type)4, 1, one, &err), &err, DIL_BAD_ARGUMENT, "found number 4");
+    fails(gguf_writer_add_tensor(w, STR(""), DIL_TYPE_F32, 1, one, &err), &err, DIL_BAD_ARGUMENT, "a name of 1 to 64");
     ok(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_F32, 1, one, &err), &err);
-    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_F32, 1, one, &err), &err, DIL_BAD_ARGUMENT,
-          "tensor 't': wanted once");
-    fails(gguf_writer_set_u32(w, "general.alignment", 64, &err), &err, DIL_BAD_ARGUMENT,
-          "before the first tensor");
+    fails(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_F32, 1, one, &err), &err, DIL_BAD_ARGUMENT, "tensor 't': wanted once");
+    fails(gguf_writer_set_u32(w, "general.alignment", 64, &err), &err, DIL_BAD_ARGUMENT, "before the first tensor");
     ok(gguf_writer_data(w, "abc", 3, &err), &err);
     fails(gguf_writer_set_u32(w, "late", 1, &err), &err, DIL_BAD_ARGUMENT, "before the first data");
-    fails(gguf_writer_add_tensor(w, STR("u"), DIL_TYPE_F32, 1, one, &err), &err, DIL_BAD_ARGUMENT,
-          "before the first data");
+    fails(gguf_writer_add_tensor(w, STR("u"), DIL_TYPE_F32, 1, one, &err), &err, DIL_BAD_ARGUMENT, "before the first data");
     fails(gguf_writer_data(w, "de", 2, &err), &err, DIL_BAD_ARGUMENT, "no more data");
     gguf_writer_abort(w);
     assert_false(os_exists(path));
     ok(gguf_writer_new(&w, path, &err), &err);
     ok(gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_F32, 1, one, &err), &err);
-    fails(gguf_writer_finish(w, &err), &err, DIL_BAD_ARGUMENT,
-          "tensor 't': data: wanted 4 bytes before the end, found 0");
+    fails(gguf_writer_finish(w, &err), &err, DIL_BAD_ARGUMENT, "tensor 't': data: wanted 4 bytes before the end, found 0");
     assert_false(os_exists(path));
     gguf_writer_abort(NULL);
 }
@@ -475,8 +441,7 @@ static void test_many_tensors(void **state)
     ok(gguf_writer_new(&w, path_of("many.gguf"), &err), &err);
     for (int i = 0; i < 3000; i++) {
         snprintf(name, sizeof name, "blk.%d.weight", i);
-        ok(gguf_writer_add_tensor(w, str_of(name), DIL_TYPE_I32, 1, (const uint64_t[]){1}, &err),
-           &err);
+        ok(gguf_writer_add_tensor(w, str_of(name), DIL_TYPE_I32, 1, (const uint64_t[]){1}, &err), &err);
     }
     for (int32_t i = 0; i < 3000; i++)
         ok(gguf_writer_data(w, &i, sizeof i, &err), &err);
@@ -506,8 +471,7 @@ static void test_kill(void **state)
         gguf_writer *w;
         static const uint8_t block[1 << 16];
         if (gguf_writer_new(&w, path, NULL) == DIL_OK &&
-            gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_I8, 1,
-                                   (const uint64_t[]){(uint64_t)1 << 40}, NULL) == DIL_OK)
+            gguf_writer_add_tensor(w, STR("t"), DIL_TYPE_I8, 1, (const uint64_t[]){(uint64_t)1 << 40}, NULL) == DIL_OK)
             for (int i = 0; gguf_writer_data(w, block, sizeof block, NULL) == DIL_OK; i++)
                 if (i == 4 && write(ready[1], "x", 1) == 1)
                     pause();
@@ -533,8 +497,7 @@ static void test_kill(void **state)
 
 #define LAST UINT32_MAX
 
-static void write_shard(int number, int count, uint32_t no, uint32_t key_count, uint32_t total,
-                        const char *tensor)
+static void write_shard(int number, int count, uint32_t no, uint32_t key_count, uint32_t total, const char *tensor)
 {
     static bytes b;
     char name[64];
@@ -561,8 +524,7 @@ static void write_three(void)
 static void test_split(void **state)
 {
     (void)state;
-    static const char *const names[] = {"m-00001-of-00003.gguf", "m-00002-of-00003.gguf",
-                                        "m-00003-of-00003.gguf"};
+    static const char *const names[] = {"m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"};
     dil_error err;
     write_three();
     for (int i = 0; i < 3; i++) {
@@ -575,8 +537,7 @@ static void test_split(void **state)
         assert_true(str_equal(architecture, STR("llama"))); /* always that of the first part */
         for (uint64_t k = 0; k < 3; k++) {
             const gguf_tensor *t = gguf_tensor_at(g, k);
-            assert_true(t->shard == (int)k && t->name.p[0] == "abc"[k] &&
-                        *(const float *)t->data == (float)k);
+            assert_true(t->shard == (int)k && t->name.p[0] == "abc"[k] && *(const float *)t->data == (float)k);
             assert_ptr_equal(gguf_tensor_find(g, (char[]){"abc"[k], 0}), t);
         }
         assert_int_equal(gguf_size_bytes(g), 3 * gguf_shard_file(g, 1)->size_bytes);
@@ -623,14 +584,12 @@ static void test_split_defects(void **state)
     split_fails(first, DIL_FORMAT, "key 'split.no': wanted 1 as the file's name says, found 2");
     write_shard(1, 3, LAST, 4, 3, "b");
     split_fails(first, DIL_FORMAT, "key 'split.count': wanted 3 as in the other parts, found 4");
-    split_fails("m-00002-of-00003.gguf", DIL_FORMAT,
-                "key 'split.count': wanted 3 as the file's name says");
+    split_fails("m-00002-of-00003.gguf", DIL_FORMAT, "key 'split.count': wanted 3 as the file's name says");
     write_shard(1, 3, LAST, 3, 3, "a");
     split_fails(first, DIL_FORMAT, "tensor 'a': wanted a name of its own");
     write_shard(1, 3, LAST, 3, 3, "b");
     write_shard(0, 3, LAST, 3, 4, "a");
-    split_fails(first, DIL_FORMAT,
-                "key 'split.tensors.count': wanted the number of tensors in all parts, 3, found 4");
+    split_fails(first, DIL_FORMAT, "key 'split.tensors.count': wanted the number of tensors in all parts, 3, found 4");
     write_three();
     assert_true(write_file(path_of("m-00002-of-00003.gguf"), "GGUF", 4));
     split_fails(first, DIL_FORMAT, "version: wanted 4 bytes, found 0");
@@ -764,8 +723,7 @@ static int shrink(const char *path)
     gguf *g = NULL;
     dil_error err = {0};
     gguf_sink sink = {.err = &err};
-    if (gguf_open(&g, path, NULL, &err) != DIL_OK ||
-        gguf_check_data(g, &sink, NULL, NULL) != DIL_OK || truncate(path, 8192) != 0)
+    if (gguf_open(&g, path, NULL, &err) != DIL_OK || gguf_check_data(g, &sink, NULL, NULL) != DIL_OK || truncate(path, 8192) != 0)
         return 1;
     dil_status st = gguf_check_data(g, &sink, NULL, NULL);
     gguf_close(g);
@@ -813,12 +771,10 @@ static void test_progress(void **state)
     int calls = 0;
     put_tiny(&b, NULL);
     assert_true(write_file(path_of("progress.gguf"), b.p, b.n));
-    fails(gguf_check(path_of("progress.gguf"), NULL, NULL, stop_at_half, &calls, &err), &err,
-          DIL_CANCELLED, "stopped");
+    fails(gguf_check(path_of("progress.gguf"), NULL, NULL, stop_at_half, &calls, &err), &err, DIL_CANCELLED, "stopped");
     assert_int_equal(calls, 1);
     ok(gguf_check(path_of("progress.gguf"), NULL, NULL, NULL, NULL, &err), &err);
-    fails(gguf_check(path_of("absent.gguf"), NULL, NULL, NULL, NULL, &err), &err, DIL_IO,
-          "cannot open");
+    fails(gguf_check(path_of("absent.gguf"), NULL, NULL, NULL, NULL, &err), &err, DIL_IO, "cannot open");
 }
 
 /* A vocabulary of 150,000 tokens opens in a few milliseconds; work that grows with its square would take many seconds. */

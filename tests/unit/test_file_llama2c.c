@@ -49,11 +49,7 @@ static int make_room(void **state)
 {
     (void)state;
     const char *dir = getenv("DIL_SHARED"), *source = getenv("DIL_SOURCE_DIR");
-    snprintf(shared, sizeof shared, "%s%s",
-             dir      ? dir
-             : source ? source
-                      : ".",
-             dir ? "" : "/../shared");
+    snprintf(shared, sizeof shared, "%s%s", dir ? dir : source ? source : ".", dir ? "" : "/../shared");
     make_directory(directory);
     return 0;
 }
@@ -87,8 +83,7 @@ static size_t n_floats(bool own_output)
 
 static void make_checkpoint(bytes *b, bool own_output)
 {
-    const int32_t header[7] = {DIM,    HIDDEN, LAYERS, HEADS, KV_HEADS, own_output ? -VOCAB : VOCAB,
-                               CONTEXT};
+    const int32_t header[7] = {DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, own_output ? -VOCAB : VOCAB, CONTEXT};
     b->n = 0;
     put(b, header, sizeof header);
     for (size_t i = 0; i < n_floats(own_output); i++)
@@ -125,8 +120,7 @@ static dil_status import(const char *tokens_name, dil_error *err)
 }
 
 /* The float of the checkpoint that lies at row, column of the tensor. */
-static void expect_float(const gguf *g, const char *name, uint64_t rows, uint64_t columns,
-                         size_t start)
+static void expect_float(const gguf *g, const char *name, uint64_t rows, uint64_t columns, size_t start)
 {
     const gguf_tensor *t = gguf_tensor_find(g, name);
     if (!t)
@@ -442,9 +436,7 @@ static void test_real(void **state)
         uint32_t dim = 0, context = 0;
         const str *tokens;
         uint64_t n;
-        ok(llama2c_import(shared_path(list[i].checkpoint), shared_path(list[i].tokens),
-                          path_of("out.gguf"), &err),
-           &err);
+        ok(llama2c_import(shared_path(list[i].checkpoint), shared_path(list[i].tokens), path_of("out.gguf"), &err), &err);
         ok(gguf_check(path_of("out.gguf"), NULL, NULL, NULL, NULL, &err), &err);
         ok(gguf_open(&g, path_of("out.gguf"), NULL, &err), &err);
         ok(gguf_get_u32(g, "llama.embedding_length", &dim, &err), &err);

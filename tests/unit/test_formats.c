@@ -55,8 +55,7 @@ static void test_f16_decode(void **state)
             assert_true(isnan(f));
             continue;
         }
-        double expected = exponent == 31 ? (sign ? -INFINITY : INFINITY)
-                                         : value_of(sign, (int)exponent, mantissa, 10, 15);
+        double expected = exponent == 31 ? (sign ? -INFINITY : INFINITY) : value_of(sign, (int)exponent, mantissa, 10, 15);
         assert_true((double)f == expected);
         assert_int_equal(signbit(f) != 0, sign);
     }
@@ -151,8 +150,7 @@ static void test_find(void **state)
 static void test_get(void **state)
 {
     (void)state;
-    static const int unknown[] = {-1, 4,  5,  31,      33,        36,       38,
-                                  43, 63, 64, 1 << 20, INT32_MAX, INT32_MIN};
+    static const int unknown[] = {-1, 4, 5, 31, 33, 36, 38, 43, 63, 64, 1 << 20, INT32_MAX, INT32_MIN};
     uint64_t bytes = 7;
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         assert_null(format_get((dil_type)unknown[i]));

@@ -29,10 +29,7 @@ static void random_bytes(uint8_t *p, size_t n)
 static int is_nan(float f) { return f != f; }
 
 /* Bit-equal, or both NaN. */
-static int same(float a, float b)
-{
-    return memcmp(&a, &b, sizeof a) == 0 || (is_nan(a) && is_nan(b));
-}
+static int same(float a, float b) { return memcmp(&a, &b, sizeof a) == 0 || (is_nan(a) && is_nan(b)); }
 
 static void rows_of_a_panel_decode_like_the_format(void **state)
 {
@@ -56,8 +53,7 @@ static void rows_of_a_panel_decode_like_the_format(void **state)
                 panel_decode_row((dil_type)type, panel, row, k, got);
                 for (int64_t c = 0; c < k; c++)
                     if (!same(want[c], got[c]))
-                        fail_msg("%s row %d column %d: format %g, panel %g", f->name, row, (int)c,
-                                 (double)want[c], (double)got[c]);
+                        fail_msg("%s row %d column %d: format %g, panel %g", f->name, row, (int)c, (double)want[c], (double)got[c]);
             }
             for (int row = n_rows; row < PANEL_ROWS; row++) {
                 panel_decode_row((dil_type)type, panel, row, k, got);
@@ -93,13 +89,11 @@ static void unpacked_blocks_are_the_formats_values(void **state)
                     unpacked block;
                     t->unpack(panel, (int)(c / 32), &block);
                     size_t half = t->sub == 16 ? c % 32 / 16 : 0;
-                    float got = block.ws[half][row] *
-                                (float)(block.u[c % 32 / 4][4 * row + (int)(c % 4)] - t->off);
+                    float got = block.ws[half][row] * (float)(block.u[c % 32 / 4][4 * row + (int)(c % 4)] - t->off);
                     if (t->has_min)
                         got += block.nm[half][row];
                     if (!same(got, want[c]))
-                        fail_msg("%s row %d column %zu: format %g, unpacked %g", f->name, row, c,
-                                 (double)want[c], (double)got);
+                        fail_msg("%s row %d column %zu: format %g, unpacked %g", f->name, row, c, (double)want[c], (double)got);
                 }
             }
         }

@@ -198,13 +198,18 @@ static const char hybrid_xml[] =
     "<object type=\"Machine\" os_index=\"0\" cpuset=\"0xff\" complete_cpuset=\"0xff\" allowed_cpuset=\"0xff\" nodeset=\"0x1\" "
     "complete_nodeset=\"0x1\" allowed_nodeset=\"0x1\">"
     "<object type=\"NUMANode\" os_index=\"0\" cpuset=\"0xff\" complete_cpuset=\"0xff\" nodeset=\"0x1\" complete_nodeset=\"0x1\"/>"
-#define CORE(i, set) "<object type=\"Core\" os_index=\"" i "\" cpuset=\"" set "\" complete_cpuset=\"" set "\" nodeset=\"0x1\" complete_nodeset=\"0x1\">"
-#define PU(i, set) "<object type=\"PU\" os_index=\"" i "\" cpuset=\"" set "\" complete_cpuset=\"" set "\" nodeset=\"0x1\" complete_nodeset=\"0x1\"/>"
-    CORE("0", "0x1") PU("0", "0x1") "</object>" CORE("1", "0x2") PU("1", "0x2") "</object>" CORE("2", "0x4") PU("2", "0x4") "</object>"
-    CORE("3", "0x8") PU("3", "0x8") "</object>" CORE("4", "0x30") PU("4", "0x10") PU("5", "0x20") "</object>"
-    CORE("5", "0xc0") PU("6", "0x40") PU("7", "0x80") "</object></object>"
-    "<cpukind cpuset=\"0x0f\"><info name=\"CoreType\" value=\"IntelAtom\"/></cpukind>"
-    "<cpukind cpuset=\"0xf0\"><info name=\"CoreType\" value=\"IntelCore\"/></cpukind></topology>";
+#define CORE(i, set)                                                                     \
+    "<object type=\"Core\" os_index=\"" i "\" cpuset=\"" set "\" complete_cpuset=\"" set \
+    "\" nodeset=\"0x1\" complete_nodeset=\"0x1\">"
+#define PU(i, set)                                                                     \
+    "<object type=\"PU\" os_index=\"" i "\" cpuset=\"" set "\" complete_cpuset=\"" set \
+    "\" nodeset=\"0x1\" complete_nodeset=\"0x1\"/>"
+    CORE("0", "0x1") PU("0", "0x1") "</object>" CORE("1", "0x2") PU("1", "0x2") "</object>" CORE("2", "0x4")
+        PU("2", "0x4") "</object>" CORE("3", "0x8") PU("3", "0x8") "</object>" CORE("4", "0x30") PU("4", "0x10")
+            PU("5", "0x20") "</object>" CORE("5", "0xc0") PU("6", "0x40")
+                PU("7", "0x80") "</object></object>"
+                                "<cpukind cpuset=\"0x0f\"><info name=\"CoreType\" value=\"IntelAtom\"/></cpukind>"
+                                "<cpukind cpuset=\"0xf0\"><info name=\"CoreType\" value=\"IntelCore\"/></cpukind></topology>";
 
 static void hybrid(void **state)
 {
@@ -264,10 +269,7 @@ static void no_memory(void **state)
     }
 }
 
-static void measured(machine_rate r)
-{
-    assert_true(r.median > 0.0 && r.best >= r.median && r.best < 1e18);
-}
+static void measured(machine_rate r) { assert_true(r.median > 0.0 && r.best >= r.median && r.best < 1e18); }
 
 /* What is asked for is measured, the rest is 0; the scalar kernels do as well. */
 static void limits_measured(void **state)
@@ -318,9 +320,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(limits_nested), cmocka_unit_test(limits_container), cmocka_unit_test(limits_version_1),
-        cmocka_unit_test(limits_none), cmocka_unit_test(smt_and_numa), cmocka_unit_test(part_of_a_machine), cmocka_unit_test(quota),
-        cmocka_unit_test(hybrid), cmocka_unit_test(broken_description), cmocka_unit_test(this_machine), cmocka_unit_test(no_memory),
-        cmocka_unit_test(limits_measured),
+        cmocka_unit_test(limits_none),   cmocka_unit_test(smt_and_numa),     cmocka_unit_test(part_of_a_machine),
+        cmocka_unit_test(quota),         cmocka_unit_test(hybrid),           cmocka_unit_test(broken_description),
+        cmocka_unit_test(this_machine),  cmocka_unit_test(no_memory),        cmocka_unit_test(limits_measured),
     };
     return cmocka_run_group_tests(tests, make_room, clear_room);
 }

@@ -10,8 +10,8 @@
 #include <fcntl.h>
 
 #include "engine/engine.h"
-#include "model/weights.h"
 #include "leaks.h"
+#include "model/weights.h"
 #include "tiny_model.h"
 
 static void ok(dil_status status, const dil_error *err)
@@ -67,7 +67,10 @@ static void truncated_before_reading(void **state)
     fails(read_cut(&t, 16384, true, &err), &err, DIL_IO, "truncated"); /* the header is there, the norms are not */
 }
 
-typedef struct cutter { const char *path; int after; } cutter;
+typedef struct cutter {
+    const char *path;
+    int after;
+} cutter;
 
 static bool cut_later(void *user, const char *what, uint64_t done, uint64_t total)
 {
@@ -134,7 +137,11 @@ static void truncated_while_running(void **state)
 
 /* ---- files whose keys and shapes do not fit ---- */
 
-typedef struct patch { void (*change)(tiny_model *); dil_status status; const char *text; } patch;
+typedef struct patch {
+    void (*change)(tiny_model *);
+    dil_status status;
+    const char *text;
+} patch;
 
 static void no_arch(tiny_model *t) { t->arch = "falcon"; }
 static void odd_heads(tiny_model *t) { t->n_head_kv = 3; }
@@ -209,7 +216,8 @@ static void shapes_that_lie(void **state)
     lie = sound;
     lie.n_vocab = sound.n_vocab + 1; /* a token without a row */
     write_lie(path, &sound, &lie);
-    fails(model_open(&m, path, &(model_options){.header_only = true}, &err), &err, DIL_FORMAT, "tokenizer.ggml.tokens: wanted at most 301");
+    fails(model_open(&m, path, &(model_options){.header_only = true}, &err), &err, DIL_FORMAT,
+          "tokenizer.ggml.tokens: wanted at most 301");
     assert_null(m);
     assert_int_equal(unlink(path), 0);
 }
@@ -256,8 +264,11 @@ static void sound_models(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sound_models), cmocka_unit_test(keys_that_lie), cmocka_unit_test(shapes_that_lie),
-        cmocka_unit_test(truncated_before_reading), cmocka_unit_test(truncated_while_packing),
+        cmocka_unit_test(sound_models),
+        cmocka_unit_test(keys_that_lie),
+        cmocka_unit_test(shapes_that_lie),
+        cmocka_unit_test(truncated_before_reading),
+        cmocka_unit_test(truncated_while_packing),
         cmocka_unit_test(truncated_while_running),
     };
     return leaks_run_group_tests(tests, NULL, NULL);

@@ -11,9 +11,7 @@
 
 /* Ids of the vocabulary below: the byte tokens, then pieces of several bytes. */
 enum { BYTE_0 = 3, PIECE_0 = BYTE_0 + 256 };
-static const char *const pieces[] = {"hello", "</",     "s>",          "x",
-                                     "</s>x", "a</s>b", "caf\xC3\xA9", "\xF0\x9F\x98\x80",
-                                     "ab",    "aab"};
+static const char *const pieces[] = {"hello", "</", "s>", "x", "</s>x", "a</s>b", "caf\xC3\xA9", "\xF0\x9F\x98\x80", "ab", "aab"};
 enum { HELLO = PIECE_0, LT_SLASH, S_GT, X, STOP_X, A_STOP_B, CAFE, SMILE, AB, AAB };
 
 static vocab *v;
@@ -157,8 +155,7 @@ static void unfinished_and_malformed(void **state)
         {"\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"}, /* a surrogate */
         {"\xC0\xAF", "\xEF\xBF\xBD\xEF\xBF\xBD"},                 /* overlong */
         {"\xF5\xFF", "\xEF\xBF\xBD\xEF\xBF\xBD"},
-        {"\xF4\x90\x80\x80",
-         "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"}, /* above U+10FFFF */
+        {"\xF4\x90\x80\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"}, /* above U+10FFFF */
         {"\xE2\x82\xF0\x9F\x98\x80", "\xEF\xBF\xBD\xF0\x9F\x98\x80"},
     };
     stream *s = make(NULL, 0);
@@ -202,8 +199,7 @@ static void overlapping_stops(void **state)
     push(s, X, true, "");
     stream_free(s);
 
-    static const char *const nested[] = {"abc", "abcd",
-                                         "bc"}; /* "abc" and "bc" end at the same byte */
+    static const char *const nested[] = {"abc", "abcd", "bc"}; /* "abc" and "bc" end at the same byte */
     char out[64];
     s = make(nested, 3);
     assert_true(run_bytes(s, "xabcd", 5, out, sizeof out));
@@ -313,8 +309,7 @@ static void any_cut_gives_the_same_text(void **state)
 static void random_bytes_are_always_whole(void **state)
 {
     (void)state;
-    static const char *const stops[] = {
-        "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"};
+    static const char *const stops[] = {"\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"};
     uint64_t seed = 9;
     stream *s = make(stops, 1);
     for (int round = 0; round < 5000; round++) {

@@ -35,7 +35,10 @@ static void ok(dil_status status, const dil_error *err)
 
 /* ---- the folder ---- */
 
-typedef struct listing { int packs, parts, others; char pack[800]; } listing;
+typedef struct listing {
+    int packs, parts, others;
+    char pack[800];
+} listing;
 
 static void count_one(void *ctx, const char *name, bool is_dir, uint64_t size)
 {
@@ -95,7 +98,11 @@ static int fresh(void **state)
 
 /* ---- an engine's answer ---- */
 
-typedef struct answer { pack_cache_state state; float logits[301]; char note[500]; } answer;
+typedef struct answer {
+    pack_cache_state state;
+    float logits[301];
+    char note[500];
+} answer;
 
 static engine_options small(void) { return (engine_options){.n_threads = 2, .context = 64, .pack_cache_least = 1}; }
 
@@ -168,7 +175,8 @@ static void second_start(void **state)
 static void same_bytes(void **state)
 {
     (void)state;
-    static const dil_type types[] = {DIL_TYPE_F32, DIL_TYPE_F16, DIL_TYPE_BF16, DIL_TYPE_Q4_0, DIL_TYPE_Q4_1, DIL_TYPE_Q8_0, DIL_TYPE_Q4_K, DIL_TYPE_Q6_K};
+    static const dil_type types[] = {DIL_TYPE_F32,  DIL_TYPE_F16,  DIL_TYPE_BF16, DIL_TYPE_Q4_0,
+                                     DIL_TYPE_Q4_1, DIL_TYPE_Q8_0, DIL_TYPE_Q4_K, DIL_TYPE_Q6_K};
     dil_error err;
     team *workers;
     ok(team_new(&workers, 3, &err), &err);
@@ -230,8 +238,19 @@ static void corrupt(void **state)
     (void)snprintf(path, sizeof path, "%s", list().pack);
     assert_int_equal(stat(path, &st), 0);
     /* magic, version, chunk size, key, bytes, chunks, hashes; table; first, middle and last byte of the region */
-    const off_t at[] = {0, 8, 12, 16, 24, 32, 40, 48, 56, PACK_CACHE_TABLE, (off_t)PACK_CACHE_REGION,
-                        ((off_t)PACK_CACHE_REGION + st.st_size) / 2, st.st_size - 1};
+    const off_t at[] = {0,
+                        8,
+                        12,
+                        16,
+                        24,
+                        32,
+                        40,
+                        48,
+                        56,
+                        PACK_CACHE_TABLE,
+                        (off_t)PACK_CACHE_REGION,
+                        ((off_t)PACK_CACHE_REGION + st.st_size) / 2,
+                        st.st_size - 1};
     for (size_t i = 0; i < sizeof at / sizeof at[0]; i++) {
         flip(path, at[i]);
         answers(&a, &o, PACK_CACHE_WRITTEN);
@@ -633,7 +652,8 @@ static void two_at_once(void **state)
                 (void)!read(gate[0], &byte, 1);
                 _exit(ask(&b, &o, &err) == DIL_OK && memcmp(b.logits, a.logits, sizeof a.logits) == 0 &&
                               (b.state == PACK_CACHE_WRITTEN || b.state == PACK_CACHE_READ)
-                          ? 0 : 1);
+                          ? 0
+                          : 1);
             }
         }
         close(gate[0]);
@@ -705,16 +725,26 @@ static void key_covers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(second_start, fresh),          cmocka_unit_test_setup(same_bytes, fresh),
-        cmocka_unit_test_setup(switched_off, fresh),          cmocka_unit_test_setup(corrupt, fresh),
-        cmocka_unit_test_setup(not_ours, fresh),              cmocka_unit_test_setup(replaced_model, fresh),
-        cmocka_unit_test_setup(replaced_meanwhile, fresh),    cmocka_unit_test_setup(truncated_while_mapped, fresh),
-        cmocka_unit_test_setup(deleted_while_mapped, fresh),  cmocka_unit_test_setup(least_recently_used, fresh),
-        cmocka_unit_test_setup(use_counts, fresh),            cmocka_unit_test_setup(stale_parts, fresh),
-        cmocka_unit_test_setup(cancelled, fresh),             cmocka_unit_test_setup(no_place, fresh),
-        cmocka_unit_test_setup(read_only_folder, fresh),      cmocka_unit_test_setup(failing_calls, fresh),
-        cmocka_unit_test_setup(failing_allocations, fresh),   cmocka_unit_test_setup(disk_full, fresh),
-        cmocka_unit_test_setup(two_at_once, fresh),           cmocka_unit_test_setup(layouts, fresh),
+        cmocka_unit_test_setup(second_start, fresh),
+        cmocka_unit_test_setup(same_bytes, fresh),
+        cmocka_unit_test_setup(switched_off, fresh),
+        cmocka_unit_test_setup(corrupt, fresh),
+        cmocka_unit_test_setup(not_ours, fresh),
+        cmocka_unit_test_setup(replaced_model, fresh),
+        cmocka_unit_test_setup(replaced_meanwhile, fresh),
+        cmocka_unit_test_setup(truncated_while_mapped, fresh),
+        cmocka_unit_test_setup(deleted_while_mapped, fresh),
+        cmocka_unit_test_setup(least_recently_used, fresh),
+        cmocka_unit_test_setup(use_counts, fresh),
+        cmocka_unit_test_setup(stale_parts, fresh),
+        cmocka_unit_test_setup(cancelled, fresh),
+        cmocka_unit_test_setup(no_place, fresh),
+        cmocka_unit_test_setup(read_only_folder, fresh),
+        cmocka_unit_test_setup(failing_calls, fresh),
+        cmocka_unit_test_setup(failing_allocations, fresh),
+        cmocka_unit_test_setup(disk_full, fresh),
+        cmocka_unit_test_setup(two_at_once, fresh),
+        cmocka_unit_test_setup(layouts, fresh),
         cmocka_unit_test_setup(key_covers, fresh),
     };
     return leaks_run_group_tests(tests, prepare, NULL);

@@ -31,14 +31,19 @@ static void ok(dil_status st, const dil_error *err)
 
 /* ---- the input: one tensor of every kind ---- */
 
-typedef struct spec { const char *name; dil_type type; int n_dims; uint64_t ne[4]; } spec;
+typedef struct spec {
+    const char *name;
+    dil_type type;
+    int n_dims;
+    uint64_t ne[4];
+} spec;
 
 static const spec specs[] = {
-    {"token_embd.weight", DIL_TYPE_F32, 2, {512, 7, 1, 1}},      {"blk.0.attn_q.weight", DIL_TYPE_F16, 2, {96, 5, 1, 1}},
-    {"blk.0.attn_k.weight", DIL_TYPE_F32, 2, {33, 4, 1, 1}},     {"blk.0.attn_v.weight", DIL_TYPE_Q8_0, 2, {256, 3, 1, 1}},
+    {"token_embd.weight", DIL_TYPE_F32, 2, {512, 7, 1, 1}},        {"blk.0.attn_q.weight", DIL_TYPE_F16, 2, {96, 5, 1, 1}},
+    {"blk.0.attn_k.weight", DIL_TYPE_F32, 2, {33, 4, 1, 1}},       {"blk.0.attn_v.weight", DIL_TYPE_Q8_0, 2, {256, 3, 1, 1}},
     {"blk.0.ffn_up_exps.weight", DIL_TYPE_F32, 3, {256, 2, 3, 1}}, {"blk.0.ffn_gate_inp.weight", DIL_TYPE_F32, 2, {256, 3, 1, 1}},
-    {"blk.0.attn_norm.weight", DIL_TYPE_F16, 1, {64, 1, 1, 1}},  {"blk.0.attn_q_norm.weight", DIL_TYPE_F32, 2, {32, 4, 1, 1}},
-    {"blk.0.attn_q.bias", DIL_TYPE_F32, 1, {96, 1, 1, 1}},       {"table", DIL_TYPE_I32, 2, {32, 2, 1, 1}},
+    {"blk.0.attn_norm.weight", DIL_TYPE_F16, 1, {64, 1, 1, 1}},    {"blk.0.attn_q_norm.weight", DIL_TYPE_F32, 2, {32, 4, 1, 1}},
+    {"blk.0.attn_q.bias", DIL_TYPE_F32, 1, {96, 1, 1, 1}},         {"table", DIL_TYPE_I32, 2, {32, 2, 1, 1}},
 };
 #define N_SPECS (sizeof specs / sizeof specs[0])
 #define MOST_VALUES 4096
@@ -135,7 +140,8 @@ static void check_file(dil_type type, const dil_type wanted[N_SPECS], uint32_t f
         const spec *s = &specs[i];
         assert_true(str_equal(t->name, str_of(s->name)));
         if (t->type != wanted[i])
-            fail_msg("%s as %s: wanted %s, found %s", s->name, format_get(type)->name, format_get(wanted[i])->name, format_get(t->type)->name);
+            fail_msg("%s as %s: wanted %s, found %s", s->name, format_get(type)->name, format_get(wanted[i])->name,
+                     format_get(t->type)->name);
         assert_int_equal(t->n_dims, s->n_dims);
         assert_memory_equal(t->ne, s->ne, sizeof t->ne);
         source_bytes(i, source);
@@ -155,7 +161,11 @@ static void check_file(dil_type type, const dil_type wanted[N_SPECS], uint32_t f
 static void test_types(void **state)
 {
     (void)state;
-    static const struct { dil_type type; dil_type wanted[N_SPECS]; uint32_t file_type, n_fallback, n_requantized; } cases[] = {
+    static const struct {
+        dil_type type;
+        dil_type wanted[N_SPECS];
+        uint32_t file_type, n_fallback, n_requantized;
+    } cases[] = {
         {F32, {F32, F32, F32, F32, F32, REST(F32)}, 0, 0, 1},
         {DIL_TYPE_F16, {DIL_TYPE_F16, DIL_TYPE_F16, DIL_TYPE_F16, DIL_TYPE_F16, DIL_TYPE_F16, REST(F32)}, 1, 0, 1},
         {DIL_TYPE_Q8_0, {DIL_TYPE_Q8_0, DIL_TYPE_Q8_0, DIL_TYPE_F16, DIL_TYPE_Q8_0, DIL_TYPE_Q8_0, REST(F32)}, 7, 1, 0},
@@ -180,7 +190,8 @@ static void test_types(void **state)
 static void test_every_type(void **state)
 {
     (void)state;
-    static const dil_type types[] = {DIL_TYPE_BF16, DIL_TYPE_Q4_1, DIL_TYPE_Q5_0, DIL_TYPE_Q5_1, DIL_TYPE_Q5_K, DIL_TYPE_Q3_K, DIL_TYPE_IQ4_NL, DIL_TYPE_IQ4_XS};
+    static const dil_type types[] = {DIL_TYPE_BF16, DIL_TYPE_Q4_1, DIL_TYPE_Q5_0,   DIL_TYPE_Q5_1,
+                                     DIL_TYPE_Q5_K, DIL_TYPE_Q3_K, DIL_TYPE_IQ4_NL, DIL_TYPE_IQ4_XS};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         convert_result r;
         dil_error err;
@@ -263,7 +274,9 @@ static void test_refuses(void **state)
     assert_int_equal(convert_file(&r, path_of("none.gguf"), path_of("out.gguf"), &o, &err), DIL_IO);
 }
 
-typedef struct stop { int after, seen; } stop;
+typedef struct stop {
+    int after, seen;
+} stop;
 
 static bool stop_after(void *user, const char *what, uint64_t done, uint64_t total)
 {
@@ -316,7 +329,8 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types),   cmocka_unit_test(test_every_type), cmocka_unit_test(test_dry_run),
-        cmocka_unit_test(test_refuses), cmocka_unit_test(test_cancel),     cmocka_unit_test(test_failures), cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_refuses), cmocka_unit_test(test_cancel),     cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_pieces),
     };
     return cmocka_run_group_tests(tests, make_room, clear_room);
 }

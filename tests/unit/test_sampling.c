@@ -140,10 +140,7 @@ static void random_logits(int32_t n, double scale, bool ties)
     }
 }
 
-static int candidate_order(const void *a, const void *b)
-{
-    return candidate_before(a, b) ? -1 : candidate_before(b, a) ? 1 : 0;
-}
+static int candidate_order(const void *a, const void *b) { return candidate_before(a, b) ? -1 : candidate_before(b, a) ? 1 : 0; }
 
 /* The list holds exactly the reference's ids, whatever the order; a sorted list in its order. */
 static void assert_same(candidates *c)
@@ -175,8 +172,7 @@ static void rng_known_answers(void **state)
     (void)state; /* Random123's test vectors for philox4x32-10 */
     assert_true(rng_bits(0, 0, 0) == 0xe169c58d6627e8d5u);
     assert_true(rng_bits(UINT64_MAX, UINT64_MAX, UINT64_MAX) == 0x41c83b0e408f276du);
-    assert_true(rng_bits(0x299f31d0a4093822u, 0x85a308d3243f6a88u, 0x0370734413198a2eu) ==
-                0x94fdccebd16cfe09u);
+    assert_true(rng_bits(0x299f31d0a4093822u, 0x85a308d3243f6a88u, 0x0370734413198a2eu) == 0x94fdccebd16cfe09u);
 }
 
 static void rng_is_uniform(void **state)
@@ -502,8 +498,7 @@ static void bias_and_probability(void **state)
     o.n_biases = 2;
     sampler *s = make(&o, 4);
     assert_int_equal(sampler_pick(s, four, 0, NULL), 0);
-    double sum =
-        exp(-3) + exp(-2) + exp(-1) + 1; /* the model's own probability, not the biased one */
+    double sum = exp(-3) + exp(-2) + exp(-1) + 1; /* the model's own probability, not the biased one */
     assert_true(fabs((double)sampler_last_probability(s) - exp(-3) / sum) < 1e-6);
     sampler_free(s);
     assert_true(four[0] == 1.0f && four[3] == 4.0f);
@@ -555,19 +550,16 @@ static void penalties_match(void **state)
  * DRY said plainly: for every earlier place, how long is the common ending, and what came next
  * there?
  */
-static void dry_reference(const token_id *text, int n, const sampler_options *o, int limit,
-                          float *out)
+static void dry_reference(const token_id *text, int n, const sampler_options *o, int limit, float *out)
 {
-    for (int end = 1; end < n;
-         end++) { /* text[0..end) and text[0..n) end alike; text[end] came next */
+    for (int end = 1; end < n; end++) { /* text[0..end) and text[0..n) end alike; text[end] came next */
         int length = 0;
         while (length < end && text[end - 1 - length] == text[n - 1 - length])
             length++;
         length = length < limit ? length : limit;
         if (length < o->dry_allowed_length)
             continue;
-        float penalty =
-            o->dry_multiplier * powf(o->dry_base, (float)(length - o->dry_allowed_length));
+        float penalty = o->dry_multiplier * powf(o->dry_base, (float)(length - o->dry_allowed_length));
         out[text[end]] = fmaxf(out[text[end]], penalty);
     }
 }
@@ -790,8 +782,7 @@ static void bad_options(void **state)
     o.biases = &outside;
     o.n_biases = 1;
     assert_int_equal(sampler_new(&s, &o, NULL, 10, &err), DIL_BAD_ARGUMENT);
-    assert_int_equal(sampler_new(&s, &(sampler_options){.top_p = 1}, NULL, 0, &err),
-                     DIL_BAD_ARGUMENT);
+    assert_int_equal(sampler_new(&s, &(sampler_options){.top_p = 1}, NULL, 0, &err), DIL_BAD_ARGUMENT);
     assert_null(s);
 }
 

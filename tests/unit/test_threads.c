@@ -85,7 +85,10 @@ static void claims_and_barriers(void **state)
 }
 
 /* Claims that run past the end do not reach into the next step, nor into the next run. */
-typedef struct leftover { team *t; uint32_t first[2]; } leftover;
+typedef struct leftover {
+    team *t;
+    uint32_t first[2];
+} leftover;
 
 static void claim_many(void *ctx, int worker)
 {
@@ -117,10 +120,7 @@ static void claims_start_over(void **state)
 
 /* ---- many short runs ---- */
 
-static void count_one(void *ctx, int worker)
-{
-    ((uint64_t(*)[8])ctx)[worker][0]++;
-}
+static void count_one(void *ctx, int worker) { ((uint64_t(*)[8])ctx)[worker][0]++; }
 
 static void short_runs(void **state)
 {
@@ -140,7 +140,12 @@ static void short_runs(void **state)
 
 /* ---- sleeping ---- */
 
-typedef struct slow_work { team *t; int slow; uint64_t sum; uint64_t parts[TEAM_MAX]; } slow_work;
+typedef struct slow_work {
+    team *t;
+    int slow;
+    uint64_t sum;
+    uint64_t parts[TEAM_MAX];
+} slow_work;
 
 /* One worker is late at every barrier, so the others fall asleep on it. */
 static void late_worker(void *ctx, int worker)
@@ -281,8 +286,13 @@ static void refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(claims_and_barriers), cmocka_unit_test(claims_start_over), cmocka_unit_test(short_runs),
-        cmocka_unit_test(sleepers_wake), cmocka_unit_test(pinned_when_alone), cmocka_unit_test(idle_teams_burn_nothing), cmocka_unit_test(freeing),
+        cmocka_unit_test(claims_and_barriers),
+        cmocka_unit_test(claims_start_over),
+        cmocka_unit_test(short_runs),
+        cmocka_unit_test(sleepers_wake),
+        cmocka_unit_test(pinned_when_alone),
+        cmocka_unit_test(idle_teams_burn_nothing),
+        cmocka_unit_test(freeing),
         cmocka_unit_test(refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

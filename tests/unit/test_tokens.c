@@ -35,15 +35,9 @@ static token_id add(table *t, str text, int type, float score)
     return id;
 }
 
-static token_id add_z(table *t, const char *text, int type, float score)
-{
-    return add(t, str_of(text), type, score);
-}
+static token_id add_z(table *t, const char *text, int type, float score) { return add(t, str_of(text), type, score); }
 
-static void add_merge(table *t, const char *text)
-{
-    t->merges[t->source.n_merges++] = str_of(text);
-}
+static void add_merge(table *t, const char *text) { t->merges[t->source.n_merges++] = str_of(text); }
 
 static table *new_table(const char *model, const char *pre)
 {
@@ -137,8 +131,7 @@ static void check_ids(const vocab *v, str text, bool special, bool parse, const 
 #define IDS(...) ((token_id[]){__VA_ARGS__, -1})
 #define NO_IDS ((token_id[]){-1})
 
-static void check_text(const vocab *v, const token_id *ids, size_t n, bool special,
-                       const char *wanted)
+static void check_text(const vocab *v, const token_id *ids, size_t n, bool special, const char *wanted)
 {
     strbuf out = STRBUF(1 << 20);
     vocab_decode(v, ids, n, special, &out);
@@ -273,19 +266,7 @@ static void bpe_keeps_any_bytes(void **state)
 
 /* --- SentencePiece --- */
 
-enum {
-    S_UNK,
-    S_BOS,
-    S_EOS,
-    S_BYTES = 3,
-    S_MARK = S_BYTES + 256,
-    S_A,
-    S_B,
-    S_AB,
-    S_MARK_A,
-    S_MARK_AB,
-    S_USER
-};
+enum { S_UNK, S_BOS, S_EOS, S_BYTES = 3, S_MARK = S_BYTES + 256, S_A, S_B, S_AB, S_MARK_A, S_MARK_AB, S_USER };
 
 static table *small_spm(void)
 {
@@ -324,8 +305,7 @@ static void spm_rules(void **state)
     check_ids(v, STR(" a"), false, false, IDS(S_MARK, S_MARK_A));
     check_ids(v, STR("a\xC5\x9F"), false, false, IDS(S_MARK_A, S_BYTES + 0xC5, S_BYTES + 0x9F));
     check_ids(v, STR("a\xFFz"), false, false, IDS(S_MARK_A, S_BYTES + 0xFF, S_BYTES + 'z'));
-    check_ids(v, STR("a<u>a"), false, false,
-              IDS(S_MARK_A, S_USER, S_MARK_A)); /* space again behind a special token */
+    check_ids(v, STR("a<u>a"), false, false, IDS(S_MARK_A, S_USER, S_MARK_A)); /* space again behind a special token */
     check_ids(v, STR("a</s>"), false, true, IDS(S_MARK_A, S_EOS));
     check_text(v, IDS(S_BOS, S_MARK_AB, S_MARK_A), 3, false, "ab a");
     check_text(v, IDS(S_BOS, S_MARK_A), 2, true, "<s>a");
@@ -397,10 +377,8 @@ static void wpm_rules(void **state)
     t->source.bos = CLS;
     t->source.sep = SEP;
     vocab *v = build(t);
-    check_ids(v, STR("Merhaba,D\xC3\xBCnyalar"), true, false,
-              IDS(CLS, MERHABA, COMMA, DUNYA, LAR, SEP));
-    check_ids(v, STR("merhaba xyz\xE4\xB8\x80merhaba"), false, false,
-              IDS(MERHABA, UNK, HAN, MERHABA));
+    check_ids(v, STR("Merhaba,D\xC3\xBCnyalar"), true, false, IDS(CLS, MERHABA, COMMA, DUNYA, LAR, SEP));
+    check_ids(v, STR("merhaba xyz\xE4\xB8\x80merhaba"), false, false, IDS(MERHABA, UNK, HAN, MERHABA));
     check_ids(v, STR("merhaba\x01\0\xFF"), false, false, IDS(MERHABA));
     check_text(v, IDS(MERHABA, COMMA, DUNYA, LAR), 4, false, "merhaba, dunyalar");
     vocab_free(v);
@@ -422,8 +400,7 @@ static void unigram_best_way(void **state)
     t->source.add_space_prefix = 1;
     vocab *v = build(t);
     check_ids(v, STR("abb"), true, false, IDS(MARK, A_B, ONE_B, EOS)); /* -4 - 3 beats -8 */
-    check_ids(v, STR("aqq"), false, false,
-              IDS(MARK, ONE_A, UNK)); /* neighbouring unknowns are one */
+    check_ids(v, STR("aqq"), false, false, IDS(MARK, ONE_A, UNK));     /* neighbouring unknowns are one */
     check_ids(v, STR(""), true, false, IDS(EOS));
     vocab_free(v);
 }
@@ -484,8 +461,7 @@ static void bad_tables(void **state)
 static void bad_merges(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"",   " ",   "a",   "ab",        " b",
-                                      "a ", "a  ", "x y", "a nothing", "\xFF \xFF"};
+    static const char *const bad[] = {"", " ", "a", "ab", " b", "a ", "a  ", "x y", "a nothing", "\xFF \xFF"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         table *t = small_bpe("gpt-2");
         t->merges[2] = str_of(bad[i]);
@@ -496,9 +472,8 @@ static void bad_merges(void **state)
 static void bad_special_ids(void **state)
 {
     (void)state;
-    static const char *const keys[] = {"bos_token_id",     "eos_token_id",     "eot_token_id",
-                                       "eom_token_id",     "unknown_token_id", "seperator_token_id",
-                                       "padding_token_id", "mask_token_id"};
+    static const char *const keys[] = {"bos_token_id",     "eos_token_id",       "eot_token_id",     "eom_token_id",
+                                       "unknown_token_id", "seperator_token_id", "padding_token_id", "mask_token_id"};
     for (int i = 0; i < 8; i++) {
         for (int k = 0; k < 3; k++) {
             table *t = small_bpe("gpt-2");
@@ -529,8 +504,7 @@ static void odd_tables(void **state)
     vocab_free(v);
 
     t = new_table("llama", "");
-    add_z(t, "x", TOKEN_NORMAL,
-          0); /* no bytes, no unknown of its own, no bos: text vanishes or becomes <unk> = 0 */
+    add_z(t, "x", TOKEN_NORMAL, 0); /* no bytes, no unknown of its own, no bos: text vanishes or becomes <unk> = 0 */
     v = build(t);
     check_ids(v, STR("xq"), true, false, IDS(0, 0, 0, 0, 0));
     vocab_free(v);
@@ -556,8 +530,7 @@ static void bad_charsmap(void **state)
         vocab *v = build(t);
         token_list ids = {0};
         dil_error err;
-        assert_int_equal(vocab_encode(v, STR("a\xC3\xA9 \x01\xFF"), false, false, &ids, &err),
-                         DIL_OK);
+        assert_int_equal(vocab_encode(v, STR("a\xC3\xA9 \x01\xFF"), false, false, &ids, &err), DIL_OK);
         token_list_free(&ids);
         vocab_free(v);
     }
@@ -601,9 +574,7 @@ static void failing_memory(void **state)
         bool done = false;
         for (int64_t after = 0; !done; after++) {
             assert_true(after < 5000);
-            table *t = kind == 0   ? small_bpe("deepseek-v3")
-                       : kind == 1 ? small_spm()
-                                   : small_bpe("kimi-k2");
+            table *t = kind == 0 ? small_bpe("deepseek-v3") : kind == 1 ? small_spm() : small_bpe("kimi-k2");
             vocab *v = NULL;
             token_list ids = {0};
             dil_error err = {0};
@@ -630,8 +601,7 @@ static void limits(void **state)
     vocab *v = build(small_bpe("gpt-2"));
     token_list ids = {0};
     dil_error err = {0};
-    assert_int_equal(vocab_encode(v, (str){"", ((size_t)1 << 30) + 1}, false, false, &ids, &err),
-                     DIL_LIMIT);
+    assert_int_equal(vocab_encode(v, (str){"", ((size_t)1 << 30) + 1}, false, false, &ids, &err), DIL_LIMIT);
     assert_int_equal(ids.n, 0);
     vocab_free(v);
     assert_int_equal(mem_bytes(MEM_VOCAB), 0);

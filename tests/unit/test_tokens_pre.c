@@ -125,9 +125,8 @@ static void fill(char *text, size_t n, const char *unit)
 static void heavy_texts(void **state)
 {
     (void)state;
-    static const char *const units[] = {" ",        "a",  "A",  "1",        "\n",           "!",
-                                        "'",        " a", "a ", "\xC5\x9F", "\xE4\xB8\x80", "aB",
-                                        "\xCC\x81", " \n"};
+    static const char *const units[] = {" ",  "a",        "A",  "1", "\n", "!", "'", " a", "a ", "\xC5\x9F", "\xE4\xB8\x80",
+                                        "aB", "\xCC\x81", " \n"};
     const size_t n = 60000; /* a multiple of every unit's length */
     char *text = malloc(n);
     assert_non_null(text);

@@ -61,8 +61,8 @@ static int torture(script run, void (*inject)(int64_t), dil_status wanted)
         inject(-1);
         for (int tag = 0; tag < MEM_TAGS; tag++)
             if (mem_bytes((mem_tag)tag) != held_at_start[tag])
-                fail_msg("failure %d (%s): %zd bytes of '%s' leaked", n, err.text, (ptrdiff_t)(mem_bytes((mem_tag)tag) - held_at_start[tag]),
-                         mem_tag_name((mem_tag)tag));
+                fail_msg("failure %d (%s): %zd bytes of '%s' leaked", n, err.text,
+                         (ptrdiff_t)(mem_bytes((mem_tag)tag) - held_at_start[tag]), mem_tag_name((mem_tag)tag));
         if (open_files() != files)
             fail_msg("failure %d (%s): %d open files, %d before", n, err.text, open_files(), files);
         if (status == DIL_OK)
@@ -79,7 +79,8 @@ static void torture_both(script run, int least_allocations, int least_calls)
     int allocations = torture(run, mem_inject_failure, DIL_NO_MEMORY);
     int calls = torture(run, os_inject_failure, DIL_IO);
     if (allocations < least_allocations || calls < least_calls)
-        fail_msg("wanted at least %d allocations and %d system calls, found %d and %d", least_allocations, least_calls, allocations, calls);
+        fail_msg("wanted at least %d allocations and %d system calls, found %d and %d", least_allocations, least_calls, allocations,
+                 calls);
 }
 
 /* ---- the life of an engine ---- */
@@ -267,8 +268,8 @@ static void measuring(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(engine_life), cmocka_unit_test(planning), cmocka_unit_test(writing), cmocka_unit_test(vocabulary),
-        cmocka_unit_test(measuring),
+        cmocka_unit_test(engine_life), cmocka_unit_test(planning),  cmocka_unit_test(writing),
+        cmocka_unit_test(vocabulary),  cmocka_unit_test(measuring),
     };
     return cmocka_run_group_tests(tests, prepare, clear);
 }

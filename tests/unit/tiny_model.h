@@ -15,10 +15,10 @@
 #include "tokens/vocab.h"
 
 typedef struct tiny_model {
-    const char *arch;  /* "llama", "qwen2" (with biases), "gemma3" (with windows) */
-    dil_type type;     /* of the matrices */
+    const char *arch; /* "llama", "qwen2" (with biases), "gemma3" (with windows) */
+    dil_type type;    /* of the matrices */
     uint32_t n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_context;
-    uint32_t window;   /* gemma3 */
+    uint32_t window; /* gemma3 */
     bool tied;
     uint32_t seed;
 } tiny_model;
@@ -53,7 +53,8 @@ static inline void tiny_ok(dil_status status, const dil_error *err)
 }
 
 /* rows x cols values around `centre`, +- spread, of the given type. */
-static inline void tiny_tensor(tiny_writer *t, const char *name, dil_type type, int n_dims, uint64_t cols, uint64_t rows, float centre, float spread)
+static inline void tiny_tensor(tiny_writer *t, const char *name, dil_type type, int n_dims, uint64_t cols, uint64_t rows,
+                               float centre, float spread)
 {
     uint64_t ne[2] = {cols, rows}, row_bytes;
     if (!t->data) {
@@ -129,7 +130,7 @@ static inline void tiny_tensors(tiny_writer *t)
 static inline void tiny_vocab(tiny_writer *t)
 {
     const tiny_model *m = t->m;
-    char (*texts)[16] = calloc(m->n_vocab, sizeof *texts);
+    char(*texts)[16] = calloc(m->n_vocab, sizeof *texts);
     str *tokens = calloc(m->n_vocab, sizeof *tokens);
     float *scores = calloc(m->n_vocab, sizeof *scores);
     int32_t *types = calloc(m->n_vocab, sizeof *types);
@@ -205,15 +206,35 @@ static inline void tiny_write(const char *path, const tiny_model *m)
 /* A llama with grouped heads; quantized types by blocks of 256 fit, too. */
 static inline tiny_model tiny_llama(dil_type type)
 {
-    return (tiny_model){.arch = "llama", .type = type, .n_embd = 256, .n_layer = 2, .n_head = 8, .n_head_kv = 2, .head_dim = 32,
-                        .n_ff = 256, .n_vocab = 301, .n_context = 2048, .seed = 1};
+    return (tiny_model){.arch = "llama",
+                        .type = type,
+                        .n_embd = 256,
+                        .n_layer = 2,
+                        .n_head = 8,
+                        .n_head_kv = 2,
+                        .head_dim = 32,
+                        .n_ff = 256,
+                        .n_vocab = 301,
+                        .n_context = 2048,
+                        .seed = 1};
 }
 
 /* Windows smaller than a page, heads whose columns do not fill blocks of 32, tied embeddings. */
 static inline tiny_model tiny_gemma(dil_type type)
 {
-    return (tiny_model){.arch = "gemma3", .type = type, .n_embd = 96, .n_layer = 3, .n_head = 8, .n_head_kv = 2, .head_dim = 20,
-                        .n_ff = 160, .n_vocab = 295, .n_context = 2048, .window = 50, .tied = true, .seed = 2};
+    return (tiny_model){.arch = "gemma3",
+                        .type = type,
+                        .n_embd = 96,
+                        .n_layer = 3,
+                        .n_head = 8,
+                        .n_head_kv = 2,
+                        .head_dim = 20,
+                        .n_ff = 160,
+                        .n_vocab = 295,
+                        .n_context = 2048,
+                        .window = 50,
+                        .tied = true,
+                        .seed = 2};
 }
 
 static char tiny_folder[500];
