@@ -220,8 +220,10 @@ static uint32_t items_before(const compute *c, int32_t run, bool last_layer)
 /* First item of a part, of total in all. */
 static uint32_t part_item(const compute *c, int part, uint32_t total)
 {
+    if (!c->by_rows)
+        return total * (uint32_t)part / (uint32_t)c->n_parts;
     int64_t row = part < c->n_parts ? part_first(c, part) : c->n;
-    return (uint32_t)(row * total / c->n);
+    return (uint32_t)((row < c->n ? row : c->n) * total / c->n);
 }
 
 static uint32_t run_blocks(const compute *c, int32_t run, bool last_layer)

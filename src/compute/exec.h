@@ -92,8 +92,9 @@ struct compute {
     /* the batch */
     const batch_token *tokens;
     int32_t n, n_outputs;
-    int n_parts;        /* of the batch's rows; a worker takes items of one part as long as there are any: their data is near */
-    int32_t part_rows;  /* the last part may have fewer */
+    int n_parts;        /* of the work of every step; a worker takes items of its own part while there are any: their data is near */
+    int32_t part_rows;  /* rows of the batch in a part; the last ones may have fewer or none */
+    bool by_rows;       /* matrix steps are divided by rows of the batch, else by panels of weights */
     int32_t *position;  /* [max_tokens] */
     int32_t *run_of;    /* [max_tokens] */
     int32_t *output_of; /* [max_tokens]: output row, or -1 */

@@ -68,23 +68,24 @@ static void linear(const compute *c, const weight *w, const act *x, int panel, i
 }
 
 /*
- * How the output of a matrix is cut into items: every part of the rows (divide_rows) in blocks of rows, by chunks of panels. Few
- * enough that every worker gets several, enough that an item is worth its atomic and its expanded weights.
+ * How the output of a matrix is cut into items, blocks of rows by chunks of panels: few enough that every worker gets several,
+ * enough that an item is worth its atomic and its expanded weights. The parts of the work are parts of the rows when there are
+ * many; else parts of the panels, so that each worker reads one run of memory.
  */
 typedef struct split {
     int n_panels, chunk;   /* panels in all and of an item */
     int32_t n_rows, block; /* rows in all and of an item */
-    uint32_t n_chunks, n_items[TEAM_QUEUES];
+    uint32_t first_chunk[TEAM_QUEUES + 1], n_items[TEAM_QUEUES];
 } split;
 
 /* most: panels of an item; unit: chunks are multiples of it. */
 static split split_matrix(const compute *c, int n_panels, int most, int unit, int32_t n_rows, size_t bytes_per_panel)
 {
     int workers = team_size(c->workers), chunk;
-    split s = {.n_panels = n_panels, .n_rows = n_rows, .block = c->part_rows};
+    int32_t rows = c->by_rows ? c->part_rows : n_rows, tokens = c->k->token_chunk, tile = c->k->token_tile;
+    int32_t n_blocks = rows > tokens ? (rows + tokens - 1) / tokens : 1;
+    split s = {.n_panels = n_panels, .n_rows = n_rows, .block = ((rows + n_blocks - 1) / n_blocks + tile - 1) / tile * tile};
     if (n_rows >= 16) {
-        int32_t n_blocks = (c->part_rows + c->k->token_chunk - 1) / c->k->token_chunk, tile = c->k->token_tile;
-        s.block = ((c->part_rows + n_blocks - 1) / n_blocks + tile - 1) / tile * tile;
         chunk = n_panels * ((n_rows + s.block - 1) / s.block) / (8 * workers);
         chunk = chunk < c->k->panel_chunk ? chunk : c->k->panel_chunk;
         unit = unit > 2 ? unit : 2; /* gemm wants even panels */
@@ -95,8 +96,16 @@ static split split_matrix(const compute *c, int n_panels, int most, int unit, in
     }
     chunk = chunk < most ? chunk : most;
     s.chunk = chunk < unit ? unit : chunk / unit * unit;
-    s.n_chunks = (uint32_t)((n_panels + s.chunk - 1) / s.chunk);
-    count_items(c, n_rows, s.block, s.n_chunks, s.n_items);
+    uint32_t n_chunks = (uint32_t)((n_panels + s.chunk - 1) / s.chunk);
+    if (c->by_rows) {
+        count_items(c, n_rows, s.block, n_chunks, s.n_items);
+        s.first_chunk[c->n_parts] = n_chunks;
+        return s;
+    }
+    for (int p = 0; p < c->n_parts; p++) {
+        s.first_chunk[p + 1] = n_chunks * (uint32_t)(p + 1) / (uint32_t)c->n_parts;
+        s.n_items[p] = (s.first_chunk[p + 1] - s.first_chunk[p]) * (uint32_t)((n_rows + s.block - 1) / s.block);
+    }
     return s;
 }
 
@@ -108,10 +117,12 @@ typedef struct item {
 
 static item split_item(const compute *c, const split *s, int part, uint32_t index)
 {
-    int32_t in_part = (int32_t)(index / s->n_chunks) * s->block, left = part_size(c, part, s->n_rows) - in_part;
-    item it = {.panel = (int)(index % s->n_chunks) * s->chunk, .row = part_first(c, part) + in_part};
+    uint32_t first = c->by_rows ? 0 : s->first_chunk[part];
+    uint32_t n_chunks = s->first_chunk[c->by_rows ? c->n_parts : part + 1] - first;
+    int32_t row = (int32_t)(index / n_chunks) * s->block, n_rows = c->by_rows ? part_size(c, part, s->n_rows) : s->n_rows;
+    item it = {.panel = (int)(first + index % n_chunks) * s->chunk, .row = (c->by_rows ? part_first(c, part) : 0) + row};
     it.n_panels = s->n_panels - it.panel < s->chunk ? s->n_panels - it.panel : s->chunk;
-    it.n_rows = left < s->block ? left : s->block;
+    it.n_rows = n_rows - row < s->block ? n_rows - row : s->block;
     return it;
 }
 

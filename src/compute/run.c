@@ -66,15 +66,15 @@ static dil_status describe(compute *c, const batch_token *tokens, int32_t n, dil
     return DIL_OK;
 }
 
-/* Parts of the rows for the workers to keep to: as many as there are workers, while a part is worth its own passes of weights. */
-static void divide_rows(compute *c)
+/* A part of the work for every worker to keep to. Parts of rows must be worth their own passes over the weights. */
+static void divide_work(compute *c)
 {
-    int tile = c->k->token_tile, most = team_size(c->workers) < TEAM_QUEUES ? team_size(c->workers) : TEAM_QUEUES;
-    int n_parts = c->n / PART_ROWS_LEAST;
-    n_parts = n_parts < 1 ? 1 : n_parts < most ? n_parts : most;
-    int32_t rows = (c->n + n_parts - 1) / n_parts;
-    c->part_rows = (rows + tile - 1) / tile * tile;
-    c->n_parts = (c->n + c->part_rows - 1) / c->part_rows;
+    int32_t tile = c->k->token_tile, workers = team_size(c->workers);
+    c->n_parts = workers < TEAM_QUEUES ? workers : TEAM_QUEUES;
+    c->by_rows = c->n >= PART_ROWS_LEAST * c->n_parts;
+    c->part_rows = (c->n + c->n_parts - 1) / c->n_parts;
+    if (c->by_rows)
+        c->part_rows = (c->part_rows + tile - 1) / tile * tile;
     team_set_queues(c->workers, c->n_parts);
 }
 
@@ -124,7 +124,7 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
     c->tokens = tokens;
     c->n = n;
     number_attention_items(c);
-    divide_rows(c);
+    divide_work(c);
     atomic_store(&c->unreadable, false);
     team_run(c->workers, walk, c);
     if (atomic_load(&c->unreadable)) {
