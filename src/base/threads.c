@@ -1,7 +1,7 @@
 /*
  * Barrier: one counter of arrivals and one generation number. The last to arrive resets the counter and the claim counters,
  * then advances the generation; the others spin on it for a bounded time and then sleep on it (futex), so that a busy
- * machine is not burnt by waiting. The same generation word starts the workers of team_run.
+ * machine is not burnt by waiting. Each worker has a word of its own that starts it, so that a run may take some of them only.
  */
 #include "base/threads.h"
 
@@ -28,15 +28,16 @@ typedef struct claim_queue { /* a claim counter, alone on its cache line */
 
 struct team {
     int n_threads, n_queues;
+    int n_active; /* workers of the present run */
     team_fn fn;
     void *ctx;
     bool quit;
     claim_queue queues[TEAM_QUEUES];
     _Alignas(LINE) _Atomic uint32_t arrived;
     waitable generation; /* barriers */
-    waitable start;      /* one tick per team_run */
     pthread_t threads[TEAM_MAX];
     struct worker {
+        waitable start; /* one tick per run it takes part in */
         team *t;
         int index;
         int cpu;
@@ -45,6 +46,8 @@ struct team {
     bool may_pin, pinned;
     int (*runnable)(void);
     uint64_t load_checked_ns;
+    int others; /* tasks of others that wanted to run at both of the last two looks */
+    int last_others;
     os_affinity free_to; /* where workers may run when they are not pinned */
 };
 
@@ -84,13 +87,13 @@ static void reset_claims(team *t)
 
 void team_barrier(team *t)
 {
-    if (t->n_threads == 1) {
+    if (t->n_active == 1) {
         reset_claims(t);
         return;
     }
     uint32_t generation = atomic_load_explicit(&t->generation.value, memory_order_relaxed);
     /* acq_rel: the last arriver sees all others' writes, and they are published by announce() */
-    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)t->n_threads) {
+    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)t->n_active) {
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
         reset_claims(t);
         announce(&t->generation);
@@ -117,7 +120,7 @@ static void *worker_main(void *arg)
     uint32_t seen = 0;
     atomic_store(&w->thread, os_thread_id());
     for (;;) {
-        wait_change(&t->start, seen);
+        wait_change(&w->start, seen);
         seen++;
         if (t->quit)
             return NULL;
@@ -133,7 +136,7 @@ dil_status team_new(team **out, int n_threads, dil_error *err)
     team *t = mem_calloc(1, sizeof *t, MEM_MISC);
     if (!t)
         return DIL_FAIL(err, DIL_NO_MEMORY, "thread team: no memory");
-    t->n_threads = t->n_queues = 1;
+    t->n_threads = t->n_active = t->n_queues = 1;
     for (int i = 1; i < n_threads; i++) {
         t->workers[i].t = t;
         t->workers[i].index = i;
@@ -152,7 +155,8 @@ void team_free(team *t)
     if (!t)
         return;
     t->quit = true;
-    announce(&t->start);
+    for (int i = 1; i < t->n_threads; i++)
+        announce(&t->workers[i].start);
     for (int i = 1; i < t->n_threads; i++)
         pthread_join(t->threads[i], NULL);
     mem_free(t);
@@ -178,8 +182,12 @@ static void settle(team *t)
     if (t->load_checked_ns && now - t->load_checked_ns < LOAD_CHECK_NS)
         return;
     t->load_checked_ns = now;
-    int running = t->runnable();
+    int running = t->runnable(), others = running - 1;
     bool alone = running > 0 && running <= t->n_threads; /* the caller, and at most the workers still spinning */
+    for (int i = 1; i < t->n_threads; i++)
+        others -= atomic_load(&t->workers[i].start.sleepers) == 0;
+    t->others = others < t->last_others ? others : t->last_others;
+    t->last_others = others;
     bool started = true;
     for (int i = 1; i < t->n_threads && alone != t->pinned; i++) {
         long thread = atomic_load(&t->workers[i].thread);
@@ -193,15 +201,27 @@ static void settle(team *t)
         t->pinned = alone;
 }
 
-void team_run(team *t, team_fn fn, void *ctx)
+int team_unhindered(team *t)
+{
+    if (!t->may_pin)
+        return t->n_threads;
+    settle(t);
+    int n = t->n_threads - (t->others > 0 ? t->others : 0);
+    return n < 1 ? 1 : n;
+}
+
+void team_run(team *t, team_fn fn, void *ctx) { team_run_some(t, t->n_threads, fn, ctx); }
+
+void team_run_some(team *t, int n_workers, team_fn fn, void *ctx)
 {
     if (t->may_pin)
         settle(t);
     t->fn = fn;
     t->ctx = ctx;
+    t->n_active = n_workers < 1 ? 1 : n_workers < t->n_threads ? n_workers : t->n_threads;
     reset_claims(t);
-    if (t->n_threads > 1)
-        announce(&t->start);
+    for (int i = 1; i < t->n_active; i++)
+        announce(&t->workers[i].start);
     fn(ctx, 0);
     team_barrier(t);
 }

@@ -29,6 +29,13 @@ void team_pin(team *t, const int *cpus, int (*runnable)(void));
 /* Runs fn(ctx, worker) on every worker, returns when all have returned. One caller at a time. */
 void team_run(team *t, team_fn fn, void *ctx);
 
+/* The same on the first n_workers (1 .. team_size) only. */
+void team_run_some(team *t, int n_workers, team_fn fn, void *ctx);
+
+/* Workers that can run without waiting behind other programs, as the load of the last half second tells: 1 .. team_size.
+ * Between runs only. Work with many barriers does better on these alone: at each of them everybody waits for the last. */
+int team_unhindered(team *t);
+
 /* Inside fn only. All workers meet; what was written before is visible after. Resets the claim counter to 0. */
 void team_barrier(team *t);
 

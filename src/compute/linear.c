@@ -81,7 +81,7 @@ typedef struct split {
 /* most: panels of an item; unit: chunks are multiples of it. */
 static split split_matrix(const compute *c, int n_panels, int most, int unit, int32_t n_rows, size_t bytes_per_panel)
 {
-    int workers = team_size(c->workers), chunk;
+    int workers = c->n_workers, chunk;
     int32_t rows = c->by_rows ? c->part_rows : n_rows, tokens = c->k->token_chunk, tile = c->k->token_tile;
     int32_t n_blocks = rows > tokens ? (rows + tokens - 1) / tokens : 1;
     split s = {.n_panels = n_panels, .n_rows = n_rows, .block = ((rows + n_blocks - 1) / n_blocks + tile - 1) / tile * tile};

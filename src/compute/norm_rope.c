@@ -70,7 +70,7 @@ void step_embed(compute *c, const step *s, int worker)
 /* Rows per claim in steps that take whole rows: claims cost little, workers stay balanced. */
 static int32_t claim_rows(const compute *c, int32_t n)
 {
-    int32_t share = n / (8 * team_size(c->workers));
+    int32_t share = n / (8 * c->n_workers);
     return share < 1 ? 1 : share < NORM_ROWS ? share : NORM_ROWS;
 }
 

@@ -69,8 +69,9 @@ static dil_status describe(compute *c, const batch_token *tokens, int32_t n, dil
 /* A part of the work for every worker to keep to. Parts of rows must be worth their own passes over the weights. */
 static void divide_work(compute *c)
 {
-    int32_t tile = c->k->token_tile, workers = team_size(c->workers);
-    c->n_parts = workers < TEAM_QUEUES ? workers : TEAM_QUEUES;
+    int32_t tile = c->k->token_tile;
+    c->n_workers = c->n <= FEW_ROWS ? team_unhindered(c->workers) : team_size(c->workers);
+    c->n_parts = c->n_workers < TEAM_QUEUES ? c->n_workers : TEAM_QUEUES;
     c->by_rows = c->n >= PART_ROWS_LEAST * c->n_parts;
     c->part_rows = (c->n + c->n_parts - 1) / c->n_parts;
     if (c->by_rows)
@@ -126,7 +127,7 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
     number_attention_items(c);
     divide_work(c);
     atomic_store(&c->unreadable, false);
-    team_run(c->workers, walk, c);
+    team_run_some(c->workers, c->n_workers, walk, c);
     if (atomic_load(&c->unreadable)) {
         give_back(c, c->n_runs);
         return DIL_FAIL(err, DIL_IO, "%s: the token embedding could not be read: the file was truncated or its disk failed",

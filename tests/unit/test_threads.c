@@ -220,6 +220,31 @@ static void pinned_when_alone(void **state)
     team_free(t);
 }
 
+/* A run of some takes these and no others; who is hindered is told by two looks at the load in a row. */
+static void some_of_the_team(void **state)
+{
+    (void)state;
+    static uint64_t counts[TEAM_MAX][8];
+    static os_affinity seen[4];
+    team *t = new_team(4);
+    memset(counts, 0, sizeof counts);
+    for (int n = 1; n <= 4; n++)
+        for (int run = 0; run < 100; run++)
+            team_run_some(t, n, count_one, counts);
+    for (int worker = 0; worker < 4; worker++)
+        assert_int_equal(counts[worker][0], 100 * (4 - worker));
+    team_run(t, look_at_processors, seen);
+    assert_int_equal(team_unhindered(t), 4); /* never asked for the load: not told to mind it */
+    team_pin(t, (const int[]){0, 0, 0, 0}, reported_load);
+    const int loads[] = {1, 3, 3, 9, 9, 1}, free_workers[] = {4, 4, 2, 2, 1, 4};
+    for (size_t i = 0; i < sizeof loads / sizeof *loads; i++) {
+        load_to_report = loads[i];
+        pause_ms(300);
+        assert_int_equal(team_unhindered(t), free_workers[i]);
+    }
+    team_free(t);
+}
+
 static double cpu_seconds(void)
 {
     struct timespec now;
@@ -291,6 +316,7 @@ int main(void)
         cmocka_unit_test(short_runs),
         cmocka_unit_test(sleepers_wake),
         cmocka_unit_test(pinned_when_alone),
+        cmocka_unit_test(some_of_the_team),
         cmocka_unit_test(idle_teams_burn_nothing),
         cmocka_unit_test(freeing),
         cmocka_unit_test(refused),
