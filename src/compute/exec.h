@@ -54,7 +54,7 @@ typedef struct worker_scratch {
 } worker_scratch;
 
 #define FFN_CHUNK 8         /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
-#define FEW_ROWS 8      /* batches up to here have little work between two barriers */
+#define FEW_ROWS 8          /* batches up to here have little work between two barriers */
 #define PART_ROWS_LEAST 128 /* rows of the batch that are worth expanding weights for */
 #define NORM_ROWS 8         /* rows a worker takes at most in a norm */
 #define ATTN_ROWS 96        /* query rows (tokens x heads of a group) handled together */
@@ -93,12 +93,12 @@ struct compute {
     /* the batch */
     const batch_token *tokens;
     int32_t n, n_outputs;
-    int n_workers;      /* that take part */
-    int n_parts;        /* of the work of every step; a worker takes items of its own part while there are any: their data is near */
-    int32_t part_rows;  /* rows of the batch in a part; the last ones may have fewer or none */
-    bool by_rows;       /* matrix steps are divided by rows of the batch, else by panels of weights */
-    int32_t *position;  /* [max_tokens] */
-    int32_t *run_of;    /* [max_tokens] */
+    int n_workers;     /* that take part */
+    int n_parts;       /* of the work of every step; a worker takes items of its own part while there are any: their data is near */
+    int32_t part_rows; /* rows of the batch in a part; the last ones may have fewer or none */
+    bool by_rows;      /* matrix steps are divided by rows of the batch, else by panels of weights */
+    int32_t *position; /* [max_tokens] */
+    int32_t *run_of;   /* [max_tokens] */
     int32_t *output_of; /* [max_tokens]: output row, or -1 */
     int32_t *token_of;  /* [max_outputs] */
     batch_run *runs;    /* [max_tokens] */

@@ -54,6 +54,13 @@ AVX512_INLINE __m512i block_offset(const act *x, size_t row, int64_t b, int h, c
     return avx512_shift_left32(_mm512_set1_epi32(sum), shift);
 }
 
+/*
+ * With several tokens a panel is read more slowly than memory gives it, and what the core sees ahead is too short to hide the
+ * latency at the edge of a page, where the hardware stops prefetching. With one token the same instructions cost 3 to 9 %.
+ */
+#define PREFETCH_FROM 2     /* tokens */
+#define PREFETCH_BYTES 2048 /* ahead */
+
 #define FEW_TOKENS 8 /* tokens that meet a block while it is unpacked in registers */
 
 /* One panel, nt <= FEW_TOKENS tokens. Panels are read one after the other, as one stream: the hardware prefetches that best. */
@@ -69,8 +76,13 @@ AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn u
 #pragma GCC unroll 8
     for (int t = 0; t < nt; t++)
         acc[t] = _mm512_setzero_ps();
-    for (int64_t b = 0; b < n_blocks; b++) {
+    const size_t step = a->panel_bytes / (size_t)n_blocks;
+    const uint8_t *ahead = weights + PREFETCH_BYTES;
+    for (int64_t b = 0; b < n_blocks; b++, ahead += step) {
         weight_block w;
+        if (nt >= PREFETCH_FROM)
+            for (size_t i = 0; i < step; i += 64)
+                __builtin_prefetch(ahead + i, 0, 3);
         unpack(weights, b, &w);
 #pragma GCC unroll 8
         for (int t = 0; t < nt; t++) {

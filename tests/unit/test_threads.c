@@ -311,15 +311,9 @@ static void refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(claims_and_barriers),
-        cmocka_unit_test(claims_start_over),
-        cmocka_unit_test(short_runs),
-        cmocka_unit_test(sleepers_wake),
-        cmocka_unit_test(pinned_when_alone),
-        cmocka_unit_test(some_of_the_team),
-        cmocka_unit_test(idle_teams_burn_nothing),
-        cmocka_unit_test(freeing),
-        cmocka_unit_test(refused),
+        cmocka_unit_test(claims_and_barriers),     cmocka_unit_test(claims_start_over), cmocka_unit_test(short_runs),
+        cmocka_unit_test(sleepers_wake),           cmocka_unit_test(pinned_when_alone), cmocka_unit_test(some_of_the_team),
+        cmocka_unit_test(idle_teams_burn_nothing), cmocka_unit_test(freeing),           cmocka_unit_test(refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
