@@ -10,7 +10,7 @@ mode counts, for each figure on its own:
 
 A round is one run of everybody for one test, in an order that turns; after --rounds of them the medians are taken, and the
 median of the rounds' ratios with its interval from order statistics. Limits (reading, arithmetic) are measured by `dil bench`
-before each file. --busy measures everything twice: quiet, and with one spinning process per core beside both sides.
+in every quiet round: on shared machines they change within minutes. --busy measures everything twice: quiet, and with one spinning process per core beside both sides.
 
 Written into DIRECTORY: results.json (every sample; finished rows are not measured again when the same command is repeated),
 table.md and chart.svg. --draw only draws them again from results.json.
@@ -80,24 +80,24 @@ def speed_of(output, test):
 
 def command_of(engine, model, test, threads):
     size = ["-p", str(test["p"]), "-n", str(test["n"])] + (["-d", str(test["d"])] if test["d"] else [])
-    own = ["bench", "--no-limits", "-q"] if engine["ours"] else []
+    own = ["bench", "-q", *(["--no-limits"] if test["busy"] else [])] if engine["ours"] else []
     return [engine["path"], *own, "-m", model, *size, "-t", str(threads), "-r", "1", "-o", "json", *engine["args"]]
 
 
+SHARES = ("median_ts", "share_of_read", "share_of_peak", "gb_per_s", "gmac_per_s", "bytes_per_token", "limit_read_gb_per_s",
+          "limit_int8_gmac_per_s", "limit_bf16_gmac_per_s", "limit_f32_gmac_per_s")
+
+
 def run_once(engine, model, test, threads):
+    """(t/s, shares): of a quiet run of ours the shares of limits measured beside it, else None."""
     done = subprocess.run(command_of(engine, model, test, threads), capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         raise ValueError(f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
-    return speed_of(done.stdout, test)
-
-
-def shares(engine, model, test, threads):
-    """Share of the reading speed and of the arithmetic peak that one run of ours reaches, limits measured beside it."""
-    args = command_of(engine, model, test, threads)
-    args.remove("--no-limits")
-    row = json.loads(subprocess.run(args, capture_output=True, text=True, check=True).stdout)[0]
-    return {key: row[key] for key in ("median_ts", "share_of_read", "share_of_peak", "gb_per_s", "gmac_per_s", "bytes_per_token",
-                                      "limit_read_gb_per_s", "limit_int8_gmac_per_s", "limit_bf16_gmac_per_s", "limit_f32_gmac_per_s")}
+    speed = speed_of(done.stdout, test)
+    if not engine["ours"] or test["busy"]:
+        return speed, None
+    row = json.loads(done.stdout)[0]
+    return speed, {key: row[key] for key in SHARES if key in row}
 
 
 @contextlib.contextmanager
@@ -135,7 +135,7 @@ def measure_row(a, engines, model, test, tell):
     row = {"model": os.path.basename(model).removesuffix(".gguf"), "test": test, "threads": a.threads, "rounds": a.rounds,
            "samples": {e["label"]: [] for e in engines}, "failed": {}}
     with spinning(os.cpu_count() if test["busy"] else 0):
-        row["shares"] = [shares(engines[0], model, test, a.threads)]
+        row["shares"] = []
         for i in range(a.rounds):
             turn = i % len(engines)
             for e in engines[turn:] + engines[:turn]:
@@ -143,7 +143,9 @@ def measure_row(a, engines, model, test, tell):
                     continue
                 tell(e["label"], i)
                 try:
-                    row["samples"][e["label"]].append(run_once(e, model, test, a.threads))
+                    speed, shares = run_once(e, model, test, a.threads)
+                    row["samples"][e["label"]].append(speed)
+                    row["shares"] += [shares] if shares else []
                 except ValueError as error:
                     if e["ours"]:
                         raise SystemExit(f"compare: {e['path']}: {error}")
@@ -189,11 +191,22 @@ def shown(row):
     return f"{s['ours']:.1f} t/s" + "".join(f", {p['ratio'][0]:.2f}x {name}" for name, p in s["peers"].items())
 
 
-def share_text(row, ours):
-    """Share of the limit that bounds the test: arithmetic for a prompt, reading for an answer, at the median speed of ours."""
-    x = row["shares"][0]
+def share_text(row):
+    """Share of the limit that bounds the test: arithmetic for a prompt, reading for an answer; the median of the rounds."""
     key = "share_of_peak" if row["test"]["p"] else "share_of_read"
-    return f"{100 * x[key] * ours / x['median_ts']:.0f} %" if x["median_ts"] else ""
+    values = [x[key] for x in row["shares"] if x.get(key)]
+    return f"{100 * statistics.median(values):.0f} %" if values else ""
+
+
+def limits_text(rows):
+    """Median and range of the limits of all rounds."""
+    out = []
+    for name, key, unit in (("reading", "limit_read_gb_per_s", "GB/s (tg)"), ("int8", "limit_int8_gmac_per_s", "Gmac/s (pp)"),
+                            ("bf16", "limit_bf16_gmac_per_s", "Gmac/s"), ("f32", "limit_f32_gmac_per_s", "Gmac/s")):
+        values = sorted(x[key] for r in rows for x in r["shares"] if x.get(key))
+        if values:
+            out.append(f"{name} {statistics.median(values):.1f} ({values[0]:.1f} .. {values[-1]:.1f}) {unit}")
+    return f" Limits measured in every round: {', '.join(out)}." if out else ""
 
 
 def table(rows):
@@ -207,19 +220,15 @@ def table(rows):
         base = quiet.get((r["model"], test_name(dict(r["test"], busy=False))))
         if r["test"]["busy"] and base:
             ours += f" ({100 * s['ours'] / base:.0f} % of quiet)"
-        cells = [r["model"], test_name(r["test"]), ours, share_text(r, s["ours"])]
+        cells = [r["model"], test_name(r["test"]), ours, share_text(r)]
         for name in names:
             p = s["peers"].get(name)
             mode = p["mode"][len(name):].strip() if p else ""
             cells += [f"{p['speed']:.1f}" + (f" ({mode})" if mode else ""), "{:.2f} ({:.2f} .. {:.2f})".format(*p["ratio"][:3])] if p else ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
     coverage = min((p["ratio"][3] for r in rows for p in summary(r)["peers"].values()), default=0)
-    read = [r["shares"][0]["limit_read_gb_per_s"] for r in rows if not r["test"]["busy"]]
     note = f"\nMedians of {rows[0]['rounds']} rounds; in brackets the interval of the median ratio ({100 * coverage:.1f} %). {rows[0]['threads']} threads."
-    if read:
-        best = max((r["shares"][0] for r in rows), key=lambda x: x["limit_int8_gmac_per_s"])
-        note += (f" Limits measured in the same run: reading {statistics.median(read):.1f} GB/s (of reading: tg), {best['limit_int8_gmac_per_s']:.0f}"
-                 f" Gmac/s int8, {best['limit_bf16_gmac_per_s']:.0f} bf16, {best['limit_f32_gmac_per_s']:.0f} f32 (of arithmetic: pp).")
+    note += limits_text(rows)
     return "\n".join(lines) + "\n" + note + "\n"
 
 
