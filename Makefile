@@ -46,7 +46,7 @@ tsan: ## tests under ThreadSanitizer
 
 fuzz: ## every fuzzer for T=60 seconds (needs clang)
 	@cmake --preset fuzz >/dev/null
-	@cmake --build build/fuzz -j $(JOBS)
+	@cmake --build build/fuzz -j $(JOBS) --target fuzzers
 	@bash scripts/fuzz.sh build/fuzz $(T)
 
 cover: ## line and branch coverage of src/ (needs gcovr): build/coverage/index.html

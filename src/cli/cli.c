@@ -37,6 +37,17 @@ static void add_model_name(void *ctx, const char *name, bool is_dir, uint64_t si
         strbuf_printf(ctx, "%s%.*s", ((strbuf *)ctx)->n ? ", " : "", (int)(n - 5), name);
 }
 
+const char *cli_model_named(const cli_options *o, char **positional, int n_positional)
+{
+    if (n_positional > 0 && o->model)
+        cli_usage("model: wanted one, found '%s' and -m '%s'", positional[0], o->model);
+    else if (n_positional == 0 && !o->model)
+        cli_usage("model: wanted a file or the name of a fetched model, found none");
+    else
+        return n_positional > 0 ? positional[0] : o->model;
+    return NULL;
+}
+
 dil_status cli_model_path(const char *name, char *out, size_t n, dil_error *err)
 {
     char dir[2048];

@@ -17,6 +17,9 @@ int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* MODEL as a path: as it is when such a file exists, else <data>/<name>.gguf; an error lists what is there. */
 DIL_MUST_CHECK dil_status cli_model_path(const char *name, char *out, size_t n, dil_error *err);
 
+/* The model a command is about: its argument, or -m as elsewhere; NULL when neither was given, which is told (exit with CLI_USAGE). */
+const char *cli_model_named(const cli_options *o, char **positional, int n_positional);
+
 /* The engine the options describe; fills only what was given. */
 engine_options cli_engine_options(const cli_options *o);
 DIL_MUST_CHECK dil_status cli_open(engine **out, const cli_options *o, const engine_options *eo, dil_error *err);

@@ -74,13 +74,15 @@ static void print_end(const check_run *r, const model *m, const gguf *g)
 
 static int check(const cli_options *o, char **positional, int n_positional)
 {
-    (void)n_positional;
     dil_error err = {0};
     char path[4096];
     model *m = NULL;
     model_options mo = {.header_only = true};
     check_run r = {.path = path, .json = o->json};
-    dil_status status = cli_model_path(positional[0], path, sizeof path, &err);
+    const char *name = cli_model_named(o, positional, n_positional);
+    if (!name)
+        return CLI_USAGE;
+    dil_status status = cli_model_path(name, path, sizeof path, &err);
     if (status != DIL_OK)
         return cli_fail(&err);
     if (o->json) {
@@ -104,7 +106,7 @@ static int check(const cli_options *o, char **positional, int n_positional)
     return r.n ? CLI_FAILED : CLI_OK;
 }
 
-static const char *const check_options[] = {"json", "quiet", NULL};
+static const char *const check_options[] = {"model", "json", "quiet", NULL};
 
 const cli_command command_check = {
     .name = "check",
@@ -113,6 +115,5 @@ const cli_command command_check = {
         "Validates a model file; exit code 0 or 1.\n\nEvery byte is read; one line per defect: path: byte OFFSET: what was wanted and found.",
     .example = "dil check model.gguf",
     .options = check_options,
-    .least_positional = 1,
     .most_positional = 1,
     .run = check};

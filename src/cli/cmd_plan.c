@@ -136,12 +136,14 @@ static void print_json(const forecast *f, const char *path)
 
 static int plan(const cli_options *o, char **positional, int n_positional)
 {
-    (void)n_positional;
     dil_error err = {0};
     char path[4096];
     engine_plan p;
     engine_options eo = cli_engine_options(o);
-    dil_status status = cli_model_path(positional[0], path, sizeof path, &err);
+    const char *name = cli_model_named(o, positional, n_positional);
+    if (!name)
+        return CLI_USAGE;
+    dil_status status = cli_model_path(name, path, sizeof path, &err);
     if (status == DIL_OK)
         status = engine_plan_file(&p, path, &eo, &err);
     if (status != DIL_OK)
@@ -154,8 +156,8 @@ static int plan(const cli_options *o, char **positional, int n_positional)
     return f.fits ? CLI_OK : CLI_FAILED;
 }
 
-static const char *const plan_options[] = {"ctx-size",     "threads", "ubatch-size", "cache-type-k",
-                                           "cache-type-v", "memory",  "json",        NULL};
+static const char *const plan_options[] = {"model",        "ctx-size", "threads", "ubatch-size", "cache-type-k",
+                                           "cache-type-v", "memory",   "json",    NULL};
 
 const cli_command command_plan = {
     .name = "plan",
@@ -163,6 +165,5 @@ const cli_command command_plan = {
     .summary = "Says what memory a model will take and how fast it may be, from its header.\n\nExit code 1 when it does not fit.",
     .example = "dil plan smollm2 -c 8192 --memory 1G",
     .options = plan_options,
-    .least_positional = 1,
     .most_positional = 1,
     .run = plan};

@@ -28,10 +28,12 @@ static double rate(int32_t n, double seconds) { return n > 0 && seconds > 0 ? n 
 static void print_stats(const generate_stats *s, double load_seconds)
 {
     int32_t computed = s->n_prompt - s->n_reused;
-    fprintf(stderr,
-            "\n[load %.2f s | prompt %d tokens, %.1f tokens/s | first token after %.0f ms | %d tokens, %.1f tokens/s | %s]\n",
-            load_seconds, s->n_prompt, rate(computed, s->prompt_seconds), 1000 * s->first_token_seconds, s->n_generated,
-            rate(s->n_generated - 1, s->generate_seconds), s->finish);
+    fprintf(stderr, "\n[load %.2f s | prompt %d token%s, %.1f tokens/s | first token after %.0f ms | %d token%s", load_seconds,
+            s->n_prompt, s->n_prompt == 1 ? "" : "s", rate(computed, s->prompt_seconds), 1000 * s->first_token_seconds,
+            s->n_generated, s->n_generated == 1 ? "" : "s");
+    if (s->n_generated > 1) /* the first one's time belongs to the prompt */
+        fprintf(stderr, ", %.1f tokens/s", rate(s->n_generated - 1, s->generate_seconds));
+    fprintf(stderr, " | %s]\n", s->finish);
 }
 
 static void print_json(const run_output *out, const generate_stats *s, double load_seconds)

@@ -356,11 +356,13 @@ static void print_json(const facts *f, const char *path)
 
 static int show(const cli_options *o, char **positional, int n_positional)
 {
-    (void)n_positional;
     dil_error err = {0};
     char path[4096];
     facts f = {0};
-    dil_status status = cli_model_path(positional[0], path, sizeof path, &err);
+    const char *name = cli_model_named(o, positional, n_positional);
+    if (!name)
+        return CLI_USAGE;
+    dil_status status = cli_model_path(name, path, sizeof path, &err);
     if (status == DIL_OK)
         status = collect(&f, path, &err);
     if (status == DIL_OK && o->json)
@@ -371,7 +373,7 @@ static int show(const cli_options *o, char **positional, int n_positional)
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-static const char *const show_options[] = {"tensors", "json", NULL};
+static const char *const show_options[] = {"model", "tensors", "json", NULL};
 
 const cli_command command_show = {
     .name = "show",
@@ -379,6 +381,5 @@ const cli_command command_show = {
     .summary = "Shows what is in a model file.\n\n--json is complete: every key with all its elements, every tensor.",
     .example = "dil show smollm2 --tensors",
     .options = show_options,
-    .least_positional = 1,
     .most_positional = 1,
     .run = show};

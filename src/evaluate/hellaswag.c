@@ -7,10 +7,12 @@
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "evaluate/draw.h"
 #include "evaluate/evaluate.h"
 
 #define ENDINGS 4
 #define TASK_LINES 6
+#define MOST_TASKS (1u << 24)
 
 typedef struct hellaswag_task {
     str context, ending[ENDINGS];
@@ -129,34 +131,82 @@ static void set_score(choice_result *r)
     r->high = 100 * (p + z2 / 2 + half) / (1 + z2);
 }
 
+/* All tasks of the text. [owned: free with mem_free] */
+static dil_status read_tasks(str text, hellaswag_task **out, uint32_t *n_out, dil_error *err)
+{
+    uint32_t n = 0, room = 0;
+    hellaswag_task *tasks = NULL, task;
+    bool found = true;
+    dil_status status = DIL_OK;
+    while (status == DIL_OK) {
+        status = read_task(&text, (int32_t)n + 1, &task, &found, err);
+        if (status != DIL_OK || !found)
+            break;
+        if (n == room) {
+            room = room ? 2 * room : 256;
+            hellaswag_task *more = room <= MOST_TASKS ? mem_grow(tasks, (size_t)room * sizeof *tasks, MEM_MISC) : NULL;
+            if (!more) {
+                status = DIL_FAIL(err, DIL_LIMIT, "hellaswag: no memory for more than %u tasks", n);
+                break;
+            }
+            tasks = more;
+        }
+        tasks[n++] = task;
+    }
+    if (status == DIL_OK && n == 0)
+        status = DIL_FAIL(err, DIL_FORMAT, "hellaswag: the file has no task");
+    if (status != DIL_OK) {
+        mem_free(tasks);
+        return status;
+    }
+    *out = tasks;
+    *n_out = n;
+    return DIL_OK;
+}
+
+/* Moves those n of the tasks to the front that llama-perplexity would take of them, in its order: drawn without putting back. */
+static void draw_tasks(hellaswag_task *tasks, uint32_t n_tasks, uint32_t n)
+{
+    draw d;
+    draw_begin(&d, 1);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t at = i + draw_below(&d, n_tasks - i);
+        hellaswag_task chosen = tasks[at];
+        memmove(tasks + i + 1, tasks + i, (at - i) * sizeof *tasks); /* the others keep their order */
+        tasks[i] = chosen;
+    }
+}
+
 static dil_status run_tasks(engine *e, session *s, float *first, str text, int32_t n_tasks, evaluate_report_fn report, void *user,
                             choice_result *out, dil_error *err)
 {
     token_list t[ENDINGS] = {{0}};
     strbuf line = STRBUF(1 << 20);
     choice_result r = {0};
+    hellaswag_task *tasks;
+    uint32_t n;
+    DIL_TRY(read_tasks(text, &tasks, &n, err));
+    if (n_tasks > 0 && (uint32_t)n_tasks < n) {
+        draw_tasks(tasks, n, (uint32_t)n_tasks);
+        n = (uint32_t)n_tasks;
+    }
     dil_status status = DIL_OK;
-    while (status == DIL_OK && (n_tasks == 0 || r.n_tasks < n_tasks)) {
-        hellaswag_task task;
-        bool found;
+    while (status == DIL_OK && r.n_tasks < (int32_t)n) {
         int choice = 0;
-        status = read_task(&text, r.n_tasks + 1, &task, &found, err);
-        if (status != DIL_OK || !found)
-            break;
-        status = run_task(e, s, &task, first, t, &line, &choice, err);
+        const hellaswag_task *task = &tasks[r.n_tasks];
+        status = run_task(e, s, task, first, t, &line, &choice, err);
         if (status != DIL_OK)
             break;
         r.n_tasks++;
-        r.n_right += choice == task.right;
+        r.n_right += choice == task->right;
         set_score(&r);
-        if (report && !report(user, r.n_tasks, n_tasks, r.score, (r.high - r.low) / 2))
+        if (report && !report(user, r.n_tasks, (int32_t)n, r.score, (r.high - r.low) / 2))
             status = DIL_FAIL(err, DIL_CANCELLED, "hellaswag: cancelled after %d tasks", r.n_tasks);
     }
     for (int j = 0; j < ENDINGS; j++)
         token_list_free(&t[j]);
     strbuf_free(&line);
-    if (status == DIL_OK && r.n_tasks == 0)
-        status = DIL_FAIL(err, DIL_FORMAT, "hellaswag: the file has no task");
+    mem_free(tasks);
     if (status == DIL_OK)
         *out = r;
     return status;

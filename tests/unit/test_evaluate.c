@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "evaluate/base_file.h"
+#include "evaluate/draw.h"
 #include "evaluate/evaluate.h"
 #include "leaks.h"
 #include "tiny_model.h"
@@ -400,6 +401,35 @@ static int best_ending(engine *e, const char *context, const char *const endings
     return best;
 }
 
+/* The first numbers of MT19937 from seed 1 are in many manuals; bounds against plain rejection over the same numbers. */
+static void drawing(void **state)
+{
+    (void)state;
+    static const uint32_t first[] = {1791095845u, 4282876139u, 3093770124u, 4005303368u, 491263u};
+    draw d, plain;
+    draw_begin(&d, 1);
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++)
+        assert_int_equal(draw_bits(&d), first[i]);
+    for (int i = 5; i < 9999; i++)
+        (void)draw_bits(&d);
+    draw_begin(&plain, 5489);
+    for (int i = 0; i < 9999; i++)
+        (void)draw_bits(&plain);
+    assert_int_equal(draw_bits(&plain), 4123659995u); /* the 10,000th of the standard's own seed */
+    static const uint32_t bounds[] = {1, 2, 7, 2000, 3000000000u};
+    for (size_t b = 0; b < sizeof bounds / sizeof *bounds; b++) {
+        draw_begin(&d, 7);
+        plain = d;
+        for (int i = 0; i < 1000; i++) {
+            uint64_t n = bounds[b], fair = (UINT64_C(1) << 32) / n * n, product; /* products whose low half counts are fair */
+            do
+                product = draw_bits(&plain) * n;
+            while ((uint32_t)product < (UINT64_C(1) << 32) - fair);
+            assert_int_equal(draw_below(&d, bounds[b]), product >> 32);
+        }
+    }
+}
+
 static void hellaswag_by_hand(void **state)
 {
     (void)state;
@@ -492,9 +522,16 @@ static void logits_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(perplexity_by_hand), cmocka_unit_test(perplexity_refused), cmocka_unit_test(divergence_from_itself),
-        cmocka_unit_test(divergence_by_hand), cmocka_unit_test(damaged_numbers),    cmocka_unit_test(damaged_length_and_rows),
-        cmocka_unit_test(base_code),          cmocka_unit_test(hellaswag_by_hand),  cmocka_unit_test(hellaswag_refused),
+        cmocka_unit_test(perplexity_by_hand),
+        cmocka_unit_test(perplexity_refused),
+        cmocka_unit_test(divergence_from_itself),
+        cmocka_unit_test(divergence_by_hand),
+        cmocka_unit_test(damaged_numbers),
+        cmocka_unit_test(damaged_length_and_rows),
+        cmocka_unit_test(base_code),
+        cmocka_unit_test(drawing),
+        cmocka_unit_test(hellaswag_by_hand),
+        cmocka_unit_test(hellaswag_refused),
         cmocka_unit_test(logits_file),
     };
     return leaks_run_group_tests(tests, prepare, clear);
