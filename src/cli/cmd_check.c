@@ -116,4 +116,5 @@ const cli_command command_check = {
     .example = "dil check model.gguf",
     .options = check_options,
     .most_positional = 1,
+    .model_argument = true,
     .run = check};

@@ -166,4 +166,5 @@ const cli_command command_plan = {
     .example = "dil plan smollm2 -c 8192 --memory 1G",
     .options = plan_options,
     .most_positional = 1,
+    .model_argument = true,
     .run = plan};

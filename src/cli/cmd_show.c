@@ -382,4 +382,5 @@ const cli_command command_show = {
     .example = "dil show smollm2 --tensors",
     .options = show_options,
     .most_positional = 1,
+    .model_argument = true,
     .run = show};

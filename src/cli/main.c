@@ -126,7 +126,7 @@ int main(int argc, char **argv)
         options_print_help(c);
         return CLI_OK;
     }
-    if (!o.model && takes_model(c))
+    if (!o.model && takes_model(c) && !(c->model_argument && n_positional > 0))
         return cli_usage("%s: no model given; use -m MODEL (a GGUF file or a fetched name, see dil list)", c->name);
     os_interrupt_install();
     return finish(c->run(&o, argv + n_words, n_positional));

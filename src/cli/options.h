@@ -59,6 +59,7 @@ typedef struct cli_command {
     const char *name, *usage, *summary, *example;
     const char *const *options;            /* names from the table, NULL-terminated */
     int least_positional, most_positional; /* most -1: any */
+    bool model_argument;                   /* the model may be the argument instead of -m */
     bool lists;                            /* some numbers may be lists */
     int (*run)(const cli_options *o, char **positional, int n_positional);
 } cli_command;

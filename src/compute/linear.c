@@ -83,6 +83,8 @@ static split split_matrix(const compute *c, int n_panels, int most, int unit, in
 {
     int workers = c->n_workers, chunk;
     int32_t rows = c->by_rows ? c->part_rows : n_rows, tokens = c->k->token_chunk, tile = c->k->token_tile;
+    if (n_rows == 0) /* nobody wants logits of this batch */
+        return (split){.n_panels = n_panels, .chunk = 1, .block = 1};
     int32_t n_blocks = rows > tokens ? (rows + tokens - 1) / tokens : 1;
     split s = {.n_panels = n_panels, .n_rows = n_rows, .block = ((rows + n_blocks - 1) / n_blocks + tile - 1) / tile * tile};
     if (n_rows >= 16) {

@@ -144,9 +144,13 @@ static dil_status read_tasks(str text, hellaswag_task **out, uint32_t *n_out, di
             break;
         if (n == room) {
             room = room ? 2 * room : 256;
-            hellaswag_task *more = room <= MOST_TASKS ? mem_grow(tasks, (size_t)room * sizeof *tasks, MEM_MISC) : NULL;
+            if (room > MOST_TASKS) {
+                status = DIL_FAIL(err, DIL_LIMIT, "hellaswag: wanted at most %u tasks, found more", n);
+                break;
+            }
+            hellaswag_task *more = mem_grow(tasks, (size_t)room * sizeof *tasks, MEM_MISC);
             if (!more) {
-                status = DIL_FAIL(err, DIL_LIMIT, "hellaswag: no memory for more than %u tasks", n);
+                status = DIL_FAIL(err, DIL_NO_MEMORY, "hellaswag: no memory for %u tasks", room);
                 break;
             }
             tasks = more;

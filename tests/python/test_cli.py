@@ -76,7 +76,9 @@ def test_help(room):
         want(out.startswith(f"dil {name}") and "Example:" in out, f"{name} --help: {out[:100]}")
     dil(code=2)
     want("not a command" in dil("nothing", code=2)[1], "unknown command")
-    want("argument is missing" in dil("show", code=2)[1], "missing argument")
+    want("no model given" in dil("show", code=2)[1], "missing model")
+    want("argument is missing" in dil("rm", code=2)[1], "missing argument")
+    want("wanted one" in dil("plan", "a", "-m", "b", code=2)[1], "two models")
     want("unknown" in dil("plan", "--nonsense", "x", code=2)[1], "unknown option")
 
 
