@@ -167,14 +167,26 @@ SCALES(nvfp4)
         group[16 * j + row] = p[j];
 }
 
+/* p was zero there; see packed_six. */
+static void put_six(uint8_t *p, int n, int list, int row, unsigned value)
+{
+    int k = list - 3 * n / 4;
+    if (k < 0) {
+        p[16 * list + row] |= (uint8_t)value;
+        return;
+    }
+    for (int part = 0; part < 3; part++)
+        p[16 * (k + part * (n / 4)) + row] |= (uint8_t)((value >> 2 * part & 3) << 6);
+}
+
 SCALES(k32) /* Q4_K Q5_K */
 {
     scales_d_m(p, row, group);
     for (int j = 0; j < 8; j++) {
         int scale, min;
         kquants_scale_min(p + 4, j, &scale, &min);
-        group[64 + 16 * j + row] = (uint8_t)scale;
-        group[192 + 16 * j + row] = (uint8_t)min;
+        put_six(group + 64, 16, j, row, (unsigned)scale);
+        put_six(group + 64, 16, 8 + j, row, (unsigned)min);
     }
 }
 
@@ -191,7 +203,7 @@ SCALES(q3_k)
     memcpy(group + 2 * row, p + 108, 2);
     for (int j = 0; j < 16; j++) {
         int low = s[j % 8] >> (j / 8 * 4) & 15, high = s[8 + j % 4] >> (j / 4 * 2) & 3;
-        group[32 + 16 * j + row] = (uint8_t)((low | high << 4) - 32);
+        put_six(group + 32, 16, j, row, (unsigned)(low | high << 4));
     }
 }
 
@@ -209,7 +221,7 @@ SCALES(iq4_xs)
     memcpy(group + 2 * row, p, 2);
     for (int j = 0; j < 8; j++) {
         unsigned low = (unsigned)p[4 + j / 2] >> (j % 2 * 4) & 15u;
-        group[32 + 16 * j + row] = (uint8_t)((int)(low | (high >> (2 * j) & 3) << 4) - 32);
+        put_six(group + 32, 8, j, row, low | (high >> (2 * j) & 3) << 4);
     }
 }
 

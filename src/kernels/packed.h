@@ -16,13 +16,15 @@
  *   Q4_1 Q5_1              32:  f16 d[16]; f16 m[16]; quants           off 0
  *   MXFP4                  32:  u8 e[16] (e8m0); quants (table index)
  *   NVFP4                  64:  u8 ue4m3[4][16] per 16 columns; quants (table index) of 2 blocks
- *   Q4_K Q5_K             256:  f16 d[16]; f16 dmin[16]; u8 sc[8][16]; u8 m[8][16]; quants      off 0
+ *   Q4_K Q5_K             256:  f16 d[16]; f16 dmin[16]; six sc[8], m[8]; quants                off 0
  *   Q6_K                  256:  f16 d[16]; i8 sc[16][16] per 16 columns; quants                 off 32
- *   Q3_K                  256:  f16 d[16]; i8 sc[16][16] (32 already subtracted); quants        off 4
+ *   Q3_K                  256:  f16 d[16]; six sc[16] per 16 columns, plus 32; quants           off 4
  *   Q2_K                  256:  f16 d[16]; f16 dmin[16]; u8 sc|m<<4 [16][16]; quants            off 0
- *   IQ4_XS                256:  f16 d[16]; i8 ls[8][16] (32 already subtracted); quants (table index)
+ *   IQ4_XS                256:  f16 d[16]; six ls[8], plus 32; quants (table index)
  *   TQ1_0 TQ2_0           256:  f16 d[16]; 2-bit quants                                         off 1
  *   Q1_0, Q2_0                  as their blocks: f16 d[16]; 1-bit or 2-bit quants
+ * "six" are n lists of 16 rows of 6-bit numbers in 12 n bytes: the first 3 n / 4 in the low bits of [3 n / 4][16] bytes; of those
+ * left, number k in bits 6 and 7 of the rows of bytes k, k + n / 4, k + n / 2, lowest first. Not a byte more than in the file.
  *   IQ1_* IQ2_* IQ3_*     256:  code words and signs, field by field: grid.h
  * F32:  float [k][16].  F16, BF16: u16 [ceil(k/2)][16][2] (two columns side by side, as the bf16 dot product takes them; an
  * odd last column is padded with zero).
@@ -32,6 +34,16 @@
 #define KERNELS_PACKED_H
 
 #include "kernels/kernels.h"
+
+/* Number `list` of n lists of six-bit numbers, of one row. */
+static inline unsigned packed_six(const uint8_t *p, int n, int list, int row)
+{
+    int whole = 3 * n / 4, k = list - whole, third = n / 4;
+    if (k < 0)
+        return p[16 * list + row] & 63u;
+    return (unsigned)p[16 * k + row] >> 6 | (unsigned)p[16 * (k + third) + row] >> 6 << 2 |
+           (unsigned)p[16 * (k + 2 * third) + row] >> 6 << 4;
+}
 
 #define STEP_BYTES 64
 #define BLOCK_STEPS 8

@@ -72,17 +72,24 @@ static void scales_d_m(const uint8_t *group, unpacked *out)
         out->nm[0][row] = half_at(group + 32, row);
 }
 
-/* Q4_K, Q5_K: d, dmin, sc[8][16], m[8][16] */
+/* Q4_K, Q5_K: d, dmin, six sc[8], m[8] */
 static void scales_k32(const uint8_t *group, int block, unpacked *out)
 {
-    const uint8_t *sc = group + 64 + 16 * block, *m = group + 192 + 16 * block;
     for (int row = 0; row < PANEL_ROWS; row++) {
-        out->ws[0][row] = half_at(group, row) * (float)sc[row];
-        out->nm[0][row] = -(half_at(group + 32, row) * (float)m[row]);
+        out->ws[0][row] = half_at(group, row) * (float)packed_six(group + 64, 16, block, row);
+        out->nm[0][row] = -(half_at(group + 32, row) * (float)packed_six(group + 64, 16, 8 + block, row));
     }
 }
 
-/* Q6_K, Q3_K: d, int8 sc[16][16] */
+/* Q3_K: d, six sc[16] */
+static void scales_q3_k(const uint8_t *group, int block, unpacked *out)
+{
+    for (int half = 0; half < 2; half++)
+        for (int row = 0; row < PANEL_ROWS; row++)
+            out->ws[half][row] = half_at(group, row) * (float)((int)packed_six(group + 32, 16, 2 * block + half, row) - 32);
+}
+
+/* Q6_K: d, int8 sc[16][16] */
 static void scales_k16(const uint8_t *group, int block, unpacked *out)
 {
     const uint8_t *sc = group + 32 + 32 * block;
@@ -104,12 +111,11 @@ static void scales_q2_k(const uint8_t *group, int block, unpacked *out)
     }
 }
 
-/* IQ4_XS: d, int8 ls[8][16] */
+/* IQ4_XS: d, six ls[8] */
 static void scales_iq4_xs(const uint8_t *group, int block, unpacked *out)
 {
-    const uint8_t *ls = group + 32 + 16 * block;
     for (int row = 0; row < PANEL_ROWS; row++)
-        out->ws[0][row] = half_at(group, row) * (float)(int8_t)ls[row];
+        out->ws[0][row] = half_at(group, row) * (float)((int)packed_six(group + 32, 8, block, row) - 32);
 }
 
 /* ---- one function per type ---- */
@@ -145,12 +151,12 @@ UNPACK(q5_1)
 UNPACK(q4_k)
 {
     scales_k32(group, block, out);
-    unpack_quants(4, QUANTS(320, 4), out);
+    unpack_quants(4, QUANTS(256, 4), out);
 }
 UNPACK(q5_k)
 {
     scales_k32(group, block, out);
-    unpack_quants(5, QUANTS(320, 5), out);
+    unpack_quants(5, QUANTS(256, 5), out);
 }
 UNPACK(q6_k)
 {
@@ -159,8 +165,8 @@ UNPACK(q6_k)
 }
 UNPACK(q3_k)
 {
-    scales_k16(group, block, out);
-    unpack_quants(3, QUANTS(288, 3), out);
+    scales_q3_k(group, block, out);
+    unpack_quants(3, QUANTS(224, 3), out);
 }
 UNPACK(q2_k)
 {
@@ -192,7 +198,7 @@ UNPACK(iq4_nl)
 UNPACK(iq4_xs)
 {
     scales_iq4_xs(group, block, out);
-    unpack_quants(4, QUANTS(160, 4), out);
+    unpack_quants(4, QUANTS(128, 4), out);
     look_up(iq4_values, out);
 }
 
@@ -235,12 +241,12 @@ static const packed_type packed_types[DIL_TYPE_COUNT] = {PACKED(Q4_0, 32, 32, 4,
                                                          PACKED(Q5_1, 32, 64, 5, 32, 0, true, q5_1),
                                                          PACKED(Q8_0, 32, 32, 8, 32, 128, false, q8_0),
                                                          PACKED(Q2_K, 256, 320, 2, 16, 0, true, q2_k),
-                                                         PACKED(Q3_K, 256, 288, 3, 16, 4, false, q3_k),
-                                                         PACKED(Q4_K, 256, 320, 4, 32, 0, true, q4_k),
-                                                         PACKED(Q5_K, 256, 320, 5, 32, 0, true, q5_k),
+                                                         PACKED(Q3_K, 256, 224, 3, 16, 4, false, q3_k),
+                                                         PACKED(Q4_K, 256, 256, 4, 32, 0, true, q4_k),
+                                                         PACKED(Q5_K, 256, 256, 5, 32, 0, true, q5_k),
                                                          PACKED(Q6_K, 256, 288, 6, 16, 32, false, q6_k),
                                                          PACKED(IQ4_NL, 32, 32, 4, 32, 128, false, iq4_nl),
-                                                         PACKED(IQ4_XS, 256, 160, 4, 32, 128, false, iq4_xs),
+                                                         PACKED(IQ4_XS, 256, 128, 4, 32, 128, false, iq4_xs),
                                                          PACKED(TQ1_0, 256, 32, 2, 32, 1, false, tq),
                                                          PACKED(TQ2_0, 256, 32, 2, 32, 1, false, tq),
                                                          PACKED(MXFP4, 32, 16, 4, 32, 128, false, mxfp4),

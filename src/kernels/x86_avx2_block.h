@@ -40,6 +40,7 @@ typedef enum scales {
     SCALES_D_M,
     SCALES_K32,
     SCALES_K16,
+    SCALES_Q3_K,
     SCALES_Q2_K,
     SCALES_IQ4_XS,
     SCALES_MXFP4,
@@ -156,6 +157,26 @@ AVX2_INLINE void scales_stored(form f, const float *p, scale_set *out)
     }
 }
 
+/* Number `list` of n lists of six-bit numbers of 8 rows, from half h on (packed_six). */
+AVX2_INLINE __m256i six_of_rows(const uint8_t *p, const int n, int list, int h)
+{
+    const int whole = 3 * n / 4;
+    if (list < whole)
+        return _mm256_and_si256(_mm256_cvtepu8_epi32(load_64(p + 16 * list + 8 * h)), _mm256_set1_epi32(63));
+    const uint8_t *k = p + 16 * (list - whole) + 8 * h;
+    const __m256i a = _mm256_cvtepu8_epi32(load_64(k)), b = _mm256_cvtepu8_epi32(load_64(k + 4 * n)),
+                  c = _mm256_cvtepu8_epi32(load_64(k + 8 * n));
+    return _mm256_or_si256(_mm256_srli_epi32(a, 6),
+                           _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(b, 4), _mm256_set1_epi32(0x0c)),
+                                           _mm256_and_si256(_mm256_srli_epi32(c, 2), _mm256_set1_epi32(0x30))));
+}
+
+/* The same less 32, as floats. */
+AVX2_INLINE __m256 signed_six_of_rows(const uint8_t *p, const int n, int list, int h)
+{
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(six_of_rows(p, n, list, h), _mm256_set1_epi32(32)));
+}
+
 /* Block b of a group's header; products as in unpack.c. */
 AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set *out)
 {
@@ -169,13 +190,19 @@ AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set 
             out->nm[0][h] = halves_of_rows(group + 32, h);
             break;
         case SCALES_K32:
-            out->ws[0][h] = _mm256_mul_ps(d, floats_of_u8(group + 64 + 16 * b + 8 * h));
-            out->nm[0][h] = negated(_mm256_mul_ps(halves_of_rows(group + 32, h), floats_of_u8(group + 192 + 16 * b + 8 * h)));
+            out->ws[0][h] = _mm256_mul_ps(d, _mm256_cvtepi32_ps(six_of_rows(group + 64, 16, b, h)));
+            out->nm[0][h] =
+                negated(_mm256_mul_ps(halves_of_rows(group + 32, h), _mm256_cvtepi32_ps(six_of_rows(group + 64, 16, 8 + b, h))));
             break;
         case SCALES_K16:
 #pragma GCC unroll 8
             for (int i = 0; i < 2; i++)
                 out->ws[i][h] = _mm256_mul_ps(d, floats_of_i8(group + 32 + 32 * b + 16 * i + 8 * h));
+            break;
+        case SCALES_Q3_K:
+#pragma GCC unroll 8
+            for (int i = 0; i < 2; i++)
+                out->ws[i][h] = _mm256_mul_ps(d, signed_six_of_rows(group + 32, 16, 2 * b + i, h));
             break;
         case SCALES_Q2_K:
 #pragma GCC unroll 8
@@ -187,7 +214,7 @@ AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set 
                 out->nm[i][h] = negated(_mm256_mul_ps(halves_of_rows(group + 32, h), m));
             }
             break;
-        case SCALES_IQ4_XS: out->ws[0][h] = _mm256_mul_ps(d, floats_of_i8(group + 32 + 16 * b + 8 * h)); break;
+        case SCALES_IQ4_XS: out->ws[0][h] = _mm256_mul_ps(d, signed_six_of_rows(group + 32, 8, b, h)); break;
         case SCALES_MXFP4: out->ws[0][h] = floats_of_e8m0(group + 8 * h); break;
         case SCALES_NVFP4:
 #pragma GCC unroll 8

@@ -155,12 +155,12 @@ enum { GRID_TYPES(GROUP_BYTES) };
     X(Q5_1, FORM(Q5_1, 5, D_M, 32, 64, 320, 32, 0, 4, false, true))            \
     X(Q8_0, FORM(Q8_0, 8, D, 32, 32, 512, 32, 0, 1, true, false))              \
     X(Q2_K, FORM(Q2_K, 2, Q2_K, 256, 320, 128, 16, 0, 4, false, true))         \
-    X(Q3_K, FORM(Q3_K, 3, K16, 256, 288, 192, 16, 4, 4, false, false))         \
-    X(Q4_K, FORM(Q4_K, 4, K32, 256, 320, 256, 32, 0, 8, false, true))          \
-    X(Q5_K, FORM(Q5_K, 5, K32, 256, 320, 320, 32, 0, 4, false, true))          \
+    X(Q3_K, FORM(Q3_K, 3, Q3_K, 256, 224, 192, 16, 4, 4, false, false))        \
+    X(Q4_K, FORM(Q4_K, 4, K32, 256, 256, 256, 32, 0, 8, false, true))          \
+    X(Q5_K, FORM(Q5_K, 5, K32, 256, 256, 320, 32, 0, 4, false, true))          \
     X(Q6_K, FORM(Q6_K, 6, K16, 256, 288, 384, 16, 32, 2, false, false))        \
     X(IQ4_NL, FORM(IQ4_NL, IQ4, D, 32, 32, 256, 32, 0, 1, true, false))        \
-    X(IQ4_XS, FORM(IQ4_XS, IQ4, IQ4_XS, 256, 160, 256, 32, 0, 1, true, false)) \
+    X(IQ4_XS, FORM(IQ4_XS, IQ4, IQ4_XS, 256, 128, 256, 32, 0, 1, true, false)) \
     X(TQ1_0, FORM(TQ1_0, 2, D, 256, 32, 128, 32, 1, 8, false, false))          \
     X(TQ2_0, FORM(TQ2_0, 2, D, 256, 32, 128, 32, 1, 8, false, false))          \
     X(MXFP4, FORM(MXFP4, FP4, MXFP4, 32, 16, 256, 32, 12, 4, false, false))    \

@@ -303,4 +303,19 @@ AVX512_INLINE void block_look_up(__m512i table, __m512i u[BLOCK_STEPS])
         u[s] = _mm512_shuffle_epi8(table, u[s]);
 }
 
+/* Number `list` of n lists of six-bit numbers of the 16 rows (packed_six). */
+AVX512_INLINE __m512i block_six(const uint8_t *p, const int n, int64_t list)
+{
+    const int whole = 3 * n / 4;
+    const uint8_t *at = p + 16 * (list < whole ? list : list - whole);
+    const __m128i first = _mm_loadu_si128((const __m128i *)(const void *)at);
+    if (list < whole)
+        return _mm512_cvtepu8_epi32(_mm_and_si128(first, _mm_set1_epi8(63)));
+    const __m128i second = _mm_loadu_si128((const __m128i *)(const void *)(at + 4 * n)),
+                  third = _mm_loadu_si128((const __m128i *)(const void *)(at + 8 * n));
+    __m128i six = _mm_and_si128(_mm_srli_epi16(first, 6), _mm_set1_epi8(3));
+    six = _mm_ternarylogic_epi32(six, _mm_srli_epi16(second, 4), _mm_set1_epi8(0x0c), 0xf8); /* six | (second & mask) */
+    return _mm512_cvtepu8_epi32(_mm_ternarylogic_epi32(six, _mm_srli_epi16(third, 2), _mm_set1_epi8(0x30), 0xf8));
+}
+
 #endif

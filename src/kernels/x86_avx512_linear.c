@@ -63,8 +63,13 @@ void avx512_add_legacy(kernels *k)
 
 /* ---- super-blocks of 256: Q2_K .. Q6_K ---- */
 
-/* (float)d * (float)n for 16 unsigned bytes n. */
-AVX512_INLINE __m512 times_u8(__m512 d, const uint8_t *n) { return _mm512_mul_ps(d, _mm512_cvtepi32_ps(avx512_load_u8(n))); }
+enum { SIXES = 192 }; /* bytes of 16 lists of six-bit numbers */
+
+/* (float)d * (float)n for the 16 numbers of a list. */
+AVX512_INLINE __m512 times_six(__m512 d, const uint8_t *lists, int64_t list)
+{
+    return _mm512_mul_ps(d, _mm512_cvtepi32_ps(block_six(lists, 16, list)));
+}
 
 AVX512_INLINE __m512 times_i8(__m512 d, const uint8_t *n) { return _mm512_mul_ps(d, _mm512_cvtepi32_ps(avx512_load_i8(n))); }
 
@@ -73,25 +78,25 @@ AVX512_INLINE __m512 negative(__m512 v) { return _mm512_xor_ps(v, _mm512_set1_ps
 /* Scales and minima of Q4_K and Q5_K; returns the quants. */
 AVX512_INLINE const uint8_t *scale_min_k(const uint8_t *group, int64_t j, weight_block *w)
 {
-    w->ws[0] = times_u8(avx512_load_f16(group), group + 2 * HALVES + 16 * j);
-    w->nm[0] = negative(times_u8(avx512_load_f16(group + HALVES), group + 2 * HALVES + 128 + 16 * j));
-    return group + 2 * HALVES + 256;
+    w->ws[0] = times_six(avx512_load_f16(group), group + 2 * HALVES, j);
+    w->nm[0] = negative(times_six(avx512_load_f16(group + HALVES), group + 2 * HALVES, 8 + j));
+    return group + 2 * HALVES + SIXES;
 }
 
 AVX512_UNPACK(q4_k)
 {
-    const uint8_t *quants = scale_min_k(panel + (size_t)(block >> 3) * 2368, block & 7, w);
+    const uint8_t *quants = scale_min_k(panel + (size_t)(block >> 3) * 2304, block & 7, w);
     block_bits4(quants + 256 * (block & 7), w->u);
 }
 
 AVX512_UNPACK(q5_k)
 {
-    const uint8_t *quants = scale_min_k(panel + (size_t)(block >> 3) * 2880, block & 7, w) + 320 * (block & 7);
+    const uint8_t *quants = scale_min_k(panel + (size_t)(block >> 3) * 2816, block & 7, w) + 320 * (block & 7);
     block_bits4(quants, w->u);
     block_or_bits1(quants + 256, 4, w->u);
 }
 
-/* Scales of Q3_K and Q6_K; returns the quants. */
+/* Scales of Q6_K; returns the quants. */
 AVX512_INLINE const uint8_t *scales_of_16(const uint8_t *group, int64_t j, weight_block *w)
 {
     const __m512 d = avx512_load_f16(group);
@@ -109,7 +114,14 @@ AVX512_UNPACK(q6_k)
 
 AVX512_UNPACK(q3_k)
 {
-    const uint8_t *quants = scales_of_16(panel + (size_t)(block >> 3) * 1824, block & 7, w) + 192 * (block & 7);
+    const uint8_t *group = panel + (size_t)(block >> 3) * (HALVES + SIXES + 1536);
+    const __m512 d = avx512_load_f16(group);
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++) {
+        const __m512i sc = _mm512_sub_epi32(block_six(group + HALVES, 16, 2 * (block & 7) + h), _mm512_set1_epi32(32));
+        w->ws[h] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(sc));
+    }
+    const uint8_t *quants = group + HALVES + SIXES + 192 * (block & 7);
     block_bits2(quants, w->u);
     block_or_bits1(quants + 128, 2, w->u);
 }

@@ -22,10 +22,11 @@ AVX512_UNPACK(iq4_nl)
 
 AVX512_UNPACK(iq4_xs)
 {
-    const uint8_t *group = panel + (size_t)(block >> 3) * (HALVES + 128 + 2048);
+    const uint8_t *group = panel + (size_t)(block >> 3) * (HALVES + 96 + 2048);
     const int64_t j = block & 7;
-    w->ws[0] = _mm512_mul_ps(avx512_load_f16(group), _mm512_cvtepi32_ps(avx512_load_i8(group + HALVES + 16 * j)));
-    block_bits4(group + HALVES + 128 + 256 * j, w->u);
+    const __m512i ls = _mm512_sub_epi32(block_six(group + HALVES, 8, j), _mm512_set1_epi32(32));
+    w->ws[0] = _mm512_mul_ps(avx512_load_f16(group), _mm512_cvtepi32_ps(ls));
+    block_bits4(group + HALVES + 96 + 256 * j, w->u);
     block_look_up(value_table(iq4_values), w->u);
 }
 
