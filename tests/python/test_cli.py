@@ -32,7 +32,7 @@ except ImportError as missing:
     print(f"skipped: {missing} (pip install numpy gguf)")
     sys.exit(77)
 
-COMMANDS = ["run", "chat", "show", "check", "plan", "tokenize", "detokenize", "eval perplexity", "eval kld", "eval hellaswag",
+COMMANDS = ["theorem", "run", "chat", "show", "check", "plan", "tokenize", "detokenize", "eval perplexity", "eval kld", "eval hellaswag",
             "eval logits", "bench", "quantize", "import", "pull", "list", "rm"]
 # Types that quantize writes: general.file_type as llama.cpp numbers it.
 TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q6_K": 18, "Q5_1": 9, "Q5_0": 8, "Q5_K": 16, "Q4_1": 3, "Q4_0": 2, "Q4_K": 14,
@@ -80,6 +80,13 @@ def test_help(room):
     want("argument is missing" in dil("rm", code=2)[1], "missing argument")
     want("wanted one" in dil("plan", "a", "-m", "b", code=2)[1], "two models")
     want("unknown" in dil("plan", "--nonsense", "x", code=2)[1], "unknown option")
+
+
+def test_theorem(room):
+    out, _ = dil("theorem", "demo")
+    want("a Nash equilibrium" in out and "used 54 of 54" in out and "Chosen: F" in out, out)
+    want(dil("theorem", "demo")[0] == out, "the demonstration is the same every time")
+    want("wanted 'demo'" in dil("theorem", "proof", code=2)[1], "another word")
 
 
 def test_words(room):
