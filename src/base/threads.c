@@ -92,8 +92,9 @@ void team_barrier(team *t)
         return;
     }
     uint32_t generation = atomic_load_explicit(&t->generation.value, memory_order_relaxed);
+    uint32_t n = (uint32_t)t->n_active; /* read before arriving: afterwards the next run may have begun */
     /* acq_rel: the last arriver sees all others' writes, and they are published by announce() */
-    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)t->n_active) {
+    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == n) {
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
         reset_claims(t);
         announce(&t->generation);
