@@ -38,6 +38,16 @@ void cli_print_timing(engine *e);
 /* JSON string escaping onto standard output. */
 void cli_print_json_string(str s);
 
+/* Options of every command that generates text, in the order of their help. */
+/* clang-format off */
+#define GENERATE_OPTIONS \
+    "system", "n-predict", "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", \
+    "seed", "temp", "top-k", "top-p", "min-p", "typical", "repeat-penalty", "repeat-last-n", "presence-penalty", \
+    "frequency-penalty", "dry-multiplier", "dry-base", "dry-allowed-length", "dry-penalty-last-n", \
+    "xtc-probability", "xtc-threshold", "mirostat", "mirostat-ent", "mirostat-lr", "logit-bias", "stop", \
+    "ignore-eos", "memory", "no-pack-cache", "cpu", "no-template", "quiet"
+/* clang-format on */
+
 extern const cli_command command_run, command_chat, command_show, command_check, command_plan, command_tokenize, command_detokenize,
     command_eval_perplexity, command_eval_kld, command_eval_hellaswag, command_eval_logits, command_bench, command_quantize,
     command_pull, command_list, command_rm, command_import, command_theorem;
