@@ -396,11 +396,10 @@ bool panel_reads_halves(dil_type type)
 
 size_t linear_scratch_bytes(int64_t k)
 {
-    /* A panel as bytes, and its ws and nm per 16 columns, with room for alignment; 8 panels of 1024 columns at least. */
-    size_t padded = ((size_t)(k > 0 ? k : 0) + 63) / 64 * 64;
+    /* A panel as bytes, and its ws and nm per 16 columns; or GEMM_CHUNK panels of GEMM_K columns. With room for alignment. */
+    size_t padded = ((size_t)(k > 0 ? k : 0) + 63) / 64 * 64, some = padded < GEMM_K ? padded : GEMM_K;
     size_t panel = padded * PANEL_ROWS + 2 * (padded / 16) * PANEL_ROWS * sizeof(float) * 2;
-    size_t block = padded < 1024 ? padded : 1024;
-    size_t chunk = 8 * (block * PANEL_ROWS + 2 * (block / 16) * PANEL_ROWS * sizeof(float));
+    size_t chunk = GEMM_CHUNK * (some * PANEL_ROWS + 2 * (some / 16) * PANEL_ROWS * sizeof(float));
     return (panel > chunk ? panel : chunk) + 4096;
 }
 

@@ -48,4 +48,8 @@ static inline unsigned packed_six(const uint8_t *p, int n, int list, int row)
 #define STEP_BYTES 64
 #define BLOCK_STEPS 8
 
+/* The most a gemm expands into its scratch at a time, besides one whole panel: columns, and panels of so many. */
+#define GEMM_K 1024
+#define GEMM_CHUNK 8
+
 #endif

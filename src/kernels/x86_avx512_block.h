@@ -124,10 +124,8 @@ AVX512_INLINE void gemv_one(const linear_args *a, int panel, const unpack_fn unp
  *     u8 [8 steps][64]; f32 ws [halves][16]; f32 nm [halves][16] (with minima)
  * A tile of GEMM_TOKENS tokens stays in L1 while the records stream past it from L2. Sums rest in y between column blocks.
  */
-#define GEMM_K 1024
 #define GEMM_BLOCKS (GEMM_K / ACT_BLOCK)
 #define GEMM_PANELS 2
-#define GEMM_CHUNK 8
 #define GEMM_TOKENS 6
 #define RECORD_MAX (512 + 4 * 64)
 #define RECORD_BYTES(kind) ((size_t)(512 + 64 * KIND_HALVES(kind) * (KIND_HAS_MIN(kind) ? 2 : 1)))
