@@ -26,6 +26,8 @@
 #define PEAK_COLS 4
 #define ATTN_CHUNK 8 /* KV pages per partial result of attention */
 #define ATTN_SLOTS (ATTN_CHUNK * KV_PAGE)
+#define SWIGLU_OAI_LIMIT 7.0f
+#define SWIGLU_OAI_SLOPE 1.702f
 #define GEMV_TOKENS 4        /* most tokens a gemv call takes */
 #define GEMM_TOKENS_MOST 264 /* of any level's token_chunk */
 
@@ -145,7 +147,9 @@ typedef struct kernels {
     void (*add_scaled)(float *y, const float *x, float s, int64_t n);          /* y = fma(x, s, y) */
     void (*silu_mul)(const float *gate, const float *up, float *y, int64_t n); /* silu(gate) * up; y may be gate */
     void (*gelu_mul)(const float *gate, const float *up, float *y, int64_t n); /* gelu_tanh(gate) * up; y may be gate */
-    void (*softcap)(float *x, float cap, int64_t n);                           /* cap * tanh(x / cap) */
+    /* g = min(gate, 7), u = up within [-7, 7]: g sigmoid(1.702 g) (u + 1); y may be gate */
+    void (*swiglu_oai_mul)(const float *gate, const float *up, float *y, int64_t n);
+    void (*softcap)(float *x, float cap, int64_t n); /* cap * tanh(x / cap) */
     /* One vector of n_rot dims (the rest is untouched); cs = [n_rot/2][2] cosine and sine of each pair. */
     void (*rope)(float *x, const float *cs, int n_rot, rope_pairs pairs);
 

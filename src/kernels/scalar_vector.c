@@ -129,6 +129,15 @@ static void vec_gelu_mul(const float *gate, const float *up, float *y, int64_t n
     }
 }
 
+static void vec_swiglu_oai_mul(const float *gate, const float *up, float *y, int64_t n)
+{
+    const float most = SWIGLU_OAI_LIMIT;
+    for (int64_t i = 0; i < n; i++) {
+        float g = gate[i] > most ? most : gate[i], u = up[i] > most ? most : up[i] < -most ? -most : up[i];
+        y[i] = g / (1.0f + expf(-SWIGLU_OAI_SLOPE * g)) * (u + 1.0f);
+    }
+}
+
 static void vec_softcap(float *x, float cap, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
@@ -178,6 +187,7 @@ void scalar_add_vector(kernels *k)
     k->add_scaled = vec_add_scaled;
     k->silu_mul = vec_silu_mul;
     k->gelu_mul = vec_gelu_mul;
+    k->swiglu_oai_mul = vec_swiglu_oai_mul;
     k->softcap = vec_softcap;
     k->rope = vec_rope;
     k->argmax = vec_argmax;

@@ -173,6 +173,19 @@ static void vec_gelu_mul(const float *gate, const float *up, float *y, int64_t n
     }
 }
 
+/* min and max keep a NaN of their second operand. */
+static void vec_swiglu_oai_mul(const float *gate, const float *up, float *y, int64_t n)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), most = _mm256_set1_ps(SWIGLU_OAI_LIMIT), least = _mm256_set1_ps(-SWIGLU_OAI_LIMIT);
+    FOR_LANES(i, n, lanes)
+    {
+        __m256 g = _mm256_min_ps(most, load_lanes(gate + i, lanes));
+        __m256 u = _mm256_max_ps(least, _mm256_min_ps(most, load_lanes(up + i, lanes)));
+        __m256 v = _mm256_div_ps(g, _mm256_add_ps(one, exp_256(_mm256_mul_ps(_mm256_set1_ps(-SWIGLU_OAI_SLOPE), g))));
+        store_lanes(y + i, lanes, _mm256_mul_ps(v, _mm256_add_ps(u, one)));
+    }
+}
+
 static void vec_softcap(float *x, float cap, int64_t n)
 {
     __m256 c = _mm256_set1_ps(cap);
@@ -257,6 +270,7 @@ void avx2_add_vector(kernels *k)
     k->add_scaled = vec_add_scaled;
     k->silu_mul = vec_silu_mul;
     k->gelu_mul = vec_gelu_mul;
+    k->swiglu_oai_mul = vec_swiglu_oai_mul;
     k->softcap = vec_softcap;
     k->rope = vec_rope;
     k->argmax = vec_argmax;

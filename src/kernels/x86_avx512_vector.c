@@ -322,6 +322,18 @@ static void gelu_mul(const float *gate, const float *up, float *y, int64_t n)
     }
 }
 
+/* min and max keep a NaN of their second operand. */
+static void swiglu_oai_mul(const float *gate, const float *up, float *y, int64_t n)
+{
+    const __m512 one = _mm512_set1_ps(1.0f), most = _mm512_set1_ps(SWIGLU_OAI_LIMIT), least = _mm512_set1_ps(-SWIGLU_OAI_LIMIT);
+    for (int64_t i = 0; i < n; i += 16) {
+        __m512 g = _mm512_min_ps(most, load_lanes(gate, i, n));
+        __m512 u = _mm512_max_ps(least, _mm512_min_ps(most, load_lanes(up, i, n)));
+        __m512 v = times_sigmoid(g, _mm512_mul_ps(_mm512_set1_ps(SWIGLU_OAI_SLOPE), g));
+        _mm512_mask_storeu_ps(y + i, avx512_lanes(n - i), _mm512_mul_ps(v, _mm512_add_ps(u, one)));
+    }
+}
+
 static void softcap(float *x, float cap, int64_t n)
 {
     for (int64_t i = 0; i < n; i += 16)
@@ -399,6 +411,7 @@ void avx512_add_vector(kernels *k)
     k->add_scaled = add_scaled;
     k->silu_mul = silu_mul;
     k->gelu_mul = gelu_mul;
+    k->swiglu_oai_mul = swiglu_oai_mul;
     k->softcap = softcap;
     k->rope = rope;
     k->argmax = argmax;

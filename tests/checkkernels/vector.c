@@ -163,8 +163,19 @@ static void check_quantize(check *c, int arg)
 
 /* ---- elementwise ---- */
 
-typedef enum vector_op { OP_RMSNORM, OP_ADD, OP_SCALE, OP_ADD_SCALED, OP_SILU, OP_GELU, OP_SOFTCAP, OP_COUNT } vector_op;
-static const char *const op_names[] = {"rmsnorm", "add", "scale", "add_scaled", "silu_mul", "gelu_mul", "softcap"};
+typedef enum vector_op {
+    OP_RMSNORM,
+    OP_ADD,
+    OP_SCALE,
+    OP_ADD_SCALED,
+    OP_SILU,
+    OP_GELU,
+    OP_SWIGLU_OAI,
+    OP_SOFTCAP,
+    OP_COUNT
+} vector_op;
+static const char *const op_names[] = {"rmsnorm",  "add",      "scale",          "add_scaled",
+                                       "silu_mul", "gelu_mul", "swiglu_oai_mul", "softcap"};
 
 /* What op makes of a (and b, s) in double; total: the mean square plus eps of a. */
 static double op_wanted(vector_op op, double a, double b, double s, double total)
@@ -177,6 +188,7 @@ static double op_wanted(vector_op op, double a, double b, double s, double total
     case OP_ADD_SCALED: return b * s + a;
     case OP_SILU: return a / (1.0 + exp(-a)) * b;
     case OP_GELU: inner = 0.7978845608028654 * (a + 0.044715 * a * a * a); return 0.5 * a * (1.0 + tanh(inner)) * b;
+    case OP_SWIGLU_OAI: inner = fmin(a, 7.0); return inner / (1.0 + exp(-1.702 * inner)) * (fmax(-7.0, fmin(b, 7.0)) + 1.0);
     default: return s * tanh(a / s);
     }
 }
@@ -190,6 +202,7 @@ static void op_run(const kernels *k, vector_op op, const float *a, const float *
     case OP_ADD_SCALED: k->add_scaled(y, b, s, n); break;
     case OP_SILU: k->silu_mul(a, b, y, n); break;
     case OP_GELU: k->gelu_mul(a, b, y, n); break;
+    case OP_SWIGLU_OAI: k->swiglu_oai_mul(a, b, y, n); break;
     default: k->softcap(y, s, n); break;
     }
 }
@@ -209,8 +222,9 @@ static double op_slack(vector_op op, double want, double a, double b, double s)
     switch (op) {
     case OP_ADD: return ulp * (fabs(a) + fabs(b));
     case OP_ADD_SCALED: return 2 * ulp * (fabs(a) + fabs(b * s));
-    case OP_GELU: return 8 * ulp * fabs(want) + 4 * ulp * fabs(a * b); /* 1 + tanh cancels */
-    case OP_SILU: return 8 * ulp * fabs(want) + 1e-35;                 /* exp(-a) overflows */
+    case OP_GELU: return 8 * ulp * fabs(want) + 4 * ulp * fabs(a * b);                      /* 1 + tanh cancels */
+    case OP_SILU: return 8 * ulp * fabs(want) + 1e-35;                                      /* exp(-a) overflows */
+    case OP_SWIGLU_OAI: return 8 * ulp * fabs(want) + 2 * ulp * fabs(fmin(a, 7.0)) + 1e-35; /* u + 1 cancels */
     case OP_SOFTCAP: return 8 * ulp * fabs(want) + 2 * ulp * fabs(a) + 1e-37;
     default: return 6 * ulp * fabs(want) + 1e-37;
     }
