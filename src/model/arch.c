@@ -5,8 +5,20 @@
 #include "base/status.h"
 
 static const arch table[] = {
-    {"llama", arch_read_llama},   {"qwen2", arch_read_qwen2}, {"qwen3", arch_read_qwen3},     {"gemma2", arch_read_gemma2},
-    {"gemma3", arch_read_gemma3}, {"phi3", arch_read_phi3},   {"granite", arch_read_granite}, {"olmo2", arch_read_olmo2},
+    {"llama", arch_read_llama},
+    {"qwen2", arch_read_qwen2},
+    {"qwen3", arch_read_qwen3},
+    {"gemma2", arch_read_gemma2},
+    {"gemma3", arch_read_gemma3},
+    {"phi3", arch_read_phi3},
+    {"granite", arch_read_granite},
+    {"olmo2", arch_read_olmo2},
+    {"qwen2moe", arch_read_qwen2moe},
+    {"qwen3moe", arch_read_qwen3moe},
+    {"olmoe", arch_read_olmoe},
+    {"granitemoe", arch_read_granitemoe},
+    {"ernie4_5-moe", arch_read_ernie_moe},
+    {"gpt-oss", arch_read_gpt_oss},
 };
 #define N_ARCHS (sizeof table / sizeof table[0])
 
@@ -55,6 +67,14 @@ dil_status arch_str(const hparams *h, const gguf *g, const char *key, str *inout
     char name[256];
     DIL_TRY(full_key(h, key, name, sizeof name, err));
     return gguf_get_str(g, name, inout, err);
+}
+
+dil_status arch_need_experts(const hparams *h, const gguf *g, dil_error *err)
+{
+    if (h->experts.n_experts == 0)
+        return DIL_FAIL(err, DIL_FORMAT, "%s: %.*s.expert_count: wanted 1..%d, found none", gguf_path(g), STR_ARG(h->architecture),
+                        MODEL_MAX_EXPERTS);
+    return DIL_OK;
 }
 
 dil_status arch_read_window_pattern(hparams *h, const gguf *g, uint32_t pattern, dil_error *err)

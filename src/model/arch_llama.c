@@ -1,16 +1,14 @@
-/* The common network as it is (llama, Mistral), and the Qwen generations: biases come with the file, Qwen 3 norms its heads. */
+/* The common network as it is (llama, Mistral, Mixtral), and the Qwen generations: biases come with the file, Qwen 3 norms its
+ * heads. */
 #include "model/arch.h"
 
 #include "base/status.h"
 
 dil_status arch_read_llama(hparams *h, const gguf *g, dil_error *err)
 {
-    uint32_t n_expert = 0;
-    DIL_TRY(arch_u32(h, g, "expert_count", &n_expert, err));
-    if (n_expert > 0)
-        return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: a mixture of %u experts; this version runs dense llama models only",
-                        gguf_path(g), n_expert);
+    (void)g, (void)err;
     h->pairs = ROPE_ADJACENT;
+    h->experts.normalise = true;
     return DIL_OK;
 }
 

@@ -120,6 +120,35 @@ static dil_status read_rope(hparams *h, const gguf *g, dil_error *err)
     return DIL_OK;
 }
 
+/* Files of these without a width of their experts share the dense one among those used. */
+static bool is_qwen(const hparams *h) { return h->architecture.n > 4 && memcmp(h->architecture.p, "qwen", 4) == 0; }
+
+/* Counts and widths of experts; how they are chosen differs by family, see arch_*.c. */
+static dil_status read_experts(hparams *h, const gguf *g, dil_error *err)
+{
+    expert_params *e = &h->experts;
+    *e = (expert_params){.n_groups = 1, .n_groups_used = 1, .period = 1, .scale = 1};
+    DIL_TRY(arch_u32(h, g, "expert_count", &e->n_experts, err));
+    if (e->n_experts == 0)
+        return DIL_OK;
+    DIL_TRY(per_layer_u32(h, g, "expert_used_count", &e->n_used, err));
+    DIL_TRY(per_layer_u32(h, g, "expert_feed_forward_length", &e->n_ff, err));
+    DIL_TRY(arch_u32(h, g, "expert_shared_feed_forward_length", &e->n_ff_shared, err));
+    DIL_TRY(arch_f32(h, g, "expert_weights_scale", &e->scale, err));
+    DIL_TRY(bound(g, "expert_count", e->n_experts, 1, MODEL_MAX_EXPERTS, err));
+    DIL_TRY(bound(g, "expert_used_count", e->n_used, 1, e->n_experts, err));
+    if (e->n_ff == 0)
+        e->n_ff = is_qwen(h) ? h->n_ff / e->n_used : h->n_ff;
+    DIL_TRY(bound(g, "expert_feed_forward_length", e->n_ff, 1, 1u << 20, err));
+    DIL_TRY(bound(g, "expert_shared_feed_forward_length", e->n_ff_shared, 0, 1u << 20, err));
+    if (!isfinite(e->scale))
+        return DIL_FAIL(err, DIL_FORMAT, "%s: expert_weights_scale: wanted a finite number, found %g", gguf_path(g),
+                        (double)e->scale);
+    if (e->scale == 0.0f)
+        e->scale = 1.0f;
+    return DIL_OK;
+}
+
 static dil_status read_vocab_size(hparams *h, const gguf *g, dil_error *err)
 {
     const gguf_tensor *t = gguf_tensor_find(g, "token_embd.weight");
@@ -134,7 +163,8 @@ static dil_status read_vocab_size(hparams *h, const gguf *g, dil_error *err)
 
 dil_status hparams_read(hparams *out, const gguf *g, dil_error *err)
 {
-    hparams h = {.norm_eps = 1e-5f, .pre_norm = true, .embd_scale = 1, .residual_scale = 1, .logit_scale = 1};
+    hparams h = {
+        .norm_eps = 1e-5f, .pre_norm = true, .ffn_norm = "ffn_norm", .embd_scale = 1, .residual_scale = 1, .logit_scale = 1};
     DIL_TRY(gguf_get_str(g, "general.architecture", &h.architecture, err));
     const arch *a = arch_find(h.architecture);
     if (!a) {
@@ -151,6 +181,7 @@ dil_status hparams_read(hparams *out, const gguf *g, dil_error *err)
                         gguf_path(g), (double)h.norm_eps);
     h.attn_scale = 1.0f / sqrtf((float)h.head_dim);
     DIL_TRY(read_rope(&h, g, err));
+    DIL_TRY(read_experts(&h, g, err));
     DIL_TRY(a->read(&h, g, err));
     *out = h;
     return DIL_OK;

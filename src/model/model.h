@@ -22,8 +22,25 @@ typedef struct weight {
     int n_panels;
 } weight;
 
+typedef struct expert {
+    weight gate, up, down; /* one after the other in the packed region, from a multiple of EXPERT_ALIGN on */
+} expert;
+
+/* What a layer with experts has besides; its shared expert, if any, takes the place of the feed-forward network of a dense one. */
+typedef struct expert_layer {
+    weight router;                                /* [n_experts][n_embd] */
+    const float *router_bias, *choice_bias;       /* [n_experts] or NULL: added to scores; to probabilities, only to choose */
+    const float *shared_gate;                     /* [n_embd] or NULL */
+    const float *gate_bias, *up_bias, *down_bias; /* [n_experts][rows] or NULL */
+    expert *experts;                              /* [n_experts], all of the same types and sizes */
+} expert_layer;
+
+#define EXPERT_ALIGN 4096 /* so that a file can be read past the page cache */
+
 typedef struct layer {
     weight q, k, v, o, gate, up, down;
+    expert_layer *moe;                                                  /* NULL: dense */
+    const float *sinks;                                                 /* [n_head] or NULL */
     const float *attn_norm, *attn_post_norm, *ffn_norm, *ffn_post_norm; /* [n_embd] or NULL */
     const float *q_norm, *k_norm;                                       /* [head_dim] or [n_head(_kv) * head_dim] or NULL */
     const float *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias; /* or NULL */
@@ -45,6 +62,9 @@ typedef struct model {
     arena *memory;     /* small tensors as f32, the layer array */
     layer *layers;     /* [n_layer] */
     weight embd, head; /* head == embd's panels when tied */
+    weight **packing; /* [n_packing]: all that are packed, in the order of the region: as tokens meet them, the head, the experts */
+    size_t n_packing;
+    size_t dense_bytes; /* of the region, before the first expert */
     bool tied;
     const float *output_norm, *head_bias;
     const float *rope_freqs, *rope_long, *rope_short; /* [n_rot / 2] or NULL */

@@ -56,7 +56,7 @@ static void pack_panels(void *ctx)
 {
     const pack_part *c = ctx;
     const weight *w = c->w;
-    size_t row_bytes = (size_t)(w->tensor->size_bytes / w->tensor->ne[1]);
+    size_t row_bytes = weight_row_bytes(w);
     const uint8_t *rows = (const uint8_t *)w->tensor->data + w->first_row * row_bytes;
     for (uint32_t p = c->first; p < c->last; p++) {
         uint32_t row = p * PANEL_ROWS, left = w->rows - row;
@@ -71,10 +71,11 @@ static void pack_panels(void *ctx)
     }
 }
 
-/* One weight's part of a chunk; drops the file's pages it came from. */
-static dil_status pack_one(const pack_part *chunk, const weight *w, dil_error *err)
+/* One weight's part of a chunk, with what lies between it and the next one, which begins at `padded`; drops the file's pages it
+ * came from. */
+static dil_status pack_one(const pack_part *chunk, const weight *w, size_t padded, dil_error *err)
 {
-    size_t begin = w->packed_offset, end = begin + w->panel_bytes * (size_t)w->n_panels, padded = round_up_size(end, 64);
+    size_t begin = w->packed_offset, end = begin + weight_bytes(w);
     pack_part c = *chunk;
     c.w = w;
     if (end < c.to && padded > c.from) { /* what lies between two weights is zero */
@@ -85,7 +86,7 @@ static dil_status pack_one(const pack_part *chunk, const weight *w, dil_error *e
         return DIL_OK;
     c.first = c.from > begin ? (uint32_t)((c.from - begin) / w->panel_bytes) : 0;
     c.last = c.to < end ? (uint32_t)((c.to - begin + w->panel_bytes - 1) / w->panel_bytes) : (uint32_t)w->n_panels;
-    size_t row_bytes = (size_t)(w->tensor->size_bytes / w->tensor->ne[1]);
+    size_t row_bytes = weight_row_bytes(w);
     size_t from = (w->first_row + (size_t)c.first * PANEL_ROWS) * row_bytes,
            n = (size_t)(c.last - c.first) * PANEL_ROWS * row_bytes;
     if (n > w->tensor->size_bytes - from)
@@ -96,6 +97,26 @@ static dil_status pack_one(const pack_part *chunk, const weight *w, dil_error *e
     return DIL_OK;
 }
 
+/* Where the weights after number i begin. */
+static size_t next_offset(const model *m, size_t i)
+{
+    return i + 1 < m->n_packing ? m->packing[i + 1]->packed_offset : m->packed_bytes;
+}
+
+/* The first weight with bytes at or after `offset`, or padding that ends after it. */
+static size_t first_weight(const model *m, size_t offset)
+{
+    size_t low = 0, high = m->n_packing;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (next_offset(m, middle) > offset)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
 static dil_status pack_chunk(pack_job *job, int worker, uint32_t i, dil_error *err)
 {
     size_t from = (size_t)i * job->chunk_bytes, to = from + job->chunk_bytes;
@@ -103,8 +124,9 @@ static dil_status pack_chunk(pack_job *job, int worker, uint32_t i, dil_error *e
         to = job->m->packed_bytes;
     uint8_t *dst = job->region ? job->region + from : job->buffers + (size_t)worker * job->chunk_bytes;
     pack_part chunk = {.from = from, .to = to, .dst = dst, .panel = job->panels + (size_t)worker * job->most_panel_bytes};
-    for (size_t w = 0; w < weights_count(job->m); w++)
-        DIL_TRY(pack_one(&chunk, weights_nth(job->m, w), err));
+    const model *m = job->m;
+    for (size_t w = first_weight(m, from); w < m->n_packing && m->packing[w]->packed_offset < to; w++)
+        DIL_TRY(pack_one(&chunk, m->packing[w], next_offset(m, w), err));
     if (job->sink && !job->sink(job->ctx, i, dst, to - from)) {
         atomic_store(&job->stopped, true);
         atomic_store(&job->over, true);
@@ -166,8 +188,8 @@ dil_status pack_chunks(model *m, const model_options *options, uint8_t *region, 
     job->ctx = ctx;
     job->chunk_bytes = pack_chunk_bytes(m);
     job->n_chunks = pack_n_chunks(m);
-    for (size_t i = 0; i < weights_count(m); i++) {
-        size_t bytes = round_up_size(weights_nth(m, i)->panel_bytes, 64);
+    for (size_t i = 0; i < m->n_packing; i++) {
+        size_t bytes = round_up_size(m->packing[i]->panel_bytes, 64);
         job->most_panel_bytes = bytes > job->most_panel_bytes ? bytes : job->most_panel_bytes;
     }
     dil_status status = DIL_OK;

@@ -64,11 +64,11 @@ uint64_t pack_cache_layout(dil_type type)
     return hash;
 }
 
-static bool add_layouts(pack_key *key, model *m)
+static bool add_layouts(pack_key *key, const model *m)
 {
     bool seen[DIL_TYPE_COUNT] = {false};
-    for (size_t i = 0; i < weights_count(m); i++) {
-        dil_type type = weights_nth(m, i)->type;
+    for (size_t i = 0; i < m->n_packing; i++) {
+        dil_type type = m->packing[i]->type;
         if (seen[type])
             continue;
         seen[type] = true;
@@ -80,10 +80,10 @@ static bool add_layouts(pack_key *key, model *m)
     return true;
 }
 
-static void add_places(pack_key *key, model *m)
+static void add_places(pack_key *key, const model *m)
 {
-    for (size_t i = 0; i < weights_count(m); i++) {
-        const weight *w = weights_nth(m, i);
+    for (size_t i = 0; i < m->n_packing; i++) {
+        const weight *w = m->packing[i];
         uint64_t place[] = {w->packed_offset, w->panel_bytes,    (uint64_t)w->n_panels, w->rows,
                             w->cols,          (uint64_t)w->type, w->first_row};
         add_bytes(key, place, sizeof place);
@@ -100,7 +100,7 @@ typedef struct key_job {
 static void make_key(void *ctx)
 {
     key_job *job = ctx;
-    model *m = (model *)(uintptr_t)job->m; /* weights_nth is for both; nothing is changed here */
+    const model *m = job->m;
     const gguf *g = m->file;
     pack_key key = {{PACK_CACHE_VERSION, ~(uint64_t)PACK_CACHE_VERSION}};
     for (int i = 0; i < gguf_shards(g); i++) {

@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,26 +22,36 @@ static dil_status missing(const model *m, const char *name, dil_error *err)
                     STR_ARG(m->h.architecture));
 }
 
-static dil_status wrong_shape(const model *m, const gguf_tensor *t, uint64_t cols, uint64_t rows, dil_error *err)
+static dil_status wrong_shape(const model *m, const gguf_tensor *t, uint64_t cols, uint64_t rows, uint64_t n_matrices,
+                              dil_error *err)
 {
-    return DIL_FAIL(err, DIL_FORMAT, "%s: tensor '%.*s': wanted shape [%llu, %llu], found [%llu, %llu, %llu, %llu]",
-                    gguf_path(m->file), STR_ARG(t->name), (unsigned long long)cols, (unsigned long long)rows,
+    char depth[32] = "";
+    if (n_matrices != 1)
+        snprintf(depth, sizeof depth, ", %llu", (unsigned long long)n_matrices);
+    return DIL_FAIL(err, DIL_FORMAT, "%s: tensor '%.*s': wanted shape [%llu, %llu%s], found [%llu, %llu, %llu, %llu]",
+                    gguf_path(m->file), STR_ARG(t->name), (unsigned long long)cols, (unsigned long long)rows, depth,
                     (unsigned long long)t->ne[0], (unsigned long long)t->ne[1], (unsigned long long)t->ne[2],
                     (unsigned long long)t->ne[3]);
 }
 
-/* rows rows from first_row on of a tensor with tensor_rows rows. */
-static dil_status bind_matrix(const model *m, weight *w, const gguf_tensor *t, uint64_t cols, uint64_t tensor_rows,
-                              uint64_t first_row, uint64_t rows, dil_error *err)
+/* rows rows from first_row on of a tensor with tensor_rows rows in each of n_matrices matrices. */
+static dil_status bind_rows(const model *m, weight *w, const gguf_tensor *t, uint64_t cols, uint64_t tensor_rows,
+                            uint64_t n_matrices, uint64_t first_row, uint64_t rows, dil_error *err)
 {
-    if (t->ne[0] != cols || t->ne[1] != tensor_rows || t->ne[2] != 1 || t->ne[3] != 1)
-        return wrong_shape(m, t, cols, tensor_rows, err);
+    if (t->ne[0] != cols || t->ne[1] != tensor_rows || t->ne[2] != n_matrices || t->ne[3] != 1)
+        return wrong_shape(m, t, cols, tensor_rows, n_matrices, err);
     if (panel_bytes(t->type, (int64_t)cols) == 0)
         return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: tensor '%.*s': type %s cannot hold the weights of a matrix of %llu columns",
                         gguf_path(m->file), STR_ARG(t->name), format_get(t->type) ? format_get(t->type)->name : "?",
                         (unsigned long long)cols);
     *w = (weight){.tensor = t, .first_row = first_row, .rows = (uint32_t)rows, .cols = (uint32_t)cols, .type = t->type};
     return DIL_OK;
+}
+
+static dil_status bind_matrix(const model *m, weight *w, const gguf_tensor *t, uint64_t cols, uint64_t tensor_rows,
+                              uint64_t first_row, uint64_t rows, dil_error *err)
+{
+    return bind_rows(m, w, t, cols, tensor_rows, 1, first_row, rows, err);
 }
 
 static dil_status layer_matrix(const model *m, weight *w, uint32_t i, const char *role, uint64_t cols, uint64_t rows,
@@ -53,25 +64,31 @@ static dil_status layer_matrix(const model *m, weight *w, uint32_t i, const char
     return bind_matrix(m, w, t, cols, rows, 0, rows, err);
 }
 
-/* A 1-D tensor as f32 in the model's arena; *out stays NULL when absent and not required. */
-static dil_status load_vector(model *m, const float **out, const char *name, uint64_t n, bool required, dil_error *err)
+/* A small tensor [rows][n] as f32 in the model's arena; *out stays NULL when absent and not required. */
+static dil_status load_table(model *m, const float **out, const char *name, uint64_t n, uint64_t rows, bool required,
+                             dil_error *err)
 {
     const gguf_tensor *t = gguf_tensor_find(m->file, name);
     if (!t)
         return required ? missing(m, name, err) : DIL_OK;
     const format *f = format_get(t->type);
-    if (t->ne[0] != n || t->ne[1] != 1 || t->ne[2] != 1 || t->ne[3] != 1)
-        return wrong_shape(m, t, n, 1, err);
+    if (t->ne[0] != n || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1)
+        return wrong_shape(m, t, n, rows, 1, err);
     if (!f || !f->decode)
         return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: tensor '%s': wanted a floating-point type, found type number %d",
                         gguf_path(m->file), name, (int)t->type);
-    float *values = arena_calloc(m->memory, round_up_size((size_t)n, 64), sizeof *values);
+    float *values = arena_calloc(m->memory, round_up_size((size_t)(n * rows), 64), sizeof *values); /* n, rows: below 2^25 */
     if (!values)
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for tensor '%s'", gguf_path(m->file), name);
     if (t->data)
-        f->decode(t->data, values, (size_t)n);
+        f->decode(t->data, values, (size_t)(n * rows));
     *out = values;
     return DIL_OK;
+}
+
+static dil_status load_vector(model *m, const float **out, const char *name, uint64_t n, bool required, dil_error *err)
+{
+    return load_table(m, out, name, n, 1, required, err);
 }
 
 static dil_status layer_vector(model *m, const float **out, uint32_t i, const char *role, const char *suffix, uint64_t n,
@@ -118,7 +135,7 @@ static dil_status bind_norms(model *m, layer *l, uint32_t i, dil_error *err)
     const hparams *h = &m->h;
     if (h->pre_norm) {
         DIL_TRY(layer_vector(m, &l->attn_norm, i, "attn_norm", "weight", h->n_embd, true, err));
-        DIL_TRY(layer_vector(m, &l->ffn_norm, i, "ffn_norm", "weight", h->n_embd, true, err));
+        DIL_TRY(layer_vector(m, &l->ffn_norm, i, h->ffn_norm, "weight", h->n_embd, true, err));
     }
     if (h->post_norm) {
         DIL_TRY(layer_vector(m, &l->attn_post_norm, i, "post_attention_norm", "weight", h->n_embd, true, err));
@@ -152,6 +169,51 @@ static dil_status bind_ffn(model *m, layer *l, uint32_t i, dil_error *err)
     return layer_vector(m, &l->down_bias, i, "ffn_down", "bias", h->n_embd, false, err);
 }
 
+/* One matrix of every expert: where in an expert it goes, and its table of biases. */
+static dil_status bind_expert_matrix(model *m, expert_layer *e, uint32_t i, const char *role, size_t member, uint64_t cols,
+                                     uint64_t rows, const float **bias, dil_error *err)
+{
+    uint32_t n = m->h.experts.n_experts;
+    char name[96];
+    const gguf_tensor *t = find_layer_tensor(m, i, role, "weight", name, sizeof name);
+    if (!t)
+        return missing(m, name, err);
+    for (uint32_t x = 0; x < n; x++) {
+        weight *w = (weight *)((char *)&e->experts[x] + member);
+        DIL_TRY(bind_rows(m, w, t, cols, rows, n, x * rows, rows, err));
+    }
+    snprintf(name, sizeof name, "blk.%u.%s.bias", i, role);
+    return load_table(m, bias, name, rows, n, false, err);
+}
+
+static dil_status bind_shared_expert(model *m, layer *l, uint32_t i, dil_error *err)
+{
+    const hparams *h = &m->h;
+    uint64_t n_ff = h->experts.n_ff_shared;
+    if (n_ff == 0)
+        return DIL_OK;
+    DIL_TRY(layer_matrix(m, &l->gate, i, "ffn_gate_shexp", h->n_embd, n_ff, err));
+    DIL_TRY(layer_matrix(m, &l->up, i, "ffn_up_shexp", h->n_embd, n_ff, err));
+    DIL_TRY(layer_matrix(m, &l->down, i, "ffn_down_shexp", n_ff, h->n_embd, err));
+    return layer_vector(m, &l->moe->shared_gate, i, "ffn_gate_inp_shexp", "weight", h->n_embd, h->experts.shared_gate, err);
+}
+
+static dil_status bind_experts(model *m, layer *l, uint32_t i, dil_error *err)
+{
+    const hparams *h = &m->h;
+    uint32_t n = h->experts.n_experts, n_ff = h->experts.n_ff;
+    expert_layer *e = l->moe = arena_calloc(m->memory, 1, sizeof *e);
+    if (!e || !(e->experts = arena_calloc(m->memory, n, sizeof *e->experts)))
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for %u experts", gguf_path(m->file), n);
+    DIL_TRY(layer_matrix(m, &e->router, i, "ffn_gate_inp", h->n_embd, n, err));
+    DIL_TRY(layer_vector(m, &e->router_bias, i, "ffn_gate_inp", "bias", n, false, err));
+    DIL_TRY(layer_vector(m, &e->choice_bias, i, "exp_probs_b", "bias", n, false, err));
+    DIL_TRY(bind_expert_matrix(m, e, i, "ffn_gate_exps", offsetof(expert, gate), h->n_embd, n_ff, &e->gate_bias, err));
+    DIL_TRY(bind_expert_matrix(m, e, i, "ffn_up_exps", offsetof(expert, up), h->n_embd, n_ff, &e->up_bias, err));
+    DIL_TRY(bind_expert_matrix(m, e, i, "ffn_down_exps", offsetof(expert, down), n_ff, h->n_embd, &e->down_bias, err));
+    return bind_shared_expert(m, l, i, err);
+}
+
 static dil_status bind_layer(model *m, uint32_t i, dil_error *err)
 {
     const hparams *h = &m->h;
@@ -159,8 +221,9 @@ static dil_status bind_layer(model *m, uint32_t i, dil_error *err)
     DIL_TRY(bind_qkv(m, l, i, err));
     DIL_TRY(layer_matrix(m, &l->o, i, "attn_output", (uint64_t)h->n_head * h->head_dim, h->n_embd, err));
     DIL_TRY(layer_vector(m, &l->o_bias, i, "attn_output", "bias", h->n_embd, false, err));
+    DIL_TRY(layer_vector(m, &l->sinks, i, "attn_sinks", "weight", h->n_head, h->sinks, err));
     DIL_TRY(bind_norms(m, l, i, err));
-    return bind_ffn(m, l, i, err);
+    return layer_has_experts(h, i) ? bind_experts(m, l, i, err) : bind_ffn(m, l, i, err);
 }
 
 /* Frequencies are divided by these. */
@@ -205,35 +268,64 @@ dil_status weights_bind(model *m, dil_error *err)
 
 /* ---- the packed region ---- */
 
-#define WEIGHTS_PER_LAYER 7
+#define MOST_DENSE_WEIGHTS 8
 
-static weight *layer_weight(layer *l, int i)
+/* The weights of a layer but its experts, in the order tokens meet them. */
+static size_t dense_weights(layer *l, weight *out[MOST_DENSE_WEIGHTS])
 {
-    weight *all[WEIGHTS_PER_LAYER] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-    return all[i];
+    weight *all[] = {&l->q, &l->k, &l->v, &l->o, l->moe ? &l->moe->router : NULL, &l->gate, &l->up, &l->down};
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i] && all[i]->rows)
+            out[n++] = all[i];
+    return n;
 }
 
-weight *weights_nth(model *m, size_t i)
+static size_t most_weights(const model *m)
 {
-    if (i == (size_t)m->h.n_layer * WEIGHTS_PER_LAYER)
-        return &m->head;
-    return layer_weight(&m->layers[i / WEIGHTS_PER_LAYER], (int)(i % WEIGHTS_PER_LAYER));
+    return (size_t)m->h.n_layer * (MOST_DENSE_WEIGHTS + 3 * (size_t)m->h.experts.n_experts) + 1;
 }
 
-size_t weights_count(const model *m) { return (size_t)m->h.n_layer * WEIGHTS_PER_LAYER + 1; }
+/* Fills m->packing; returns how many of its weights are not of experts. */
+static size_t list_weights(model *m)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < m->h.n_layer; i++)
+        n += dense_weights(&m->layers[i], m->packing + n);
+    m->packing[n++] = &m->head;
+    size_t n_dense = n;
+    for (uint32_t i = 0; i < m->h.n_layer; i++) {
+        expert_layer *e = m->layers[i].moe;
+        for (uint32_t x = 0; e && x < m->h.experts.n_experts; x++) {
+            m->packing[n++] = &e->experts[x].gate;
+            m->packing[n++] = &e->experts[x].up;
+            m->packing[n++] = &e->experts[x].down;
+        }
+    }
+    m->n_packing = n;
+    return n_dense;
+}
 
 dil_status weights_size(model *m, dil_error *err)
 {
     size_t total = 0;
-    for (size_t i = 0; i < weights_count(m); i++) {
-        weight *w = weights_nth(m, i);
+    m->packing = arena_calloc(m->memory, most_weights(m), sizeof *m->packing);
+    if (!m->packing)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for the list of its weights", gguf_path(m->file));
+    size_t n_dense = list_weights(m);
+    for (size_t i = 0; i < m->n_packing; i++) {
+        weight *w = m->packing[i];
         w->n_panels = (int)((w->rows + PANEL_ROWS - 1) / PANEL_ROWS);
         w->panel_bytes = panel_bytes(w->type, w->cols);
+        if (i >= n_dense && (i - n_dense) % 3 == 0)
+            total = round_up_size(total, EXPERT_ALIGN);
         w->packed_offset = total;
         size_t bytes;
         if (!checked_mul_size(w->panel_bytes, (size_t)w->n_panels, &bytes) ||
-            !checked_add_size(total, round_up_size(bytes, 64), &total))
+            !checked_add_size(total, round_up_size(bytes, 64), &total) || total > SIZE_MAX / 2)
             return DIL_FAIL(err, DIL_LIMIT, "%s: the weights do not fit an address space", gguf_path(m->file));
+        if (i + 1 == n_dense)
+            m->dense_bytes = total;
     }
     m->packed_bytes = total;
     return DIL_OK;
@@ -242,8 +334,6 @@ dil_status weights_size(model *m, dil_error *err)
 void weights_place(model *m, const uint8_t *region)
 {
     m->packed = region;
-    for (size_t i = 0; i < weights_count(m); i++) {
-        weight *w = weights_nth(m, i);
-        w->panels = region + w->packed_offset;
-    }
+    for (size_t i = 0; i < m->n_packing; i++)
+        m->packing[i]->panels = region + m->packing[i]->packed_offset;
 }

@@ -8,12 +8,15 @@
 /* model.c: all of an opened file (m->file, m->memory are set) but the packing; IO when it was truncated meanwhile. */
 DIL_MUST_CHECK dil_status model_read(model *m, const model_options *options, dil_error *err);
 DIL_MUST_CHECK dil_status weights_bind(model *m, dil_error *err);
-/* Bytes every panel needs and where it will be; fills panel_bytes, n_panels and packed_offset of each weight. */
+/* Bytes every panel needs and where it will be; fills m->packing, and panel_bytes, n_panels and packed_offset of each weight. */
 DIL_MUST_CHECK dil_status weights_size(model *m, dil_error *err);
-/* The packed weights in the order of the region, which is the order tokens meet them; the head is last. */
-weight *weights_nth(model *m, size_t i);
-size_t weights_count(const model *m);
 /* The region is there: every weight learns where its panels are. */
 void weights_place(model *m, const uint8_t *region);
+
+static inline size_t weight_bytes(const weight *w) { return w->panel_bytes * (size_t)w->n_panels; }
+static inline size_t weight_row_bytes(const weight *w)
+{
+    return (size_t)(w->tensor->size_bytes / (w->tensor->ne[1] * w->tensor->ne[2]));
+}
 
 #endif

@@ -1,0 +1,67 @@
+/*
+ * Families that always have experts. Probabilities of all experts choose, unless said otherwise; whether the weights of the chosen
+ * are normalised belongs to the family, not to the file.
+ */
+#include "model/arch.h"
+
+#include "base/status.h"
+
+/* A shared expert weighted by a gate of its own. */
+dil_status arch_read_qwen2moe(hparams *h, const gguf *g, dil_error *err)
+{
+    DIL_TRY(arch_need_experts(h, g, err));
+    if (h->experts.n_ff_shared == 0)
+        h->experts.n_ff_shared = h->n_ff;
+    h->experts.shared_gate = true;
+    return arch_read_qwen2(h, g, err);
+}
+
+dil_status arch_read_qwen3moe(hparams *h, const gguf *g, dil_error *err)
+{
+    DIL_TRY(arch_need_experts(h, g, err));
+    h->experts.normalise = true;
+    return arch_read_qwen3(h, g, err);
+}
+
+dil_status arch_read_olmoe(hparams *h, const gguf *g, dil_error *err)
+{
+    DIL_TRY(arch_need_experts(h, g, err));
+    h->pairs = ROPE_HALVES;
+    h->qk = QK_NORM_FULL;
+    return DIL_OK;
+}
+
+dil_status arch_read_granitemoe(hparams *h, const gguf *g, dil_error *err)
+{
+    DIL_TRY(arch_need_experts(h, g, err));
+    h->experts.normalise = true;
+    return arch_read_granite(h, g, err);
+}
+
+/* Dense layers first, then shared experts; a bias that only chooses. */
+dil_status arch_read_ernie_moe(hparams *h, const gguf *g, dil_error *err)
+{
+    expert_params *e = &h->experts;
+    DIL_TRY(arch_need_experts(h, g, err));
+    DIL_TRY(arch_u32(h, g, "leading_dense_block_count", &e->n_dense_lead, err));
+    DIL_TRY(arch_u32(h, g, "interleave_moe_layer_step", &e->period, err));
+    if (e->period < 1)
+        return DIL_FAIL(err, DIL_FORMAT, "%s: interleave_moe_layer_step: wanted at least 1, found 0", gguf_path(g));
+    e->normalise = true;
+    h->pairs = ROPE_ADJACENT;
+    return DIL_OK;
+}
+
+/* Biases everywhere, every second layer with a window, a sink per head; the scores of the chosen alone make their weights. */
+dil_status arch_read_gpt_oss(hparams *h, const gguf *g, dil_error *err)
+{
+    DIL_TRY(arch_need_experts(h, g, err));
+    h->pairs = ROPE_HALVES;
+    h->act = ACTIVATION_SWIGLU_OAI;
+    h->sinks = true;
+    h->ffn_norm = "post_attention_norm"; /* it stands before the experts all the same */
+    h->experts.gating = GATING_SOFTMAX_CHOSEN;
+    DIL_TRY(arch_u32(h, g, "attention.sliding_window", &h->window, err));
+    DIL_TRY(arch_f32(h, g, "rope.freq_base_swa", &h->rope[1].base, err));
+    return arch_read_window_pattern(h, g, 2, err);
+}
