@@ -159,6 +159,13 @@ static void item_run(compute *c, attn_item *it, worker_scratch *ws)
     }
 }
 
+/* The sum of a row's weights, with the share of its head's sink, relative to the row's maximum. */
+static float total_weight(const compute *c, const attn_item *it, int r)
+{
+    const float *sinks = c->m->layers[it->layer].sinks;
+    return sinks ? it->total_l[r] + expf(sinks[it->first_head + (uint32_t)(r % it->n_heads)] - it->total_m[r]) : it->total_l[r];
+}
+
 static void item_store(compute *c, const attn_item *it, const worker_scratch *ws)
 {
     const hparams *h = c->h;
@@ -166,7 +173,7 @@ static void item_store(compute *c, const attn_item *it, const worker_scratch *ws
     for (int r = 0; r < it->n_rows; r++) {
         float *out = c->attn.f + (size_t)it->out_row[r] * c->attn.view.f_stride + first + (r % it->n_heads) * (int64_t)h->head_dim;
         memcpy(out, ws->total + (size_t)r * c->head_stride, h->head_dim * sizeof *out);
-        c->k->scale(out, 1.0f / it->total_l[r], h->head_dim);
+        c->k->scale(out, 1.0f / total_weight(c, it, r), h->head_dim);
         if (r % it->n_heads == it->n_heads - 1 && first % ACT_BLOCK == 0 && width % ACT_BLOCK == 0)
             act_quantize(c, &c->attn, it->out_row[r], 1, first, width);
     }

@@ -21,6 +21,29 @@ typedef struct act_buffer {
     bool floats;    /* somebody reads f */
 } act_buffer;
 
+/* Tokens that take the same expert: a run of slots, where a slot is one of a token's places (token, rank). */
+typedef struct expert_block {
+    uint32_t expert;
+    int32_t slot, n;
+} expert_block;
+
+/* Who takes which expert in the layer at hand; step_choose fills it. */
+typedef struct expert_batch {
+    size_t score_stride;                           /* floats */
+    float *scores;                                 /* [max_tokens][score_stride] */
+    uint16_t *chosen;                              /* [max_tokens][n_used]: experts by rank */
+    float *weights;                                /* [max_tokens][n_used] */
+    float *shared_weight;                          /* [max_tokens]: of the shared expert */
+    int32_t *slot_of;                              /* [max_tokens][n_used] */
+    int32_t *row_of;                               /* [max_tokens * n_used]: whose place a slot is */
+    int32_t *first_slot;                           /* [n_experts + 1] */
+    expert_block *blocks;                          /* by expert, then by slot */
+    int32_t n_blocks, part_block[TEAM_QUEUES + 1]; /* part p of the work: blocks part_block[p] .. part_block[p + 1] - 1 */
+    act_buffer hidden;                             /* [slots]: act(gate) * up of each */
+    float *out;                                    /* [slots][x_stride]: what its expert says of each */
+    atomic_uint n_through;                         /* workers that have chosen for all their rows */
+} expert_batch;
+
 /* A run of batch tokens of one sequence. */
 typedef struct batch_run {
     kv_seq *seq;
@@ -47,17 +70,20 @@ typedef struct worker_scratch {
     float *exact;         /* exact mode: [16][k] rows and their [k][16] panel */
     float *rows;          /* [NORM_ROWS][n_embd]: normalised rows on their way to their quantized form */
     float *gate, *up;     /* [at most GEMM_TOKENS_MOST][FFN_CHUNK * PANEL_ROWS] */
+    act_buffer gathered;  /* [at most GEMM_TOKENS_MOST]: rows of nrm that take the same expert */
+    float *choosing;      /* [2 * n_experts] */
     float *queries;       /* [ATTN_ROWS][attn_row_bytes] */
     float *page;          /* attn_scratch_bytes */
     float *scores;        /* [ATTN_ROWS][ATTN_SCORE_STRIDE] */
     float *chunk, *total; /* [ATTN_ROWS][head_stride] */
 } worker_scratch;
 
-#define FFN_CHUNK 8         /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
-#define FEW_ROWS 8          /* batches up to here have little work between two barriers */
-#define PART_ROWS_LEAST 128 /* rows of the batch that are worth expanding weights for */
-#define NORM_ROWS 8         /* rows a worker takes at most in a norm */
-#define ATTN_ROWS 96        /* query rows (tokens x heads of a group) handled together */
+#define FFN_CHUNK 8          /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
+#define LEAST_TOKEN_CHUNK 32 /* of any level's token_chunk */
+#define FEW_ROWS 8           /* batches up to here have little work between two barriers */
+#define PART_ROWS_LEAST 128  /* rows of the batch that are worth expanding weights for */
+#define NORM_ROWS 8          /* rows a worker takes at most in a norm */
+#define ATTN_ROWS 96         /* query rows (tokens x heads of a group) handled together */
 #define ATTN_SCORE_STRIDE (ATTN_SLOTS + 16) /* rows apart in cache sets */
 #define ATTN_SPLIT_TOKENS 4                 /* batches up to here share a long context among all workers */
 
@@ -78,6 +104,7 @@ struct compute {
     float *x, *tmp;    /* [max_tokens][x_stride]: residual stream; output of a sub-layer before its norm */
     float *q, *kk, *v; /* [max_tokens][...] */
     act_buffer nrm, attn, hidden;
+    expert_batch moe;
     float *cs[2];                 /* [max_tokens][n_rot]: cosine and sine per rope variant */
     double *inverse_frequency[2]; /* [n_rot / 2] */
     double *correction[2];        /* [n_rot / 2]: YaRN share of the extrapolated angle */
@@ -151,9 +178,43 @@ void step_rope(compute *c, const step *s, int worker);
 void step_attention(compute *c, const step *s, int worker);
 void step_attn_quantize(compute *c, const step *s, int worker);
 void step_attn_out(compute *c, const step *s, int worker);
+void step_route(compute *c, const step *s, int worker);
+void step_choose(compute *c, const step *s, int worker);
+void step_experts(compute *c, const step *s, int worker);
 void step_gate_up(compute *c, const step *s, int worker);
 void step_down(compute *c, const step *s, int worker);
 void step_head(compute *c, const step *s, int worker);
+
+/*
+ * How the output of a matrix is cut into items, blocks of rows by chunks of panels: few enough that every worker gets several,
+ * enough that an item is worth its atomic and its expanded weights. The parts of the work are parts of the rows when there are
+ * many; else parts of the panels, so that each worker reads one run of memory.
+ */
+typedef struct split {
+    int n_panels, chunk;   /* panels in all and of an item */
+    int32_t n_rows, block; /* rows in all and of an item */
+    uint32_t first_chunk[TEAM_QUEUES + 1], n_items[TEAM_QUEUES];
+} split;
+
+/* What a worker takes of a matrix: panels [panel, panel + n_panels), rows [row, row + n_rows). */
+typedef struct tile {
+    int panel, n_panels;
+    int32_t row, n_rows;
+} tile;
+
+/* most: panels of an item; unit: chunks are multiples of it. */
+split split_matrix(const compute *c, int n_panels, int most, int unit, int32_t n_rows, size_t bytes_per_panel);
+tile split_tile(const compute *c, const split *s, int part, uint32_t index);
+
+/* y[t][..] for panels [panel, panel + n_panels) and rows [first, first + n) of x; t counts from first. */
+void linear(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t first, int32_t n, float *y,
+            size_t y_stride, worker_scratch *ws);
+/* y += bias of the n_values from first_row on, in n rows; bias NULL: nothing. */
+void add_bias(float *y, size_t y_stride, const float *bias, int first_row, int n_values, int32_t n, const kernels *k);
+/* Values of a chunk of panels that exist: the last panel may be padded. */
+int chunk_values(const weight *w, int panel, int n_panels);
+/* hidden = act(gate) * up of the item's rows and values, from ws->gate and ws->up, whose rows are `stride` apart. */
+void finish_hidden(compute *c, act_buffer *hidden, const tile *it, int values, size_t stride, worker_scratch *ws);
 
 /* Makes of f what its readers take, q or bf16, for columns [from, from + n) of some rows; from is a multiple of ACT_BLOCK. */
 void act_quantize(const compute *c, act_buffer *a, int32_t row, int32_t n_rows, int64_t from, int64_t n);

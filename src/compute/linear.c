@@ -35,9 +35,8 @@ static void linear_exact(const compute *c, const weight *w, const act *x, int pa
     }
 }
 
-/* y[t][..] for panels [panel, panel + n_panels) and rows [first, first + n) of x; t counts from first. */
-static void linear(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t first, int32_t n, float *y,
-                   size_t y_stride, worker_scratch *ws)
+void linear(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t first, int32_t n, float *y,
+            size_t y_stride, worker_scratch *ws)
 {
     if (n == 0)
         return;
@@ -67,26 +66,16 @@ static void linear(const compute *c, const weight *w, const act *x, int panel, i
     }
 }
 
-/*
- * How the output of a matrix is cut into items, blocks of rows by chunks of panels: few enough that every worker gets several,
- * enough that an item is worth its atomic and its expanded weights. The parts of the work are parts of the rows when there are
- * many; else parts of the panels, so that each worker reads one run of memory.
- */
-typedef struct split {
-    int n_panels, chunk;   /* panels in all and of an item */
-    int32_t n_rows, block; /* rows in all and of an item */
-    uint32_t first_chunk[TEAM_QUEUES + 1], n_items[TEAM_QUEUES];
-} split;
-
-/* most: panels of an item; unit: chunks are multiples of it. */
-static split split_matrix(const compute *c, int n_panels, int most, int unit, int32_t n_rows, size_t bytes_per_panel)
+split split_matrix(const compute *c, int n_panels, int most, int unit, int32_t n_rows, size_t bytes_per_panel)
 {
     int workers = c->n_workers, chunk;
-    int32_t rows = c->by_rows ? c->part_rows : n_rows, tokens = c->k->token_chunk, tile = c->k->token_tile;
+    int32_t rows = c->by_rows ? c->part_rows : n_rows, tokens = c->k->token_chunk, unit_rows = c->k->token_tile;
     if (n_rows == 0) /* nobody wants logits of this batch */
         return (split){.n_panels = n_panels, .chunk = 1, .block = 1};
     int32_t n_blocks = rows > tokens ? (rows + tokens - 1) / tokens : 1;
-    split s = {.n_panels = n_panels, .n_rows = n_rows, .block = ((rows + n_blocks - 1) / n_blocks + tile - 1) / tile * tile};
+    split s = {.n_panels = n_panels,
+               .n_rows = n_rows,
+               .block = ((rows + n_blocks - 1) / n_blocks + unit_rows - 1) / unit_rows * unit_rows};
     if (n_rows >= 16) {
         chunk = n_panels * ((n_rows + s.block - 1) / s.block) / (8 * workers);
         chunk = chunk < c->k->panel_chunk ? chunk : c->k->panel_chunk;
@@ -111,32 +100,25 @@ static split split_matrix(const compute *c, int n_panels, int most, int unit, in
     return s;
 }
 
-/* An item: panels [panel, panel + n_panels), rows [row, row + n_rows). */
-typedef struct item {
-    int panel, n_panels;
-    int32_t row, n_rows;
-} item;
-
-static item split_item(const compute *c, const split *s, int part, uint32_t index)
+tile split_tile(const compute *c, const split *s, int part, uint32_t index)
 {
     uint32_t first = c->by_rows ? 0 : s->first_chunk[part];
     uint32_t n_chunks = s->first_chunk[c->by_rows ? c->n_parts : part + 1] - first;
     int32_t row = (int32_t)(index / n_chunks) * s->block, n_rows = c->by_rows ? part_size(c, part, s->n_rows) : s->n_rows;
-    item it = {.panel = (int)(first + index % n_chunks) * s->chunk, .row = (c->by_rows ? part_first(c, part) : 0) + row};
+    tile it = {.panel = (int)(first + index % n_chunks) * s->chunk, .row = (c->by_rows ? part_first(c, part) : 0) + row};
     it.n_panels = s->n_panels - it.panel < s->chunk ? s->n_panels - it.panel : s->chunk;
     it.n_rows = n_rows - row < s->block ? n_rows - row : s->block;
     return it;
 }
 
-static void add_bias(float *y, size_t y_stride, const float *bias, int first_row, int n_values, int32_t n, const kernels *k)
+void add_bias(float *y, size_t y_stride, const float *bias, int first_row, int n_values, int32_t n, const kernels *k)
 {
     if (bias)
         for (int32_t t = 0; t < n; t++)
             k->add(y + (size_t)t * y_stride, bias + first_row, n_values);
 }
 
-/* Values of the chunk that exist (the last panel may be padded). */
-static int chunk_values(const weight *w, int panel, int n_panels)
+int chunk_values(const weight *w, int panel, int n_panels)
 {
     int values = n_panels * PANEL_ROWS, left = (int)w->rows - panel * PANEL_ROWS;
     return values < left ? values : left;
@@ -160,30 +142,33 @@ void step_qkv(compute *c, const step *s, int worker)
         int i = 0;
         for (; index >= parts[i].n_items[cl.part]; i++)
             index -= parts[i].n_items[cl.part];
-        item it = split_item(c, &parts[i], cl.part, index);
+        tile it = split_tile(c, &parts[i], cl.part, index);
         float *out = y[i] + (size_t)it.row * stride[i] + it.panel * PANEL_ROWS;
         linear(c, w[i], &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, out, stride[i], &c->scratch[worker]);
         add_bias(out, stride[i], bias[i], it.panel * PANEL_ROWS, chunk_values(w[i], it.panel, it.n_panels), it.n_rows, c->k);
     }
 }
 
-/* A projection back into the residual stream: x += residual_scale * (w * a + bias), or into tmp when a norm comes between. */
-static void project(compute *c, const step *s, int worker, const weight *w, const float *bias, const act_buffer *a)
+/* A projection back into the residual stream: x += residual_scale * (w * a + bias), or into tmp when a norm comes between. row_scale
+ * [rows] or NULL: weights the whole. */
+static void project(compute *c, const step *s, int worker, const weight *w, const float *bias, const act_buffer *a,
+                    const float *row_scale)
 {
     split parts = split_matrix(c, w->n_panels, INT_MAX, 1, step_rows(c, s), w->panel_bytes);
     bool add = !c->h->post_norm;
     uint32_t index;
     for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
-        item it = split_item(c, &parts, cl.part, index);
+        tile it = split_tile(c, &parts, cl.part, index);
         int first = it.panel * PANEL_ROWS, values = chunk_values(w, it.panel, it.n_panels);
         float *tmp = c->tmp + (size_t)it.row * c->x_stride + first, *x = c->x + (size_t)it.row * c->x_stride + first;
         linear(c, w, &a->view, it.panel, it.n_panels, it.row, it.n_rows, tmp, c->x_stride, &c->scratch[worker]);
         add_bias(tmp, c->x_stride, bias, first, values, it.n_rows, c->k);
         for (int32_t t = 0; add && t < it.n_rows; t++, x += c->x_stride, tmp += c->x_stride) {
-            if (c->h->residual_scale == 1.0f)
+            float scale = row_scale ? row_scale[it.row + t] * c->h->residual_scale : c->h->residual_scale;
+            if (scale == 1.0f)
                 c->k->add(x, tmp, values);
             else
-                c->k->add_scaled(x, tmp, c->h->residual_scale, values);
+                c->k->add_scaled(x, tmp, scale, values);
         }
     }
 }
@@ -191,29 +176,31 @@ static void project(compute *c, const step *s, int worker, const weight *w, cons
 void step_attn_out(compute *c, const step *s, int worker)
 {
     const layer *l = &c->m->layers[s->layer];
-    project(c, s, worker, &l->o, l->o_bias, &c->attn);
+    project(c, s, worker, &l->o, l->o_bias, &c->attn, NULL);
 }
 
 void step_down(compute *c, const step *s, int worker)
 {
     const layer *l = &c->m->layers[s->layer];
-    project(c, s, worker, &l->down, l->down_bias, &c->hidden);
+    project(c, s, worker, &l->down, l->down_bias, &c->hidden, l->moe && l->moe->shared_gate ? c->moe.shared_weight : NULL);
 }
 
-/* hidden = act(gate) * up of the item's rows and values, which lie one row after the other; quantized from where they are. */
-static void finish_hidden(compute *c, const item *it, int values, size_t stride, worker_scratch *ws)
+/* Rows go through the activation together, the padding between them too; quantized from where they are. */
+void finish_hidden(compute *c, act_buffer *hidden, const tile *it, int values, size_t stride, worker_scratch *ws)
 {
-    void (*act_mul)(const float *, const float *, float *, int64_t) =
-        c->h->act == ACTIVATION_GELU ? c->k->gelu_mul : c->k->silu_mul;
+    void (*const act_mul)(const float *, const float *, float *, int64_t) = c->h->act == ACTIVATION_GELU ? c->k->gelu_mul
+                                                                            : c->h->act == ACTIVATION_SWIGLU_OAI
+                                                                                ? c->k->swiglu_oai_mul
+                                                                                : c->k->silu_mul;
     int first = it->panel * PANEL_ROWS;
     for (int32_t t = 0; t < it->n_rows; t += HIDDEN_ROWS) {
         int32_t rows = it->n_rows - t < HIDDEN_ROWS ? it->n_rows - t : HIDDEN_ROWS, row = it->row + t;
         float *g = ws->gate + (size_t)t * stride, *u = ws->up + (size_t)t * stride;
         act_mul(g, u, g, (int64_t)((size_t)(rows - 1) * stride) + values);
-        for (int32_t r = 0; c->hidden.floats && r < rows; r++)
-            memcpy(c->hidden.f + (size_t)(row + r) * c->hidden.view.f_stride + first, g + (size_t)r * stride,
+        for (int32_t r = 0; hidden->floats && r < rows; r++)
+            memcpy(hidden->f + (size_t)(row + r) * hidden->view.f_stride + first, g + (size_t)r * stride,
                    (size_t)values * sizeof *g);
-        act_quantize_from(c, &c->hidden, g, stride, row, rows, first, values);
+        act_quantize_from(c, hidden, g, stride, row, rows, first, values);
     }
 }
 
@@ -225,14 +212,14 @@ void step_gate_up(compute *c, const step *s, int worker)
     split parts = split_matrix(c, l->gate.n_panels, FFN_CHUNK, 2, step_rows(c, s), 2 * l->gate.panel_bytes);
     uint32_t index;
     for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
-        item it = split_item(c, &parts, cl.part, index);
+        tile it = split_tile(c, &parts, cl.part, index);
         int first = it.panel * PANEL_ROWS, values = chunk_values(&l->gate, it.panel, it.n_panels);
         size_t stride = (size_t)it.n_panels * PANEL_ROWS;
         linear(c, &l->gate, &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, ws->gate, stride, ws);
         linear(c, &l->up, &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, ws->up, stride, ws);
         add_bias(ws->gate, stride, l->gate_bias, first, values, it.n_rows, c->k);
         add_bias(ws->up, stride, l->up_bias, first, values, it.n_rows, c->k);
-        finish_hidden(c, &it, values, stride, ws);
+        finish_hidden(c, &c->hidden, &it, values, stride, ws);
     }
 }
 
@@ -243,7 +230,7 @@ void step_head(compute *c, const step *s, int worker)
     split parts = split_matrix(c, w->n_panels, INT_MAX, 1, step_rows(c, s), w->panel_bytes);
     uint32_t index;
     for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
-        item it = split_item(c, &parts, cl.part, index);
+        tile it = split_tile(c, &parts, cl.part, index);
         int first = it.panel * PANEL_ROWS, values = chunk_values(w, it.panel, it.n_panels);
         float *row = c->logits + (size_t)it.row * c->logit_stride + first;
         linear(c, w, &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, row, c->logit_stride, &c->scratch[worker]);

@@ -73,9 +73,10 @@ static void add_reader(const compute *c, const weight *w, readers *by)
     by->halves = by->halves || (!f32 && panel_reads_halves(w->type));
 }
 
-static void find_readers(const compute *c, readers *nrm, readers *attn, readers *hidden)
+/* slots: hidden values of experts. */
+static void find_readers(const compute *c, readers *nrm, readers *attn, readers *hidden, readers *slots)
 {
-    *nrm = *attn = *hidden = (readers){0};
+    *nrm = *attn = *hidden = *slots = (readers){0};
     add_reader(c, &c->m->head, nrm);
     for (uint32_t i = 0; i < c->h->n_layer; i++) {
         const layer *l = &c->m->layers[i];
@@ -84,19 +85,41 @@ static void find_readers(const compute *c, readers *nrm, readers *attn, readers 
             add_reader(c, of_nrm[j], nrm);
         add_reader(c, &l->o, attn);
         add_reader(c, &l->down, hidden);
+        if (!l->moe)
+            continue;
+        add_reader(c, &l->moe->router, nrm);
+        add_reader(c, &l->moe->experts[0].gate, nrm);
+        add_reader(c, &l->moe->experts[0].up, nrm);
+        add_reader(c, &l->moe->experts[0].down, slots);
+        nrm->f32 = nrm->f32 || l->moe->shared_gate;
     }
 }
 
-static void carve_scratch(carver *cv, compute *c, worker_scratch *ws)
+/* Of dense layers and shared experts. */
+static int64_t widest_hidden(const compute *c)
+{
+    uint32_t most = 1;
+    for (uint32_t i = 0; i < c->h->n_layer; i++)
+        most = c->m->layers[i].gate.rows > most ? c->m->layers[i].gate.rows : most;
+    return most;
+}
+
+static void carve_scratch(carver *cv, compute *c, readers nrm, worker_scratch *ws)
 {
     const hparams *h = c->h;
-    int64_t widest = h->n_embd;
-    widest = widest > (int64_t)h->n_ff ? widest : (int64_t)h->n_ff;
+    int64_t widest = h->n_embd, n_ff = widest_hidden(c);
+    widest = widest > n_ff ? widest : n_ff;
+    widest = widest > (int64_t)h->experts.n_ff ? widest : (int64_t)h->experts.n_ff;
     widest = widest > (int64_t)h->n_head * h->head_dim ? widest : (int64_t)h->n_head * h->head_dim;
     size_t tokens = (size_t)c->options.max_tokens;
     ws->linear = carve(cv, linear_scratch_bytes(widest), 1);
     ws->exact = carve(cv, c->options.exact ? (size_t)widest * (PANEL_ROWS + 1) : 0, sizeof *ws->exact);
     size_t part = tokens < GEMM_TOKENS_MOST ? tokens : GEMM_TOKENS_MOST;
+    size_t few_slots = (tokens < FEW_ROWS ? tokens : FEW_ROWS) * h->experts.n_used;
+    bool mixed = h->experts.n_experts > 0;
+    carve_act(cv, &ws->gathered, mixed ? part : 0, h->n_embd, nrm);
+    ws->choosing = carve(cv, 2 * (size_t)h->experts.n_experts, sizeof *ws->choosing);
+    part = part > few_slots ? part : few_slots;
     ws->rows = carve(cv, NORM_ROWS * c->x_stride, sizeof *ws->rows);
     ws->gate = carve(cv, part * FFN_CHUNK * PANEL_ROWS, sizeof *ws->gate);
     ws->up = carve(cv, part * FFN_CHUNK * PANEL_ROWS, sizeof *ws->up);
@@ -107,13 +130,31 @@ static void carve_scratch(carver *cv, compute *c, worker_scratch *ws)
     ws->total = carve(cv, ATTN_ROWS * c->head_stride, sizeof *ws->total);
 }
 
+static void carve_experts(carver *cv, compute *c, size_t n_tokens, readers slots)
+{
+    const expert_params *p = &c->h->experts;
+    expert_batch *b = &c->moe;
+    size_t n = n_tokens * p->n_used;
+    b->score_stride = round_up_size(p->n_experts, 16);
+    b->scores = carve(cv, n_tokens * b->score_stride, sizeof *b->scores);
+    b->chosen = carve(cv, n, sizeof *b->chosen);
+    b->weights = carve(cv, n, sizeof *b->weights);
+    b->shared_weight = carve(cv, n_tokens, sizeof *b->shared_weight);
+    b->slot_of = carve(cv, n, sizeof *b->slot_of);
+    b->row_of = carve(cv, n, sizeof *b->row_of);
+    b->first_slot = carve(cv, (size_t)p->n_experts + 1, sizeof *b->first_slot);
+    b->blocks = carve(cv, p->n_experts + n / LEAST_TOKEN_CHUNK + 1, sizeof *b->blocks);
+    carve_act(cv, &b->hidden, n, p->n_ff, slots);
+    b->out = carve(cv, n_tokens > FEW_ROWS ? n * c->x_stride : 0, sizeof *b->out);
+}
+
 /* Every buffer, in the order of use. The worker scratch array itself comes from the arena. */
 static void carve_all(carver *cv, compute *c, int n_workers, worker_scratch *scratch)
 {
     const hparams *h = c->h;
     size_t n = (size_t)c->options.max_tokens;
-    readers nrm, attn, hidden;
-    find_readers(c, &nrm, &attn, &hidden);
+    readers nrm, attn, hidden, slots;
+    find_readers(c, &nrm, &attn, &hidden, &slots);
     c->x_stride = round_up_size(h->n_embd, 16);
     c->q_stride = round_up_size((size_t)h->n_head * h->head_dim, 16);
     c->kv_stride = round_up_size((size_t)h->n_head_kv * h->head_dim, 16);
@@ -127,7 +168,9 @@ static void carve_all(carver *cv, compute *c, int n_workers, worker_scratch *scr
     c->kk = carve(cv, n * c->kv_stride, sizeof *c->kk);
     c->v = carve(cv, n * c->kv_stride, sizeof *c->v);
     carve_act(cv, &c->attn, n, (int64_t)h->n_head * h->head_dim, attn);
-    carve_act(cv, &c->hidden, n, h->n_ff, hidden);
+    carve_act(cv, &c->hidden, n, widest_hidden(c), hidden);
+    if (h->experts.n_experts)
+        carve_experts(cv, c, n, slots);
     for (int variant = 0; variant < 2; variant++) {
         c->cs[variant] = carve(cv, n * h->n_rot, sizeof *c->cs[variant]);
         c->inverse_frequency[variant] = carve(cv, h->n_rot / 2, sizeof *c->inverse_frequency[variant]);
@@ -144,7 +187,7 @@ static void carve_all(carver *cv, compute *c, int n_workers, worker_scratch *scr
     c->chunks_done = carve(cv, split_rows, sizeof *c->chunks_done);
     worker_scratch none;
     for (int i = 0; i < n_workers; i++)
-        carve_scratch(cv, c, scratch ? &scratch[i] : &none);
+        carve_scratch(cv, c, nrm, scratch ? &scratch[i] : &none);
 }
 
 size_t compute_bytes(const model *m, const compute_options *options, int n_workers)
@@ -155,33 +198,62 @@ size_t compute_bytes(const model *m, const compute_options *options, int n_worke
     return cv.used;
 }
 
-uint64_t compute_weight_bytes(const model *m)
+/* Calls each(ctx, w) for the weights of the layers that one token passes through, those of an expert n_used times. */
+static void each_weight(const model *m, void (*each)(void *ctx, const weight *w), void *ctx)
 {
-    uint64_t bytes = 0;
     for (uint32_t i = 0; i < m->h.n_layer; i++) {
         const layer *l = &m->layers[i];
-        const weight *w[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-        for (size_t j = 0; j < sizeof w / sizeof w[0]; j++)
-            bytes += w[j]->panel_bytes * (uint64_t)w[j]->n_panels;
+        const weight *dense[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+        for (size_t j = 0; j < sizeof dense / sizeof *dense; j++)
+            each(ctx, dense[j]);
+        if (!l->moe)
+            continue;
+        each(ctx, &l->moe->router);
+        for (uint32_t j = 0; j < m->h.experts.n_used; j++) {
+            each(ctx, &l->moe->experts[j].gate);
+            each(ctx, &l->moe->experts[j].up);
+            each(ctx, &l->moe->experts[j].down);
+        }
     }
-    return bytes + m->head.panel_bytes * (uint64_t)m->head.n_panels;
+}
+
+static void add_bytes(void *ctx, const weight *w) { *(uint64_t *)ctx += w->panel_bytes * (uint64_t)w->n_panels; }
+static void add_macs(void *ctx, const weight *w) { ((uint64_t *)ctx)[w->type] += (uint64_t)w->rows * w->cols; }
+
+uint64_t compute_weight_bytes(const model *m)
+{
+    uint64_t bytes = m->head.panel_bytes * (uint64_t)m->head.n_panels;
+    each_weight(m, add_bytes, &bytes);
+    return bytes;
 }
 
 void compute_macs(const model *m, uint64_t macs[DIL_TYPE_COUNT])
 {
     memset(macs, 0, DIL_TYPE_COUNT * sizeof *macs);
-    for (uint32_t i = 0; i < m->h.n_layer; i++) {
-        const layer *l = &m->layers[i];
-        const weight *w[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-        for (size_t j = 0; j < sizeof w / sizeof w[0]; j++)
-            macs[w[j]->type] += (uint64_t)w[j]->rows * w[j]->cols;
-    }
+    each_weight(m, add_macs, macs);
 }
+
+#define MOST_LAYER_STEPS 12
 
 static step *add_step(compute *c, step s)
 {
     c->steps[c->n_steps] = s;
     return &c->steps[c->n_steps++];
+}
+
+/* Experts come before the shared one, which is added to what they say. */
+static void plan_feed_forward(compute *c, uint32_t i, bool last)
+{
+    const layer *l = &c->m->layers[i];
+    if (l->moe) {
+        add_step(c, (step){.kind = STEP_ROUTE, .layer = i, .on_outputs = last});
+        add_step(c, (step){.kind = STEP_CHOOSE, .layer = i, .on_outputs = last});
+        add_step(c, (step){.kind = STEP_EXPERTS, .layer = i, .on_outputs = last});
+    }
+    if (l->gate.rows == 0)
+        return;
+    add_step(c, (step){.kind = STEP_GATE_UP, .layer = i, .on_outputs = last});
+    add_step(c, (step){.kind = STEP_DOWN, .layer = i, .on_outputs = last});
 }
 
 static void plan_layer(compute *c, uint32_t i)
@@ -208,14 +280,13 @@ static void plan_layer(compute *c, uint32_t i)
                        .normalise = h->pre_norm,
                        .post_weight = l->attn_post_norm,
                        .on_outputs = last});
-    add_step(c, (step){.kind = STEP_GATE_UP, .layer = i, .on_outputs = last});
-    add_step(c, (step){.kind = STEP_DOWN, .layer = i, .on_outputs = last});
+    plan_feed_forward(c, i, last);
 }
 
 static dil_status make_plan(compute *c, dil_error *err)
 {
     const model *m = c->m;
-    c->steps = arena_calloc(c->memory, (size_t)c->h->n_layer * 9 + 3, sizeof *c->steps);
+    c->steps = arena_calloc(c->memory, (size_t)c->h->n_layer * MOST_LAYER_STEPS + 3, sizeof *c->steps);
     if (!c->steps)
         return DIL_FAIL(err, DIL_NO_MEMORY, "plan: no memory for its steps");
     add_step(c, (step){.kind = STEP_EMBED});
@@ -251,7 +322,7 @@ static dil_status build(compute *c, dil_error *err)
     c->region = cv.base;
     c->region_bytes = bytes;
     carve_all(&cv, c, n_workers, c->scratch);
-    act_buffer *acts[] = {&c->nrm, &c->attn, &c->hidden};
+    act_buffer *acts[] = {&c->nrm, &c->attn, &c->hidden, &c->moe.hidden};
     for (size_t i = 0; i < sizeof acts / sizeof *acts; i++) {
         acts[i]->floats = acts[i]->floats || (acts[i]->rounded && !c->k->bf16_dot);
         acts[i]->rounded = acts[i]->rounded && c->k->bf16_dot;

@@ -8,14 +8,16 @@
 static void (*const step_fn[STEP_KINDS])(compute *, const step *, int) = {
     [STEP_EMBED] = step_embed,       [STEP_NORM] = step_norm,           [STEP_QKV] = step_qkv,
     [STEP_ROPE] = step_rope,         [STEP_ATTENTION] = step_attention, [STEP_ATTN_QUANTIZE] = step_attn_quantize,
-    [STEP_ATTN_OUT] = step_attn_out, [STEP_GATE_UP] = step_gate_up,     [STEP_DOWN] = step_down,
+    [STEP_ATTN_OUT] = step_attn_out, [STEP_ROUTE] = step_route,         [STEP_CHOOSE] = step_choose,
+    [STEP_EXPERTS] = step_experts,   [STEP_GATE_UP] = step_gate_up,     [STEP_DOWN] = step_down,
     [STEP_HEAD] = step_head,
 };
 
 const char *step_name(step_kind kind)
 {
-    static const char *const names[STEP_KINDS] = {"embed",         "norm",     "qkv",       "rope + kv", "attention",
-                                                  "attn quantize", "attn out", "gate + up", "down",      "head"};
+    static const char *const names[STEP_KINDS] = {"embed",         "norm",     "qkv",   "rope + kv", "attention",
+                                                  "attn quantize", "attn out", "route", "choose",    "experts",
+                                                  "gate + up",     "down",     "head"};
     return (unsigned)kind < STEP_KINDS ? names[kind] : "?";
 }
 
@@ -69,13 +71,13 @@ static dil_status describe(compute *c, const batch_token *tokens, int32_t n, dil
 /* A part of the work for every worker to keep to. Parts of rows must be worth their own passes over the weights. */
 static void divide_work(compute *c)
 {
-    int32_t tile = c->k->token_tile;
+    int32_t unit_rows = c->k->token_tile;
     c->n_workers = c->n <= FEW_ROWS ? team_unhindered(c->workers) : team_size(c->workers);
     c->n_parts = c->n_workers < TEAM_QUEUES ? c->n_workers : TEAM_QUEUES;
     c->by_rows = c->n >= PART_ROWS_LEAST * c->n_parts;
     c->part_rows = (c->n + c->n_parts - 1) / c->n_parts;
     if (c->by_rows)
-        c->part_rows = (c->part_rows + tile - 1) / tile * tile;
+        c->part_rows = (c->part_rows + unit_rows - 1) / unit_rows * unit_rows;
     team_set_queues(c->workers, c->n_parts);
 }
 

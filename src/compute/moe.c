@@ -1,0 +1,293 @@
+/*
+ * Layers with experts. Every token scores all experts (route) and takes some (choose); then tokens are put in order of their experts,
+ * so that each expert's weights are read once for all that take it (experts). A token's place with one of its experts is a slot:
+ * slots lie by expert, then by row of the batch.
+ *
+ *     hidden[slot] = act(gate_e nrm[row]) * (up_e nrm[row])
+ *     x[row] += residual_scale * sum over ranks r of weight[row][r] * (down_e hidden[slot(row, r)])     in order of r, whatever the batch
+ */
+#include "compute/exec.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "experts/router.h"
+
+static const expert_layer *layer_experts(const compute *c, const step *s) { return c->m->layers[s->layer].moe; }
+
+void step_route(compute *c, const step *s, int worker)
+{
+    const expert_layer *e = layer_experts(c, s);
+    const weight *w = &e->router;
+    expert_batch *b = &c->moe;
+    split parts = split_matrix(c, w->n_panels, w->n_panels, 1, step_rows(c, s), w->panel_bytes);
+    uint32_t index;
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
+        tile it = split_tile(c, &parts, cl.part, index);
+        int first = it.panel * PANEL_ROWS;
+        float *y = b->scores + (size_t)it.row * b->score_stride + first;
+        linear(c, w, &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, y, b->score_stride, &c->scratch[worker]);
+        add_bias(y, b->score_stride, e->router_bias, first, chunk_values(w, it.panel, it.n_panels), it.n_rows, c->k);
+    }
+}
+
+/* ---- choosing ---- */
+
+/* Slots by expert, then by row. */
+static void number_slots(compute *c, int32_t n_rows)
+{
+    expert_batch *b = &c->moe;
+    const expert_params *p = &c->h->experts;
+    size_t n = (size_t)n_rows * p->n_used;
+    memset(b->first_slot, 0, (p->n_experts + 1) * sizeof *b->first_slot);
+    for (size_t i = 0; i < n; i++)
+        b->first_slot[b->chosen[i] + 1]++;
+    for (uint32_t e = 0; e < p->n_experts; e++)
+        b->first_slot[e + 1] += b->first_slot[e];
+    for (size_t i = 0; i < n; i++) {
+        int32_t slot = b->first_slot[b->chosen[i]]++;
+        b->slot_of[i] = slot;
+        b->row_of[slot] = (int32_t)(i / p->n_used);
+    }
+    memmove(b->first_slot + 1, b->first_slot, p->n_experts * sizeof *b->first_slot); /* each stands at the next one's start now */
+    b->first_slot[0] = 0;
+}
+
+/* What a block costs, in rows: expanding an expert's weights is worth about so many. */
+#define BLOCK_COST 8
+
+/* Blocks of slots of one expert, and an equal part of them for every worker, so that none waits for one that has a popular expert. */
+static void divide_slots(compute *c)
+{
+    expert_batch *b = &c->moe;
+    int64_t total = 0, done = 0;
+    b->n_blocks = 0;
+    for (uint32_t e = 0; e < c->h->experts.n_experts; e++) {
+        int32_t n = b->first_slot[e + 1] - b->first_slot[e], most = c->k->token_chunk, n_parts = (n + most - 1) / most;
+        for (int32_t i = 0; i < n_parts; i++) {
+            int32_t from = b->first_slot[e] + n * i / n_parts, to = b->first_slot[e] + n * (i + 1) / n_parts;
+            b->blocks[b->n_blocks++] = (expert_block){e, from, to - from};
+            total += to - from + BLOCK_COST;
+        }
+    }
+    int part = 0;
+    for (int32_t i = 0; i < b->n_blocks; i++) {
+        while (part <= c->n_parts && done * c->n_parts >= total * part)
+            b->part_block[part++] = i;
+        done += b->blocks[i].n + BLOCK_COST;
+    }
+    while (part <= c->n_parts)
+        b->part_block[part++] = b->n_blocks;
+}
+
+static void choose_row(compute *c, const step *s, const router_rule *rule, int32_t row, worker_scratch *ws)
+{
+    const expert_layer *e = layer_experts(c, s);
+    expert_batch *b = &c->moe;
+    size_t at = (size_t)row * rule->n_used;
+    router_exact(rule, b->scores + (size_t)row * b->score_stride, b->chosen + at, b->weights + at, ws->choosing);
+    if (e->shared_gate) {
+        const float *x = c->nrm.f + (size_t)row * c->nrm.view.f_stride;
+        float dot = 0.0f;
+        for (uint32_t i = 0; i < c->h->n_embd; i++)
+            dot = fmaf(x[i], e->shared_gate[i], dot);
+        b->shared_weight[row] = 1.0f / (1.0f + expf(-dot));
+    }
+}
+
+#define CHOOSE_ROWS 8
+
+void step_choose(compute *c, const step *s, int worker)
+{
+    expert_batch *b = &c->moe;
+    const expert_params *p = &c->h->experts;
+    router_rule rule = {p->gating,        p->n_experts, p->n_used, p->n_groups,
+                        p->n_groups_used, p->normalise, p->scale,  layer_experts(c, s)->choice_bias};
+    int32_t n = step_rows(c, s);
+    uint32_t n_items[TEAM_QUEUES], index;
+    count_items(c, n, CHOOSE_ROWS, 1, n_items);
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
+        int32_t first = part_first(c, cl.part), end = first + part_size(c, cl.part, n), from = first + (int32_t)index * CHOOSE_ROWS;
+        for (int32_t row = from; row < end && row < from + CHOOSE_ROWS; row++)
+            choose_row(c, s, &rule, row, &c->scratch[worker]);
+    }
+    if (atomic_fetch_add_explicit(&b->n_through, 1, memory_order_acq_rel) + 1 != (unsigned)c->n_workers)
+        return;
+    atomic_store_explicit(&b->n_through, 0, memory_order_relaxed); /* for the next layer, after a barrier */
+    number_slots(c, n);
+    divide_slots(c);
+}
+
+/* ---- computing ---- */
+
+/* Copies what weights of this type read of some rows of nrm, one after the other; returns them as they are when it is one row. */
+static act gather(const compute *c, const weight *w, const expert_block *blk, int32_t *token, worker_scratch *ws)
+{
+    const act *x = &c->nrm.view;
+    const int32_t *rows = c->moe.row_of + blk->slot;
+    *token = rows[0];
+    if (blk->n == 1)
+        return *x;
+    act_buffer *g = &ws->gathered;
+    bool f32 = c->options.exact || w->type == DIL_TYPE_F32, half = w->type == DIL_TYPE_F16 || w->type == DIL_TYPE_BF16;
+    size_t k = w->cols, blocks = (k + ACT_BLOCK - 1) / ACT_BLOCK;
+    *token = 0;
+    for (size_t i = 0; i < (size_t)blk->n; i++) {
+        size_t r = (size_t)rows[i];
+        if (f32 || (half && !c->k->bf16_dot)) {
+            memcpy(g->f + i * g->view.f_stride, x->f + r * x->f_stride, k * sizeof *x->f);
+        } else if (half) {
+            memcpy(g->bf16 + i * g->view.bf16_stride, x->bf16 + r * x->bf16_stride, (k + k % 2) * sizeof *x->bf16);
+        } else {
+            memcpy(g->q + i * g->view.q_stride, x->q + r * x->q_stride, blocks * ACT_BLOCK);
+            memcpy(g->d + i * g->view.b_stride, x->d + r * x->b_stride, blocks * sizeof *x->d);
+            memcpy(g->s + i * g->view.b_stride, x->s + r * x->b_stride, blocks * sizeof *x->s);
+            memcpy(g->isum + i * g->view.b_stride, x->isum + r * x->b_stride, blocks * sizeof *x->isum);
+            if (panel_reads_halves(w->type)) {
+                memcpy(g->s16 + i * 2 * g->view.b_stride, x->s16 + r * 2 * x->b_stride, 2 * blocks * sizeof *x->s16);
+                memcpy(g->isum16 + i * 2 * g->view.b_stride, x->isum16 + r * 2 * x->b_stride, 2 * blocks * sizeof *x->isum16);
+            }
+        }
+    }
+    return g->view;
+}
+
+/* Blocks times chunks of panels: every worker gets several items, and weights that are expanded serve as many panels as may be. */
+static int block_chunks(const compute *c, int n_panels, size_t panel_bytes)
+{
+    int least = (int)(8192 / (panel_bytes + 1)) + 1, most = n_panels / (least > 2 ? least : 2);
+    int wanted = (8 * c->n_workers - 1) / (c->moe.n_blocks > 0 ? c->moe.n_blocks : 1) + 1;
+    return c->n_workers == 1 || most < 1 ? 1 : wanted < most ? wanted : most;
+}
+
+/* An item of a phase: some panels of a block; n_chunks items per block. */
+typedef struct block_item {
+    const expert_block *block;
+    int panel, end;
+} block_item;
+
+static void count_block_items(const compute *c, int n_chunks, uint32_t n_items[TEAM_QUEUES])
+{
+    for (int p = 0; p < c->n_parts; p++)
+        n_items[p] = (uint32_t)((c->moe.part_block[p + 1] - c->moe.part_block[p]) * n_chunks);
+}
+
+static block_item nth_block_item(const compute *c, int part, uint32_t index, int n_chunks, int n_panels)
+{
+    int chunk = (int)(index % (uint32_t)n_chunks), pairs = (n_panels + 1) / 2; /* gemm and blocks of 32 want even panels */
+    block_item it = {&c->moe.blocks[c->moe.part_block[part] + (int32_t)(index / (uint32_t)n_chunks)], pairs * chunk / n_chunks * 2,
+                     pairs * (chunk + 1) / n_chunks * 2};
+    it.end = it.end < n_panels ? it.end : n_panels;
+    return it;
+}
+
+static void gate_up_item(compute *c, const expert_layer *e, const block_item *bi, worker_scratch *ws)
+{
+    const expert_block *blk = bi->block;
+    const expert *x = &e->experts[blk->expert];
+    size_t bias_at = (size_t)blk->expert * x->gate.rows;
+    int32_t token;
+    act in = gather(c, &x->gate, blk, &token, ws), up_in = in;
+    if (x->up.type != x->gate.type) /* rare: another form may be needed */
+        up_in = gather(c, &x->up, blk, &token, ws);
+    for (int p = bi->panel; p < bi->end; p += FFN_CHUNK) {
+        tile it = {p, bi->end - p < FFN_CHUNK ? bi->end - p : FFN_CHUNK, blk->slot, blk->n};
+        int first = p * PANEL_ROWS, values = chunk_values(&x->gate, p, it.n_panels);
+        size_t stride = (size_t)it.n_panels * PANEL_ROWS;
+        linear(c, &x->gate, &in, p, it.n_panels, token, blk->n, ws->gate, stride, ws);
+        linear(c, &x->up, &up_in, p, it.n_panels, token, blk->n, ws->up, stride, ws);
+        add_bias(ws->gate, stride, e->gate_bias ? e->gate_bias + bias_at : NULL, first, values, blk->n, c->k);
+        add_bias(ws->up, stride, e->up_bias ? e->up_bias + bias_at : NULL, first, values, blk->n, c->k);
+        finish_hidden(c, &c->moe.hidden, &it, values, stride, ws);
+    }
+}
+
+/* down_e * hidden of a block's slots for some panels: y[slot][..], slots counted from the block's first. */
+static void down_block(compute *c, const expert_layer *e, const expert_block *blk, int panel, int n_panels, float *y, size_t stride,
+                       worker_scratch *ws)
+{
+    const weight *w = &e->experts[blk->expert].down;
+    const float *bias = e->down_bias ? e->down_bias + (size_t)blk->expert * w->rows : NULL;
+    linear(c, w, &c->moe.hidden.view, panel, n_panels, blk->slot, blk->n, y, stride, ws);
+    add_bias(y, stride, bias, panel * PANEL_ROWS, chunk_values(w, panel, n_panels), blk->n, c->k);
+}
+
+/* x[row] += residual_scale * the weighted sum of its slots, over n values from `first` on; out[slot][..] holds them from its start. */
+static void combine(const compute *c, int32_t row, int64_t first, int64_t n, const float *out, size_t stride, float *sum)
+{
+    const expert_batch *b = &c->moe;
+    uint32_t n_used = c->h->experts.n_used;
+    float *x = c->x + (size_t)row * c->x_stride + first;
+    memset(sum, 0, (size_t)n * sizeof *sum);
+    for (size_t i = (size_t)row * n_used; i < ((size_t)row + 1) * n_used; i++)
+        c->k->add_scaled(sum, out + (size_t)b->slot_of[i] * stride, b->weights[i], n);
+    c->k->add_scaled(x, sum, c->h->residual_scale, n);
+}
+
+/* Few rows: a worker takes some panels of all experts at hand and adds them up on the spot. */
+static void down_and_combine(compute *c, const step *s, int worker)
+{
+    const expert_layer *e = layer_experts(c, s);
+    const expert_batch *b = &c->moe;
+    worker_scratch *ws = &c->scratch[worker];
+    const weight *any = &e->experts[0].down;
+    int32_t n = step_rows(c, s);
+    split parts = split_matrix(c, any->n_panels, FFN_CHUNK, 1, n, any->panel_bytes * (size_t)b->n_blocks);
+    uint32_t index;
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
+        tile it = split_tile(c, &parts, cl.part, index);
+        size_t stride = (size_t)it.n_panels * PANEL_ROWS;
+        for (int32_t i = 0; i < b->n_blocks; i++)
+            down_block(c, e, &b->blocks[i], it.panel, it.n_panels, ws->gate + (size_t)b->blocks[i].slot * stride, stride, ws);
+        for (int32_t row = 0; row < n; row++)
+            combine(c, row, (int64_t)it.panel * PANEL_ROWS, chunk_values(any, it.panel, it.n_panels), ws->gate, stride, ws->up);
+    }
+}
+
+static void combine_rows(compute *c, const step *s, int worker)
+{
+    int32_t n = step_rows(c, s);
+    uint32_t n_items[TEAM_QUEUES], index;
+    count_items(c, n, 1, 1, n_items);
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);)
+        combine(c, part_first(c, cl.part) + (int32_t)index, 0, c->h->n_embd, c->moe.out, c->x_stride, c->scratch[worker].rows);
+}
+
+static void gate_up_phase(compute *c, const expert_layer *e, int worker)
+{
+    const weight *any = &e->experts[0].gate;
+    int n_chunks = block_chunks(c, any->n_panels, 2 * any->panel_bytes);
+    uint32_t n_items[TEAM_QUEUES], index;
+    count_block_items(c, n_chunks, n_items);
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
+        block_item it = nth_block_item(c, cl.part, index, n_chunks, any->n_panels);
+        gate_up_item(c, e, &it, &c->scratch[worker]);
+    }
+}
+
+static void down_phase(compute *c, const expert_layer *e, int worker)
+{
+    const weight *any = &e->experts[0].down;
+    int n_chunks = block_chunks(c, any->n_panels, any->panel_bytes);
+    uint32_t n_items[TEAM_QUEUES], index;
+    count_block_items(c, n_chunks, n_items);
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
+        block_item it = nth_block_item(c, cl.part, index, n_chunks, any->n_panels);
+        float *y = c->moe.out + (size_t)it.block->slot * c->x_stride + it.panel * PANEL_ROWS;
+        down_block(c, e, it.block, it.panel, it.end - it.panel, y, c->x_stride, &c->scratch[worker]);
+    }
+}
+
+void step_experts(compute *c, const step *s, int worker)
+{
+    const expert_layer *e = layer_experts(c, s);
+    gate_up_phase(c, e, worker);
+    team_barrier(c->workers);
+    if (step_rows(c, s) <= FEW_ROWS) {
+        down_and_combine(c, s, worker);
+        return;
+    }
+    down_phase(c, e, worker);
+    team_barrier(c->workers);
+    combine_rows(c, s, worker);
+}
