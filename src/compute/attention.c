@@ -100,9 +100,10 @@ static void attend_chunk(compute *c, attn_item *it, int32_t chunk, float *acc, w
     int32_t first = it->lowest / KV_PAGE, last = it->highest / KV_PAGE, start = chunk * ATTN_SLOTS, n_slots[ATTN_ROWS];
     first = first > chunk * ATTN_CHUNK ? first : chunk * ATTN_CHUNK;
     last = last < (chunk + 1) * ATTN_CHUNK ? last : (chunk + 1) * ATTN_CHUNK - 1;
-    attn_page p = {.head_dim = (int)h->head_dim, .n_rows = it->n_rows, .n_slots = n_slots, .scratch = ws->page};
+    attn_page p = {.n_rows = it->n_rows, .n_slots = n_slots, .scratch = ws->page};
     for (int pass = 0; pass < 2; pass++) {
         p.type = pass ? kv_type_v(pool) : kv_type_k(pool);
+        p.head_dim = (int)(pass ? h->head_dim_v : h->head_dim);
         for (int32_t page = first; page <= last; page++) {
             for (int r = 0; r < it->n_rows; r++) {
                 int32_t seen = it->position[r] + 1 - page * KV_PAGE;
@@ -169,13 +170,18 @@ static float total_weight(const compute *c, const attn_item *it, int r)
 static void item_store(compute *c, const attn_item *it, const worker_scratch *ws)
 {
     const hparams *h = c->h;
-    int64_t first = (int64_t)it->first_head * h->head_dim, width = (int64_t)it->n_heads * h->head_dim;
+    act_buffer *mix = h->latent.absorbed ? &c->latent.mixed : &c->attn; /* a row per head, or per token */
+    int64_t dim = h->head_dim_v, first = (int64_t)it->first_head * dim, width = (int64_t)it->n_heads * dim;
     for (int r = 0; r < it->n_rows; r++) {
-        float *out = c->attn.f + (size_t)it->out_row[r] * c->attn.view.f_stride + first + (r % it->n_heads) * (int64_t)h->head_dim;
-        memcpy(out, ws->total + (size_t)r * c->head_stride, h->head_dim * sizeof *out);
-        c->k->scale(out, 1.0f / total_weight(c, it, r), h->head_dim);
-        if (r % it->n_heads == it->n_heads - 1 && first % ACT_BLOCK == 0 && width % ACT_BLOCK == 0)
-            act_quantize(c, &c->attn, it->out_row[r], 1, first, width);
+        int64_t head = (int64_t)it->first_head + r % it->n_heads;
+        int32_t row = h->latent.absorbed ? it->out_row[r] * (int32_t)h->n_head + (int32_t)head : it->out_row[r];
+        float *out = mix->f + (size_t)row * mix->view.f_stride + (h->latent.absorbed ? 0 : head * dim);
+        memcpy(out, ws->total + (size_t)r * c->head_stride, (size_t)dim * sizeof *out);
+        c->k->scale(out, 1.0f / total_weight(c, it, r), dim);
+        if (h->latent.absorbed)
+            act_quantize(c, mix, row, 1, 0, dim);
+        else if (r % it->n_heads == it->n_heads - 1 && first % ACT_BLOCK == 0 && width % ACT_BLOCK == 0)
+            act_quantize(c, mix, row, 1, first, width);
     }
 }
 
@@ -280,7 +286,7 @@ void step_attention(compute *c, const step *s, int worker)
 /* Heads whose columns do not fill whole blocks of 32 are quantized here, row by row. */
 void step_attn_quantize(compute *c, const step *s, int worker)
 {
-    int64_t width = (int64_t)c->h->n_head * c->h->head_dim;
+    int64_t width = c->attn.k;
     uint32_t n_items[TEAM_QUEUES], index;
     count_items(c, step_rows(c, s), 1, 1, n_items);
     for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);)

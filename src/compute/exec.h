@@ -44,6 +44,18 @@ typedef struct expert_batch {
     atomic_uint n_through;                         /* workers that have chosen for all their rows */
 } expert_batch;
 
+/* Attention through latents: what stands between its matrices. */
+typedef struct latent_batch {
+    size_t q_a_stride, kv_stride, raw_q_stride, expanded_stride; /* floats */
+    float *q_a;                                                  /* [max_tokens][q_rank] */
+    float *kv;               /* [max_tokens][kv_rank + n_rot]: latent, rotated part of the keys */
+    float *raw_q;            /* [max_tokens][n_head][n_plain + n_rot]; c->q where nothing is absorbed */
+    float *expanded;         /* [max_tokens][n_head][n_plain + n_value] */
+    act_buffer q_latent;     /* [max_tokens]: normed q_a */
+    act_buffer kv_latent;    /* [max_tokens]: normed latents, for kv_b */
+    act_buffer plain, mixed; /* [max_tokens][n_head]: n_plain values of queries, for k_b; weighted sums of latents, for v_b */
+} latent_batch;
+
 /* A run of batch tokens of one sequence. */
 typedef struct batch_run {
     kv_seq *seq;
@@ -72,6 +84,7 @@ typedef struct worker_scratch {
     float *gate, *up;     /* [at most GEMM_TOKENS_MOST][FFN_CHUNK * PANEL_ROWS] */
     act_buffer gathered;  /* [at most GEMM_TOKENS_MOST]: rows of nrm that take the same expert */
     float *choosing;      /* [2 * n_experts] */
+    float *head;          /* [HEAD_ROWS][head_out_stride]: what a head's matrix gives; one key */
     float *queries;       /* [ATTN_ROWS][attn_row_bytes] */
     float *page;          /* attn_scratch_bytes */
     float *scores;        /* [ATTN_ROWS][ATTN_SCORE_STRIDE] */
@@ -83,6 +96,8 @@ typedef struct worker_scratch {
 #define FEW_ROWS 8           /* batches up to here have little work between two barriers */
 #define PART_ROWS_LEAST 128  /* rows of the batch that are worth expanding weights for */
 #define NORM_ROWS 8          /* rows a worker takes at most in a norm */
+#define ROPE_TOKENS 8        /* neighbours in a page share cache lines of K: one worker takes them together */
+#define HEAD_ROWS 64         /* rows that go through a matrix of one head together */
 #define ATTN_ROWS 96         /* query rows (tokens x heads of a group) handled together */
 #define ATTN_SCORE_STRIDE (ATTN_SLOTS + 16) /* rows apart in cache sets */
 #define ATTN_SPLIT_TOKENS 4                 /* batches up to here share a long context among all workers */
@@ -100,11 +115,12 @@ struct compute {
     step *steps;
     size_t n_steps;
 
-    size_t x_stride, q_stride, kv_stride, logit_stride; /* floats */
+    size_t x_stride, q_stride, k_stride, v_stride, logit_stride; /* floats */
     float *x, *tmp;    /* [max_tokens][x_stride]: residual stream; output of a sub-layer before its norm */
     float *q, *kk, *v; /* [max_tokens][...] */
     act_buffer nrm, attn, hidden;
     expert_batch moe;
+    latent_batch latent;
     float *cs[2];                 /* [max_tokens][n_rot]: cosine and sine per rope variant */
     double *inverse_frequency[2]; /* [n_rot / 2] */
     double *correction[2];        /* [n_rot / 2]: YaRN share of the extrapolated angle */
@@ -112,7 +128,8 @@ struct compute {
     worker_scratch *scratch;      /* [workers] */
     int heads_per_item;           /* query heads of one KV head handled together */
     int tokens_per_item;
-    size_t head_stride;       /* floats: head_dim rounded up to whole vectors */
+    size_t head_stride;       /* floats: head_dim_v rounded up to whole vectors */
+    size_t head_out_stride;   /* floats: kv_rank, n_value or a key, rounded up to whole panels */
     size_t max_chunks;        /* of ATTN_CHUNK pages in a context */
     float *partials;          /* [ATTN_SPLIT_TOKENS][n_head][max_chunks][head_stride + 16] */
     atomic_uint *chunks_done; /* [ATTN_SPLIT_TOKENS * n_head]: per block whose chunks are items */
@@ -175,6 +192,12 @@ void step_embed(compute *c, const step *s, int worker);
 void step_norm(compute *c, const step *s, int worker);
 void step_qkv(compute *c, const step *s, int worker);
 void step_rope(compute *c, const step *s, int worker);
+void step_latent_down(compute *c, const step *s, int worker);
+void step_latent_norm(compute *c, const step *s, int worker);
+void step_latent_up(compute *c, const step *s, int worker);
+void step_latent_store(compute *c, const step *s, int worker);
+void step_absorb(compute *c, const step *s, int worker);
+void step_expand(compute *c, const step *s, int worker);
 void step_attention(compute *c, const step *s, int worker);
 void step_attn_quantize(compute *c, const step *s, int worker);
 void step_attn_out(compute *c, const step *s, int worker);
@@ -209,6 +232,16 @@ tile split_tile(const compute *c, const split *s, int part, uint32_t index);
 /* y[t][..] for panels [panel, panel + n_panels) and rows [first, first + n) of x; t counts from first. */
 void linear(const compute *c, const weight *w, const act *x, int panel, int n_panels, int32_t first, int32_t n, float *y,
             size_t y_stride, worker_scratch *ws);
+/* Some matrices in one step: y = w x + bias for all rows of the batch. */
+#define PROJECTIONS_MOST 3
+typedef struct projection {
+    const weight *w;
+    const float *bias; /* or NULL */
+    const act *x;
+    float *y;
+    size_t y_stride;
+} projection;
+void project_all(compute *c, int worker, const projection *list, int n);
 /* y += bias of the n_values from first_row on, in n rows; bias NULL: nothing. */
 void add_bias(float *y, size_t y_stride, const float *bias, int first_row, int n_values, int32_t n, const kernels *k);
 /* Values of a chunk of panels that exist: the last panel may be padded. */
@@ -226,5 +259,7 @@ uint32_t attention_splits(const compute *c, const batch_run *run);
 /* Work items of attention over n tokens of a run; needs its n_splits. */
 uint32_t attention_items(const compute *c, const batch_run *run, int32_t n_tokens);
 void rope_prepare(compute *c);
+/* Key and value of one head of token t, with their positions, to the cache: k[head_dim], v[head_dim_v]. */
+void store_kv(const compute *c, uint32_t layer_index, int32_t t, uint32_t kv_head, const float *k, const float *v);
 
 #endif

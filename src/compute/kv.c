@@ -20,7 +20,7 @@ struct kv_pool {
 
 size_t kv_bytes_per_page(const hparams *h, dil_type type_k, dil_type type_v)
 {
-    size_t k = kv_page_bytes(type_k, (int)h->head_dim), v = kv_page_bytes(type_v, (int)h->head_dim);
+    size_t k = kv_page_bytes(type_k, (int)h->head_dim), v = kv_page_bytes(type_v, (int)h->head_dim_v);
     return k && v ? (k + v) * h->n_head_kv * h->n_layer : 0;
 }
 
@@ -41,7 +41,7 @@ dil_status kv_pool_new(kv_pool **out, const hparams *h, dil_type type_k, dil_typ
     p->n_head_kv = h->n_head_kv;
     p->n_pages = p->n_free = n_pages;
     p->k_bytes = kv_page_bytes(type_k, (int)h->head_dim);
-    p->v_bytes = kv_page_bytes(type_v, (int)h->head_dim);
+    p->v_bytes = kv_page_bytes(type_v, (int)h->head_dim_v);
     p->layer_page_bytes = page / h->n_layer;
     p->region_bytes = total;
     p->region = mem_map(total, MEM_KV);

@@ -124,17 +124,12 @@ int chunk_values(const weight *w, int panel, int n_panels)
     return values < left ? values : left;
 }
 
-void step_qkv(compute *c, const step *s, int worker)
+void project_all(compute *c, int worker, const projection *list, int n)
 {
-    const layer *l = &c->m->layers[s->layer];
-    const weight *w[3] = {&l->q, &l->k, &l->v};
-    const float *bias[3] = {l->q_bias, l->k_bias, l->v_bias};
-    float *y[3] = {c->q, c->kk, c->v};
-    size_t stride[3] = {c->q_stride, c->kv_stride, c->kv_stride};
-    split parts[3];
+    split parts[PROJECTIONS_MOST];
     uint32_t n_items[TEAM_QUEUES] = {0}, index;
-    for (int i = 0; i < 3; i++) {
-        parts[i] = split_matrix(c, w[i]->n_panels, INT_MAX, 1, c->n, w[i]->panel_bytes);
+    for (int i = 0; i < n; i++) {
+        parts[i] = split_matrix(c, list[i].w->n_panels, INT_MAX, 1, c->n, list[i].w->panel_bytes);
         for (int p = 0; p < c->n_parts; p++)
             n_items[p] += parts[i].n_items[p];
     }
@@ -142,11 +137,22 @@ void step_qkv(compute *c, const step *s, int worker)
         int i = 0;
         for (; index >= parts[i].n_items[cl.part]; i++)
             index -= parts[i].n_items[cl.part];
+        const projection *p = &list[i];
         tile it = split_tile(c, &parts[i], cl.part, index);
-        float *out = y[i] + (size_t)it.row * stride[i] + it.panel * PANEL_ROWS;
-        linear(c, w[i], &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, out, stride[i], &c->scratch[worker]);
-        add_bias(out, stride[i], bias[i], it.panel * PANEL_ROWS, chunk_values(w[i], it.panel, it.n_panels), it.n_rows, c->k);
+        float *out = p->y + (size_t)it.row * p->y_stride + it.panel * PANEL_ROWS;
+        linear(c, p->w, p->x, it.panel, it.n_panels, it.row, it.n_rows, out, p->y_stride, &c->scratch[worker]);
+        add_bias(out, p->y_stride, p->bias, it.panel * PANEL_ROWS, chunk_values(p->w, it.panel, it.n_panels), it.n_rows, c->k);
     }
+}
+
+void step_qkv(compute *c, const step *s, int worker)
+{
+    const layer *l = &c->m->layers[s->layer];
+    const act *x = &c->nrm.view;
+    projection list[] = {{&l->q, l->q_bias, x, c->q, c->q_stride},
+                         {&l->k, l->k_bias, x, c->kk, c->k_stride},
+                         {&l->v, l->v_bias, x, c->v, c->v_stride}};
+    project_all(c, worker, list, 3);
 }
 
 /* A projection back into the residual stream: x += residual_scale * (w * a + bias), or into tmp when a norm comes between. row_scale

@@ -112,13 +112,22 @@ static void norm_heads(const compute *c, float *x, const float *w, uint32_t firs
         c->k->rmsnorm(x + (size_t)i * c->h->head_dim, w, c->h->norm_eps, c->h->head_dim, x + (size_t)i * c->h->head_dim);
 }
 
+void store_kv(const compute *c, uint32_t layer_index, int32_t t, uint32_t kv_head, const float *k, const float *v)
+{
+    const kv_seq *seq = c->tokens[t].seq;
+    int32_t page = seq->pages[c->position[t] / KV_PAGE];
+    int slot = c->position[t] % KV_PAGE;
+    c->k->kv_store_k(kv_type_k(seq->pool), kv_k(seq->pool, layer_index, page, kv_head), slot, k, (int)c->h->head_dim);
+    c->k->kv_store_v(kv_type_v(seq->pool), kv_v(seq->pool, layer_index, page, kv_head), slot, v, (int)c->h->head_dim_v);
+}
+
 /* One KV head of one token, with the query heads that read it. */
 static void rope_and_store(compute *c, const step *s, int32_t t, uint32_t kv_head)
 {
     const hparams *h = c->h;
     const layer *l = &c->m->layers[s->layer];
     uint32_t group = h->n_head / h->n_head_kv, dim = h->head_dim;
-    float *q = c->q + (size_t)t * c->q_stride, *k = c->kk + (size_t)t * c->kv_stride, *v = c->v + (size_t)t * c->kv_stride;
+    float *q = c->q + (size_t)t * c->q_stride, *k = c->kk + (size_t)t * c->k_stride, *v = c->v + (size_t)t * c->v_stride;
     if (h->qk == QK_NORM_HEAD) {
         norm_heads(c, q, l->q_norm, kv_head * group, group);
         norm_heads(c, k, l->k_norm, kv_head, 1);
@@ -127,16 +136,9 @@ static void rope_and_store(compute *c, const step *s, int32_t t, uint32_t kv_hea
     for (uint32_t i = kv_head * group; i < (kv_head + 1) * group; i++)
         c->k->rope(q + (size_t)i * dim, cs, (int)h->n_rot, h->pairs);
     k += (size_t)kv_head * dim;
-    v += (size_t)kv_head * dim;
     c->k->rope(k, cs, (int)h->n_rot, h->pairs);
-    const kv_seq *seq = c->tokens[t].seq;
-    int32_t page = seq->pages[c->position[t] / KV_PAGE];
-    int slot = c->position[t] % KV_PAGE;
-    c->k->kv_store_k(kv_type_k(seq->pool), kv_k(seq->pool, s->layer, page, kv_head), slot, k, (int)dim);
-    c->k->kv_store_v(kv_type_v(seq->pool), kv_v(seq->pool, s->layer, page, kv_head), slot, v, (int)dim);
+    store_kv(c, s->layer, t, kv_head, k, v + (size_t)kv_head * h->head_dim_v);
 }
-
-#define ROPE_TOKENS 8 /* neighbours in a page share cache lines of K: one worker takes them together */
 
 void step_rope(compute *c, const step *s, int worker)
 {
@@ -153,7 +155,7 @@ void step_rope(compute *c, const step *s, int worker)
                 rope_and_store(c, s, t, item % per_block);
                 continue;
             }
-            float *q = c->q + (size_t)t * c->q_stride, *k = c->kk + (size_t)t * c->kv_stride;
+            float *q = c->q + (size_t)t * c->q_stride, *k = c->kk + (size_t)t * c->k_stride;
             c->k->rmsnorm(q, l->q_norm, h->norm_eps, (int64_t)h->n_head * h->head_dim, q);
             c->k->rmsnorm(k, l->k_norm, h->norm_eps, (int64_t)h->n_head_kv * h->head_dim, k);
             for (uint32_t head = 0; head < h->n_head_kv; head++)

@@ -73,26 +73,46 @@ static void add_reader(const compute *c, const weight *w, readers *by)
     by->halves = by->halves || (!f32 && panel_reads_halves(w->type));
 }
 
-/* slots: hidden values of experts. */
-static void find_readers(const compute *c, readers *nrm, readers *attn, readers *hidden, readers *slots)
+/* Who reads which activations. */
+typedef struct all_readers {
+    readers nrm, attn, hidden;
+    readers slots; /* hidden values of experts */
+    readers q_latent, kv_latent, plain, mixed;
+} all_readers;
+
+static void find_layer_readers(const compute *c, const layer *l, all_readers *r)
 {
-    *nrm = *attn = *hidden = *slots = (readers){0};
-    add_reader(c, &c->m->head, nrm);
-    for (uint32_t i = 0; i < c->h->n_layer; i++) {
-        const layer *l = &c->m->layers[i];
-        const weight *of_nrm[] = {&l->q, &l->k, &l->v, &l->gate, &l->up};
-        for (size_t j = 0; j < sizeof of_nrm / sizeof *of_nrm; j++)
-            add_reader(c, of_nrm[j], nrm);
-        add_reader(c, &l->o, attn);
-        add_reader(c, &l->down, hidden);
-        if (!l->moe)
-            continue;
-        add_reader(c, &l->moe->router, nrm);
-        add_reader(c, &l->moe->experts[0].gate, nrm);
-        add_reader(c, &l->moe->experts[0].up, nrm);
-        add_reader(c, &l->moe->experts[0].down, slots);
-        nrm->f32 = nrm->f32 || l->moe->shared_gate;
+    const weight *of_nrm[] = {&l->q, &l->k, &l->v, &l->gate, &l->up};
+    for (size_t j = 0; j < sizeof of_nrm / sizeof *of_nrm; j++)
+        add_reader(c, of_nrm[j], &r->nrm);
+    add_reader(c, &l->o, &r->attn);
+    add_reader(c, &l->down, &r->hidden);
+    if (l->latent) {
+        add_reader(c, &l->latent->q_a, &r->nrm);
+        add_reader(c, &l->latent->kv_a, &r->nrm);
+        add_reader(c, &l->latent->q_b, &r->q_latent);
+        add_reader(c, &l->latent->kv_b, &r->kv_latent);
     }
+    if (l->latent && l->latent->k_b) {
+        add_reader(c, &l->latent->k_b[0], &r->plain);
+        add_reader(c, &l->latent->v_b[0], &r->mixed);
+    }
+    if (l->moe) {
+        add_reader(c, &l->moe->router, &r->nrm);
+        add_reader(c, &l->moe->experts[0].gate, &r->nrm);
+        add_reader(c, &l->moe->experts[0].up, &r->nrm);
+        add_reader(c, &l->moe->experts[0].down, &r->slots);
+        r->nrm.f32 = r->nrm.f32 || l->moe->shared_gate;
+    }
+}
+
+static all_readers find_readers(const compute *c)
+{
+    all_readers r = {0};
+    add_reader(c, &c->m->head, &r.nrm);
+    for (uint32_t i = 0; i < c->h->n_layer; i++)
+        find_layer_readers(c, &c->m->layers[i], &r);
+    return r;
 }
 
 /* Of dense layers and shared experts. */
@@ -110,7 +130,10 @@ static void carve_scratch(carver *cv, compute *c, readers nrm, worker_scratch *w
     int64_t widest = h->n_embd, n_ff = widest_hidden(c);
     widest = widest > n_ff ? widest : n_ff;
     widest = widest > (int64_t)h->experts.n_ff ? widest : (int64_t)h->experts.n_ff;
-    widest = widest > (int64_t)h->n_head * h->head_dim ? widest : (int64_t)h->n_head * h->head_dim;
+    int64_t values = c->attn.k, ranks = h->latent.q_rank > h->latent.kv_rank ? h->latent.q_rank : h->latent.kv_rank;
+    widest = widest > values ? widest : values;
+    widest = widest > ranks ? widest : ranks;
+    widest = widest > (int64_t)h->latent.n_plain ? widest : (int64_t)h->latent.n_plain;
     size_t tokens = (size_t)c->options.max_tokens;
     ws->linear = carve(cv, linear_scratch_bytes(widest), 1);
     ws->exact = carve(cv, c->options.exact ? (size_t)widest * (PANEL_ROWS + 1) : 0, sizeof *ws->exact);
@@ -124,7 +147,8 @@ static void carve_scratch(carver *cv, compute *c, readers nrm, worker_scratch *w
     ws->gate = carve(cv, part * FFN_CHUNK * PANEL_ROWS, sizeof *ws->gate);
     ws->up = carve(cv, part * FFN_CHUNK * PANEL_ROWS, sizeof *ws->up);
     ws->queries = carve(cv, ATTN_ROWS, attn_row_bytes((int)h->head_dim));
-    ws->page = carve(cv, 1, attn_scratch_bytes((int)h->head_dim));
+    ws->page = carve(cv, 1, attn_scratch_bytes((int)(h->head_dim > h->head_dim_v ? h->head_dim : h->head_dim_v)));
+    ws->head = carve(cv, HEAD_ROWS * c->head_out_stride, sizeof *ws->head);
     ws->scores = carve(cv, ATTN_ROWS * ATTN_SCORE_STRIDE, sizeof *ws->scores);
     ws->chunk = carve(cv, ATTN_ROWS * c->head_stride, sizeof *ws->chunk);
     ws->total = carve(cv, ATTN_ROWS * c->head_stride, sizeof *ws->total);
@@ -148,29 +172,52 @@ static void carve_experts(carver *cv, compute *c, size_t n_tokens, readers slots
     b->out = carve(cv, n_tokens > FEW_ROWS ? n * c->x_stride : 0, sizeof *b->out);
 }
 
+static void carve_latent(carver *cv, compute *c, size_t n, const all_readers *by)
+{
+    const latent_params *p = &c->h->latent;
+    latent_batch *b = &c->latent;
+    size_t n_head = c->h->n_head, n_rot = c->h->n_rot;
+    b->q_a_stride = round_up_size(p->q_rank, 16);
+    b->kv_stride = round_up_size(p->kv_rank + n_rot, 16);
+    b->raw_q_stride = p->absorbed ? round_up_size(n_head * (p->n_plain + n_rot), 16) : c->q_stride;
+    b->expanded_stride = round_up_size(n_head * (p->n_plain + p->n_value), 16);
+    b->q_a = carve(cv, n * b->q_a_stride, sizeof *b->q_a);
+    b->kv = carve(cv, n * b->kv_stride, sizeof *b->kv);
+    b->raw_q = p->absorbed ? carve(cv, n * b->raw_q_stride, sizeof *b->raw_q) : c->q;
+    b->expanded = carve(cv, p->absorbed ? 0 : n * b->expanded_stride, sizeof *b->expanded);
+    carve_act(cv, &b->q_latent, p->q_rank ? n : 0, p->q_rank, by->q_latent);
+    carve_act(cv, &b->kv_latent, p->absorbed ? 0 : n, p->kv_rank, by->kv_latent);
+    carve_act(cv, &b->plain, p->absorbed ? n * n_head : 0, p->n_plain, by->plain);
+    carve_act(cv, &b->mixed, p->absorbed ? n * n_head : 0, p->kv_rank, by->mixed);
+}
+
 /* Every buffer, in the order of use. The worker scratch array itself comes from the arena. */
 static void carve_all(carver *cv, compute *c, int n_workers, worker_scratch *scratch)
 {
     const hparams *h = c->h;
     size_t n = (size_t)c->options.max_tokens;
-    readers nrm, attn, hidden, slots;
-    find_readers(c, &nrm, &attn, &hidden, &slots);
+    all_readers by = find_readers(c);
     c->x_stride = round_up_size(h->n_embd, 16);
     c->q_stride = round_up_size((size_t)h->n_head * h->head_dim, 16);
-    c->kv_stride = round_up_size((size_t)h->n_head_kv * h->head_dim, 16);
+    c->k_stride = round_up_size((size_t)h->n_head_kv * h->head_dim, 16);
+    c->v_stride = round_up_size((size_t)h->n_head_kv * h->head_dim_v, 16);
     c->logit_stride = round_up_size(h->n_vocab, 16);
-    c->head_stride = round_up_size(h->head_dim, 16);
+    c->head_stride = round_up_size(h->head_dim_v, 16);
+    uint32_t head_out = h->head_dim > h->latent.n_value ? h->head_dim : h->latent.n_value;
+    c->head_out_stride = h->latent.kv_rank ? round_up_size(head_out, PANEL_ROWS) : 0;
     c->max_chunks = ((size_t)c->options.context + ATTN_SLOTS - 1) / ATTN_SLOTS;
     c->x = carve(cv, n * c->x_stride, sizeof *c->x);
     c->tmp = carve(cv, n * c->x_stride, sizeof *c->tmp);
-    carve_act(cv, &c->nrm, n, h->n_embd, nrm);
+    carve_act(cv, &c->nrm, n, h->n_embd, by.nrm);
     c->q = carve(cv, n * c->q_stride, sizeof *c->q);
-    c->kk = carve(cv, n * c->kv_stride, sizeof *c->kk);
-    c->v = carve(cv, n * c->kv_stride, sizeof *c->v);
-    carve_act(cv, &c->attn, n, (int64_t)h->n_head * h->head_dim, attn);
-    carve_act(cv, &c->hidden, n, widest_hidden(c), hidden);
+    c->kk = carve(cv, h->latent.kv_rank ? 0 : n * c->k_stride, sizeof *c->kk);
+    c->v = carve(cv, h->latent.kv_rank ? 0 : n * c->v_stride, sizeof *c->v);
+    carve_act(cv, &c->attn, n, (int64_t)h->n_head * (h->latent.kv_rank ? h->latent.n_value : h->head_dim_v), by.attn);
+    if (h->latent.kv_rank)
+        carve_latent(cv, c, n, &by);
+    carve_act(cv, &c->hidden, n, widest_hidden(c), by.hidden);
     if (h->experts.n_experts)
-        carve_experts(cv, c, n, slots);
+        carve_experts(cv, c, n, by.slots);
     for (int variant = 0; variant < 2; variant++) {
         c->cs[variant] = carve(cv, n * h->n_rot, sizeof *c->cs[variant]);
         c->inverse_frequency[variant] = carve(cv, h->n_rot / 2, sizeof *c->inverse_frequency[variant]);
@@ -187,7 +234,7 @@ static void carve_all(carver *cv, compute *c, int n_workers, worker_scratch *scr
     c->chunks_done = carve(cv, split_rows, sizeof *c->chunks_done);
     worker_scratch none;
     for (int i = 0; i < n_workers; i++)
-        carve_scratch(cv, c, nrm, scratch ? &scratch[i] : &none);
+        carve_scratch(cv, c, by.nrm, scratch ? &scratch[i] : &none);
 }
 
 size_t compute_bytes(const model *m, const compute_options *options, int n_workers)
@@ -198,6 +245,19 @@ size_t compute_bytes(const model *m, const compute_options *options, int n_worke
     return cv.used;
 }
 
+static void each_latent_weight(const model *m, const latent_layer *a, void (*each)(void *ctx, const weight *w), void *ctx)
+{
+    if (!a)
+        return;
+    const weight *whole[] = {&a->q_a, &a->q_b, &a->kv_a, &a->kv_b};
+    for (size_t j = 0; j < sizeof whole / sizeof *whole; j++)
+        each(ctx, whole[j]);
+    for (uint32_t head = 0; a->k_b && head < m->h.n_head; head++) {
+        each(ctx, &a->k_b[head]);
+        each(ctx, &a->v_b[head]);
+    }
+}
+
 /* Calls each(ctx, w) for the weights of the layers that one token passes through, those of an expert n_used times. */
 static void each_weight(const model *m, void (*each)(void *ctx, const weight *w), void *ctx)
 {
@@ -206,6 +266,7 @@ static void each_weight(const model *m, void (*each)(void *ctx, const weight *w)
         const weight *dense[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
         for (size_t j = 0; j < sizeof dense / sizeof *dense; j++)
             each(ctx, dense[j]);
+        each_latent_weight(m, l->latent, each, ctx);
         if (!l->moe)
             continue;
         each(ctx, &l->moe->router);
@@ -233,7 +294,7 @@ void compute_macs(const model *m, uint64_t macs[DIL_TYPE_COUNT])
     each_weight(m, add_macs, macs);
 }
 
-#define MOST_LAYER_STEPS 12
+#define MOST_LAYER_STEPS 16
 
 static step *add_step(compute *c, step s)
 {
@@ -256,23 +317,43 @@ static void plan_feed_forward(compute *c, uint32_t i, bool last)
     add_step(c, (step){.kind = STEP_DOWN, .layer = i, .on_outputs = last});
 }
 
+/* From nrm to what the output projection reads. */
+static void plan_attention(compute *c, uint32_t i, bool last)
+{
+    const hparams *h = c->h;
+    const latent_layer *a = c->m->layers[i].latent;
+    int64_t dim = h->head_dim_v, item_width = c->heads_per_item * dim, group_width = (int64_t)(h->n_head / h->n_head_kv) * dim;
+    bool aligned = item_width % ACT_BLOCK == 0 && group_width % ACT_BLOCK == 0;
+    if (a) {
+        add_step(c, (step){.kind = STEP_LATENT_DOWN, .layer = i});
+        add_step(c, (step){.kind = STEP_LATENT_NORM, .layer = i});
+        if (a->q_b.rows || a->kv_b.rows)
+            add_step(c, (step){.kind = STEP_LATENT_UP, .layer = i});
+        add_step(c, (step){.kind = h->latent.absorbed ? STEP_ABSORB : STEP_LATENT_STORE, .layer = i});
+    } else {
+        add_step(c, (step){.kind = STEP_QKV, .layer = i});
+        add_step(c, (step){.kind = STEP_ROPE, .layer = i});
+    }
+    add_step(c, (step){.kind = STEP_ATTENTION, .layer = i});
+    if (h->latent.absorbed) {
+        add_step(c, (step){.kind = STEP_EXPAND, .layer = i, .on_outputs = last});
+        aligned = h->latent.n_value % ACT_BLOCK == 0;
+    }
+    if (!aligned && (c->attn.quantized || c->attn.rounded))
+        add_step(c, (step){.kind = STEP_ATTN_QUANTIZE, .layer = i, .on_outputs = last});
+}
+
 static void plan_layer(compute *c, uint32_t i)
 {
     const hparams *h = c->h;
     const layer *l = &c->m->layers[i];
     bool last = i + 1 == h->n_layer;
-    int64_t item_width = (int64_t)c->heads_per_item * h->head_dim, group_width = (int64_t)(h->n_head / h->n_head_kv) * h->head_dim;
-    bool aligned = item_width % ACT_BLOCK == 0 && group_width % ACT_BLOCK == 0;
     add_step(c, (step){.kind = STEP_NORM,
                        .layer = i,
                        .pre_weight = l->attn_norm,
                        .normalise = h->pre_norm,
                        .post_weight = i > 0 ? c->m->layers[i - 1].ffn_post_norm : NULL});
-    add_step(c, (step){.kind = STEP_QKV, .layer = i});
-    add_step(c, (step){.kind = STEP_ROPE, .layer = i});
-    add_step(c, (step){.kind = STEP_ATTENTION, .layer = i});
-    if (!aligned && (c->attn.quantized || c->attn.rounded))
-        add_step(c, (step){.kind = STEP_ATTN_QUANTIZE, .layer = i, .on_outputs = last});
+    plan_attention(c, i, last);
     add_step(c, (step){.kind = STEP_ATTN_OUT, .layer = i, .on_outputs = last});
     add_step(c, (step){.kind = STEP_NORM,
                        .layer = i,
@@ -322,7 +403,8 @@ static dil_status build(compute *c, dil_error *err)
     c->region = cv.base;
     c->region_bytes = bytes;
     carve_all(&cv, c, n_workers, c->scratch);
-    act_buffer *acts[] = {&c->nrm, &c->attn, &c->hidden, &c->moe.hidden};
+    act_buffer *acts[] = {&c->nrm,          &c->attn,        &c->hidden, &c->moe.hidden, &c->latent.q_latent, &c->latent.kv_latent,
+                          &c->latent.plain, &c->latent.mixed};
     for (size_t i = 0; i < sizeof acts / sizeof *acts; i++) {
         acts[i]->floats = acts[i]->floats || (acts[i]->rounded && !c->k->bf16_dot);
         acts[i]->rounded = acts[i]->rounded && c->k->bf16_dot;

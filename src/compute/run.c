@@ -5,21 +5,32 @@
 #include "base/status.h"
 #include "compute/exec.h"
 
-static void (*const step_fn[STEP_KINDS])(compute *, const step *, int) = {
-    [STEP_EMBED] = step_embed,       [STEP_NORM] = step_norm,           [STEP_QKV] = step_qkv,
-    [STEP_ROPE] = step_rope,         [STEP_ATTENTION] = step_attention, [STEP_ATTN_QUANTIZE] = step_attn_quantize,
-    [STEP_ATTN_OUT] = step_attn_out, [STEP_ROUTE] = step_route,         [STEP_CHOOSE] = step_choose,
-    [STEP_EXPERTS] = step_experts,   [STEP_GATE_UP] = step_gate_up,     [STEP_DOWN] = step_down,
-    [STEP_HEAD] = step_head,
+static const struct {
+    void (*fn)(compute *, const step *, int);
+    const char *name;
+} step_kinds[STEP_KINDS] = {
+    [STEP_EMBED] = {step_embed, "embed"},
+    [STEP_NORM] = {step_norm, "norm"},
+    [STEP_QKV] = {step_qkv, "qkv"},
+    [STEP_ROPE] = {step_rope, "rope + kv"},
+    [STEP_LATENT_DOWN] = {step_latent_down, "latent down"},
+    [STEP_LATENT_NORM] = {step_latent_norm, "latent norm"},
+    [STEP_LATENT_UP] = {step_latent_up, "latent up"},
+    [STEP_LATENT_STORE] = {step_latent_store, "latent kv"},
+    [STEP_ABSORB] = {step_absorb, "absorb + kv"},
+    [STEP_EXPAND] = {step_expand, "expand"},
+    [STEP_ATTENTION] = {step_attention, "attention"},
+    [STEP_ATTN_QUANTIZE] = {step_attn_quantize, "attn quantize"},
+    [STEP_ATTN_OUT] = {step_attn_out, "attn out"},
+    [STEP_ROUTE] = {step_route, "route"},
+    [STEP_CHOOSE] = {step_choose, "choose"},
+    [STEP_EXPERTS] = {step_experts, "experts"},
+    [STEP_GATE_UP] = {step_gate_up, "gate + up"},
+    [STEP_DOWN] = {step_down, "down"},
+    [STEP_HEAD] = {step_head, "head"},
 };
 
-const char *step_name(step_kind kind)
-{
-    static const char *const names[STEP_KINDS] = {"embed",         "norm",     "qkv",   "rope + kv", "attention",
-                                                  "attn quantize", "attn out", "route", "choose",    "experts",
-                                                  "gate + up",     "down",     "head"};
-    return (unsigned)kind < STEP_KINDS ? names[kind] : "?";
-}
+const char *step_name(step_kind kind) { return (unsigned)kind < STEP_KINDS ? step_kinds[kind].name : "?"; }
 
 static void walk(void *ctx, int worker)
 {
@@ -28,7 +39,7 @@ static void walk(void *ctx, int worker)
     uint64_t before = timing ? os_time_ns() : 0;
     for (size_t i = 0; i < c->n_steps; i++) {
         const step *s = &c->steps[i];
-        step_fn[s->kind](c, s, worker);
+        step_kinds[s->kind].fn(c, s, worker);
         team_barrier(c->workers);
         if (timing) {
             uint64_t now = os_time_ns();

@@ -19,6 +19,7 @@ static const arch table[] = {
     {"granitemoe", arch_read_granitemoe},
     {"ernie4_5-moe", arch_read_ernie_moe},
     {"gpt-oss", arch_read_gpt_oss},
+    {"deepseek2", arch_read_deepseek2},
 };
 #define N_ARCHS (sizeof table / sizeof table[0])
 

@@ -22,6 +22,8 @@ void arch_window_pattern(hparams *h, uint32_t pattern);
 /* The same from "attention.sliding_window_pattern": a period, or a flag per layer; absent: period `pattern`. */
 DIL_MUST_CHECK dil_status arch_read_window_pattern(hparams *h, const gguf *g, uint32_t pattern, dil_error *err);
 
+DIL_MUST_CHECK dil_status arch_bound(const gguf *g, const char *what, uint32_t value, uint32_t least, uint32_t most,
+                                     dil_error *err); /* FORMAT outside least..most */
 /* FORMAT when the file declares no experts where its architecture has them. */
 DIL_MUST_CHECK dil_status arch_need_experts(const hparams *h, const gguf *g, dil_error *err);
 
@@ -34,6 +36,7 @@ dil_status arch_read_olmoe(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_granitemoe(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_ernie_moe(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_gpt_oss(hparams *h, const gguf *g, dil_error *err);
+dil_status arch_read_deepseek2(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_gemma2(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_gemma3(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_phi3(hparams *h, const gguf *g, dil_error *err);

@@ -35,7 +35,10 @@ dil_status arch_read_granitemoe(hparams *h, const gguf *g, dil_error *err)
 {
     DIL_TRY(arch_need_experts(h, g, err));
     h->experts.normalise = true;
-    return arch_read_granite(h, g, err);
+    uint32_t n_rot = h->n_rot;
+    DIL_TRY(arch_read_granite(h, g, err));
+    h->n_rot = n_rot; /* those with experts have positions whatever the file says of fine-tuning */
+    return DIL_OK;
 }
 
 /* Dense layers first, then shared experts; a bias that only chooses. */

@@ -27,7 +27,7 @@ static dil_status per_layer_u32(const hparams *h, const gguf *g, const char *key
     return DIL_OK;
 }
 
-static dil_status bound(const gguf *g, const char *what, uint32_t value, uint32_t least, uint32_t most, dil_error *err)
+dil_status arch_bound(const gguf *g, const char *what, uint32_t value, uint32_t least, uint32_t most, dil_error *err)
 {
     if (value < least || value > most)
         return DIL_FAIL(err, DIL_FORMAT, "%s: %s: wanted %u..%u, found %u", gguf_path(g), what, least, most, value);
@@ -39,32 +39,33 @@ static dil_status read_sizes(hparams *h, const gguf *g, dil_error *err)
     h->n_context = 2048;
     DIL_TRY(arch_u32(h, g, "context_length", &h->n_context, err));
     DIL_TRY(arch_u32(h, g, "embedding_length", &h->n_embd, err));
+    uint32_t n_next = 0; /* layers that guess further tokens stand at the end and are not run */
     DIL_TRY(arch_u32(h, g, "block_count", &h->n_layer, err));
+    DIL_TRY(arch_u32(h, g, "nextn_predict_layers", &n_next, err));
     DIL_TRY(per_layer_u32(h, g, "feed_forward_length", &h->n_ff, err));
     DIL_TRY(per_layer_u32(h, g, "attention.head_count", &h->n_head, err));
-    DIL_TRY(bound(g, "context_length", h->n_context, 1, 1u << 26, err));
-    DIL_TRY(bound(g, "embedding_length", h->n_embd, 1, 1u << 18, err));
-    DIL_TRY(bound(g, "block_count", h->n_layer, 1, MODEL_MAX_LAYERS, err));
-    DIL_TRY(bound(g, "feed_forward_length", h->n_ff, 1, 1u << 20, err));
-    DIL_TRY(bound(g, "attention.head_count", h->n_head, 1, 4096, err));
+    DIL_TRY(arch_bound(g, "context_length", h->n_context, 1, 1u << 26, err));
+    DIL_TRY(arch_bound(g, "embedding_length", h->n_embd, 1, 1u << 18, err));
+    DIL_TRY(arch_bound(g, "block_count", h->n_layer, 1, MODEL_MAX_LAYERS, err));
+    DIL_TRY(arch_bound(g, "nextn_predict_layers", n_next, 0, h->n_layer - 1, err));
+    h->n_layer -= n_next;
+    DIL_TRY(arch_bound(g, "feed_forward_length", h->n_ff, 1, 1u << 20, err));
+    DIL_TRY(arch_bound(g, "attention.head_count", h->n_head, 1, 4096, err));
     h->n_head_kv = h->n_head;
     DIL_TRY(per_layer_u32(h, g, "attention.head_count_kv", &h->n_head_kv, err));
-    DIL_TRY(bound(g, "attention.head_count_kv", h->n_head_kv, 1, h->n_head, err));
+    DIL_TRY(arch_bound(g, "attention.head_count_kv", h->n_head_kv, 1, h->n_head, err));
     if (h->n_head % h->n_head_kv)
         return DIL_FAIL(err, DIL_FORMAT, "%s: attention.head_count_kv: wanted a divisor of %u heads, found %u", gguf_path(g),
                         h->n_head, h->n_head_kv);
     h->head_dim = h->n_embd / h->n_head;
-    uint32_t value_length;
     DIL_TRY(arch_u32(h, g, "attention.key_length", &h->head_dim, err));
-    value_length = h->head_dim;
-    DIL_TRY(arch_u32(h, g, "attention.value_length", &value_length, err));
-    DIL_TRY(bound(g, "attention.key_length", h->head_dim, 2, MODEL_MAX_HEAD_DIM, err));
-    if (value_length != h->head_dim)
-        return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: attention.value_length: wanted the key length %u, found %u", gguf_path(g),
-                        h->head_dim, value_length);
+    h->head_dim_v = h->head_dim;
+    DIL_TRY(arch_u32(h, g, "attention.value_length", &h->head_dim_v, err));
+    DIL_TRY(arch_bound(g, "attention.key_length", h->head_dim, 2, MODEL_MAX_HEAD_DIM, err));
+    DIL_TRY(arch_bound(g, "attention.value_length", h->head_dim_v, 1, MODEL_MAX_HEAD_DIM, err));
     h->n_rot = h->head_dim;
     DIL_TRY(arch_u32(h, g, "rope.dimension_count", &h->n_rot, err));
-    DIL_TRY(bound(g, "rope.dimension_count", h->n_rot, 0, h->head_dim, err));
+    DIL_TRY(arch_bound(g, "rope.dimension_count", h->n_rot, 0, h->head_dim, err));
     if (h->n_rot % 2)
         return DIL_FAIL(err, DIL_FORMAT, "%s: rope.dimension_count: wanted an even number, found %u", gguf_path(g), h->n_rot);
     return DIL_OK;
@@ -134,18 +135,12 @@ static dil_status read_experts(hparams *h, const gguf *g, dil_error *err)
     DIL_TRY(per_layer_u32(h, g, "expert_used_count", &e->n_used, err));
     DIL_TRY(per_layer_u32(h, g, "expert_feed_forward_length", &e->n_ff, err));
     DIL_TRY(arch_u32(h, g, "expert_shared_feed_forward_length", &e->n_ff_shared, err));
-    DIL_TRY(arch_f32(h, g, "expert_weights_scale", &e->scale, err));
-    DIL_TRY(bound(g, "expert_count", e->n_experts, 1, MODEL_MAX_EXPERTS, err));
-    DIL_TRY(bound(g, "expert_used_count", e->n_used, 1, e->n_experts, err));
+    DIL_TRY(arch_bound(g, "expert_count", e->n_experts, 1, MODEL_MAX_EXPERTS, err));
+    DIL_TRY(arch_bound(g, "expert_used_count", e->n_used, 1, e->n_experts, err));
     if (e->n_ff == 0)
         e->n_ff = is_qwen(h) ? h->n_ff / e->n_used : h->n_ff;
-    DIL_TRY(bound(g, "expert_feed_forward_length", e->n_ff, 1, 1u << 20, err));
-    DIL_TRY(bound(g, "expert_shared_feed_forward_length", e->n_ff_shared, 0, 1u << 20, err));
-    if (!isfinite(e->scale))
-        return DIL_FAIL(err, DIL_FORMAT, "%s: expert_weights_scale: wanted a finite number, found %g", gguf_path(g),
-                        (double)e->scale);
-    if (e->scale == 0.0f)
-        e->scale = 1.0f;
+    DIL_TRY(arch_bound(g, "expert_feed_forward_length", e->n_ff, 1, 1u << 20, err));
+    DIL_TRY(arch_bound(g, "expert_shared_feed_forward_length", e->n_ff_shared, 0, 1u << 20, err));
     return DIL_OK;
 }
 

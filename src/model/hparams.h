@@ -43,11 +43,21 @@ typedef struct expert_params {
     float scale;      /* of all weights */
 } expert_params;
 
+/* Keys and values of a token come from one short vector, its latent (multi-head latent attention); kv_rank 0: they do not. */
+typedef struct latent_params {
+    uint32_t kv_rank, q_rank; /* width of the latent; of compressed queries, 0: not compressed */
+    uint32_t n_plain;         /* values of a query's head before its n_rot rotated ones */
+    uint32_t n_value;         /* values of a head that the output projection reads */
+    bool absorbed;            /* latents are cached as they are: one key and value head for all queries, widened to meet it */
+} latent_params;
+
 typedef struct hparams {
     str architecture;            /* general.architecture */
     uint32_t n_vocab, n_context; /* n_context: what the model was trained for */
     uint32_t n_embd, n_layer, n_ff;
-    uint32_t n_head, n_head_kv, head_dim, n_rot;
+    uint32_t n_head, n_head_kv, n_rot;
+    uint32_t head_dim, head_dim_v; /* of queries and keys; of values: as they are cached */
+    latent_params latent;
     float norm_eps;
     activation act;
     qk_norm qk;

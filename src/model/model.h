@@ -35,11 +35,21 @@ typedef struct expert_layer {
     expert *experts;                              /* [n_experts], all of the same types and sizes */
 } expert_layer;
 
+/* Attention through latents. Queries: q, or q_b of the normed q_a; kv_a makes the latent and the rotated part of all keys. */
+typedef struct latent_layer {
+    weight q_a, q_b, kv_a;
+    weight kv_b; /* latent -> [n_head][n_plain + n_value]: keys and values; or, where latents are cached: */
+    weight *k_b,
+        *v_b; /* [n_head]: [kv_rank][n_plain], queries to what meets a latent; [n_value][kv_rank], mixed latents to values */
+    const float *q_a_norm, *kv_a_norm; /* [q_rank], [kv_rank] */
+} latent_layer;
+
 #define EXPERT_ALIGN 4096 /* so that a file can be read past the page cache */
 
 typedef struct layer {
     weight q, k, v, o, gate, up, down;
     expert_layer *moe;                                                  /* NULL: dense */
+    latent_layer *latent;                                               /* NULL: keys and values by k and v */
     const float *sinks;                                                 /* [n_head] or NULL */
     const float *attn_norm, *attn_post_norm, *ffn_norm, *ffn_post_norm; /* [n_embd] or NULL */
     const float *q_norm, *k_norm;                                       /* [head_dim] or [n_head(_kv) * head_dim] or NULL */

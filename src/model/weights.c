@@ -105,29 +105,69 @@ static dil_status layer_vector(model *m, const float **out, uint32_t i, const ch
 static dil_status bind_qkv(model *m, layer *l, uint32_t i, dil_error *err)
 {
     const hparams *h = &m->h;
-    uint64_t n_q = (uint64_t)h->n_head * h->head_dim, n_kv = (uint64_t)h->n_head_kv * h->head_dim;
+    uint64_t n_q = (uint64_t)h->n_head * h->head_dim, n_k = (uint64_t)h->n_head_kv * h->head_dim,
+             n_v = (uint64_t)h->n_head_kv * h->head_dim_v;
     char name[96];
     const gguf_tensor *fused = find_layer_tensor(m, i, "attn_qkv", "weight", name, sizeof name);
     if (!fused) {
         DIL_TRY(layer_matrix(m, &l->q, i, "attn_q", h->n_embd, n_q, err));
-        DIL_TRY(layer_matrix(m, &l->k, i, "attn_k", h->n_embd, n_kv, err));
-        DIL_TRY(layer_matrix(m, &l->v, i, "attn_v", h->n_embd, n_kv, err));
+        DIL_TRY(layer_matrix(m, &l->k, i, "attn_k", h->n_embd, n_k, err));
+        DIL_TRY(layer_matrix(m, &l->v, i, "attn_v", h->n_embd, n_v, err));
         DIL_TRY(layer_vector(m, &l->q_bias, i, "attn_q", "bias", n_q, false, err));
-        DIL_TRY(layer_vector(m, &l->k_bias, i, "attn_k", "bias", n_kv, false, err));
-        return layer_vector(m, &l->v_bias, i, "attn_v", "bias", n_kv, false, err);
+        DIL_TRY(layer_vector(m, &l->k_bias, i, "attn_k", "bias", n_k, false, err));
+        return layer_vector(m, &l->v_bias, i, "attn_v", "bias", n_v, false, err);
     }
-    uint64_t all = n_q + 2 * n_kv;
+    uint64_t all = n_q + n_k + n_v;
     DIL_TRY(bind_matrix(m, &l->q, fused, h->n_embd, all, 0, n_q, err));
-    DIL_TRY(bind_matrix(m, &l->k, fused, h->n_embd, all, n_q, n_kv, err));
-    DIL_TRY(bind_matrix(m, &l->v, fused, h->n_embd, all, n_q + n_kv, n_kv, err));
+    DIL_TRY(bind_matrix(m, &l->k, fused, h->n_embd, all, n_q, n_k, err));
+    DIL_TRY(bind_matrix(m, &l->v, fused, h->n_embd, all, n_q + n_k, n_v, err));
     const float *bias = NULL;
     DIL_TRY(layer_vector(m, &bias, i, "attn_qkv", "bias", all, false, err));
     if (bias) {
         l->q_bias = bias;
         l->k_bias = bias + n_q;
-        l->v_bias = bias + n_q + n_kv;
+        l->v_bias = bias + n_q + n_k;
     }
     return DIL_OK;
+}
+
+/* A stack of matrices, one per head. */
+static dil_status bind_heads(model *m, weight **out, uint32_t i, const char *role, uint64_t cols, uint64_t rows, dil_error *err)
+{
+    uint32_t n = m->h.n_head;
+    char name[96];
+    const gguf_tensor *t = find_layer_tensor(m, i, role, "weight", name, sizeof name);
+    if (!t)
+        return missing(m, name, err);
+    if (!(*out = arena_calloc(m->memory, n, sizeof **out)))
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for %u heads", gguf_path(m->file), n);
+    for (uint32_t head = 0; head < n; head++)
+        DIL_TRY(bind_rows(m, &(*out)[head], t, cols, rows, n, head * rows, rows, err));
+    return DIL_OK;
+}
+
+static dil_status bind_latent(model *m, layer *l, uint32_t i, dil_error *err)
+{
+    const hparams *h = &m->h;
+    const latent_params *p = &h->latent;
+    uint64_t n_q = (uint64_t)h->n_head * (p->n_plain + h->n_rot);
+    char name[96];
+    latent_layer *a = l->latent = arena_calloc(m->memory, 1, sizeof *a);
+    if (!a)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for layer %u", gguf_path(m->file), i);
+    if (p->q_rank > 0 && find_layer_tensor(m, i, "attn_q_a", "weight", name, sizeof name)) {
+        DIL_TRY(layer_matrix(m, &a->q_a, i, "attn_q_a", h->n_embd, p->q_rank, err));
+        DIL_TRY(layer_vector(m, &a->q_a_norm, i, "attn_q_a_norm", "weight", p->q_rank, true, err));
+        DIL_TRY(layer_matrix(m, &a->q_b, i, "attn_q_b", p->q_rank, n_q, err));
+    } else {
+        DIL_TRY(layer_matrix(m, &l->q, i, "attn_q", h->n_embd, n_q, err));
+    }
+    DIL_TRY(layer_matrix(m, &a->kv_a, i, "attn_kv_a_mqa", h->n_embd, p->kv_rank + h->n_rot, err));
+    DIL_TRY(layer_vector(m, &a->kv_a_norm, i, "attn_kv_a_norm", "weight", p->kv_rank, true, err));
+    if (!p->absorbed)
+        return layer_matrix(m, &a->kv_b, i, "attn_kv_b", p->kv_rank, (uint64_t)h->n_head * (p->n_plain + p->n_value), err);
+    DIL_TRY(bind_heads(m, &a->k_b, i, "attn_k_b", p->n_plain, p->kv_rank, err));
+    return bind_heads(m, &a->v_b, i, "attn_v_b", p->kv_rank, p->n_value, err);
 }
 
 static dil_status bind_norms(model *m, layer *l, uint32_t i, dil_error *err)
@@ -169,6 +209,8 @@ static dil_status bind_ffn(model *m, layer *l, uint32_t i, dil_error *err)
     return layer_vector(m, &l->down_bias, i, "ffn_down", "bias", h->n_embd, false, err);
 }
 
+static weight *expert_member(expert_layer *e, uint32_t x, size_t member) { return (weight *)((char *)&e->experts[x] + member); }
+
 /* One matrix of every expert: where in an expert it goes, and its table of biases. */
 static dil_status bind_expert_matrix(model *m, expert_layer *e, uint32_t i, const char *role, size_t member, uint64_t cols,
                                      uint64_t rows, const float **bias, dil_error *err)
@@ -178,12 +220,29 @@ static dil_status bind_expert_matrix(model *m, expert_layer *e, uint32_t i, cons
     const gguf_tensor *t = find_layer_tensor(m, i, role, "weight", name, sizeof name);
     if (!t)
         return missing(m, name, err);
-    for (uint32_t x = 0; x < n; x++) {
-        weight *w = (weight *)((char *)&e->experts[x] + member);
-        DIL_TRY(bind_rows(m, w, t, cols, rows, n, x * rows, rows, err));
-    }
+    for (uint32_t x = 0; x < n; x++)
+        DIL_TRY(bind_rows(m, expert_member(e, x, member), t, cols, rows, n, x * rows, rows, err));
     snprintf(name, sizeof name, "blk.%u.%s.bias", i, role);
     return load_table(m, bias, name, rows, n, false, err);
+}
+
+/* Gate and up of every expert, from two tensors or from one that holds gate above up. */
+static dil_status bind_expert_gate_up(model *m, expert_layer *e, uint32_t i, dil_error *err)
+{
+    const hparams *h = &m->h;
+    uint32_t n = h->experts.n_experts, n_ff = h->experts.n_ff;
+    char name[96];
+    const gguf_tensor *fused = find_layer_tensor(m, i, "ffn_gate_up_exps", "weight", name, sizeof name);
+    if (!fused) {
+        DIL_TRY(bind_expert_matrix(m, e, i, "ffn_gate_exps", offsetof(expert, gate), h->n_embd, n_ff, &e->gate_bias, err));
+        return bind_expert_matrix(m, e, i, "ffn_up_exps", offsetof(expert, up), h->n_embd, n_ff, &e->up_bias, err);
+    }
+    for (uint32_t x = 0; x < n; x++) {
+        uint64_t first = 2ull * n_ff * x;
+        DIL_TRY(bind_rows(m, &e->experts[x].gate, fused, h->n_embd, 2ull * n_ff, n, first, n_ff, err));
+        DIL_TRY(bind_rows(m, &e->experts[x].up, fused, h->n_embd, 2ull * n_ff, n, first + n_ff, n_ff, err));
+    }
+    return DIL_OK;
 }
 
 static dil_status bind_shared_expert(model *m, layer *l, uint32_t i, dil_error *err)
@@ -208,8 +267,7 @@ static dil_status bind_experts(model *m, layer *l, uint32_t i, dil_error *err)
     DIL_TRY(layer_matrix(m, &e->router, i, "ffn_gate_inp", h->n_embd, n, err));
     DIL_TRY(layer_vector(m, &e->router_bias, i, "ffn_gate_inp", "bias", n, false, err));
     DIL_TRY(layer_vector(m, &e->choice_bias, i, "exp_probs_b", "bias", n, false, err));
-    DIL_TRY(bind_expert_matrix(m, e, i, "ffn_gate_exps", offsetof(expert, gate), h->n_embd, n_ff, &e->gate_bias, err));
-    DIL_TRY(bind_expert_matrix(m, e, i, "ffn_up_exps", offsetof(expert, up), h->n_embd, n_ff, &e->up_bias, err));
+    DIL_TRY(bind_expert_gate_up(m, e, i, err));
     DIL_TRY(bind_expert_matrix(m, e, i, "ffn_down_exps", offsetof(expert, down), n_ff, h->n_embd, &e->down_bias, err));
     return bind_shared_expert(m, l, i, err);
 }
@@ -218,8 +276,10 @@ static dil_status bind_layer(model *m, uint32_t i, dil_error *err)
 {
     const hparams *h = &m->h;
     layer *l = &m->layers[i];
-    DIL_TRY(bind_qkv(m, l, i, err));
-    DIL_TRY(layer_matrix(m, &l->o, i, "attn_output", (uint64_t)h->n_head * h->head_dim, h->n_embd, err));
+    bool latent = h->latent.kv_rank > 0;
+    DIL_TRY(latent ? bind_latent(m, l, i, err) : bind_qkv(m, l, i, err));
+    uint64_t n_values = (uint64_t)h->n_head * (latent ? h->latent.n_value : h->head_dim_v);
+    DIL_TRY(layer_matrix(m, &l->o, i, "attn_output", n_values, h->n_embd, err));
     DIL_TRY(layer_vector(m, &l->o_bias, i, "attn_output", "bias", h->n_embd, false, err));
     DIL_TRY(layer_vector(m, &l->sinks, i, "attn_sinks", "weight", h->n_head, h->sinks, err));
     DIL_TRY(bind_norms(m, l, i, err));
@@ -268,22 +328,33 @@ dil_status weights_bind(model *m, dil_error *err)
 
 /* ---- the packed region ---- */
 
-#define MOST_DENSE_WEIGHTS 8
+#define DENSE_WEIGHTS 13 /* of a layer, but those of heads */
 
 /* The weights of a layer but its experts, in the order tokens meet them. */
-static size_t dense_weights(layer *l, weight *out[MOST_DENSE_WEIGHTS])
+static size_t dense_weights(const model *m, layer *l, weight **out)
 {
-    weight *all[] = {&l->q, &l->k, &l->v, &l->o, l->moe ? &l->moe->router : NULL, &l->gate, &l->up, &l->down};
+    latent_layer *a = l->latent, none = {0};
+    a = a ? a : &none;
+    weight *first[] = {&l->q, &a->q_a, &a->kv_a, &l->k, &l->v, &a->q_b, &a->kv_b};
+    weight *last[] = {&l->o, l->moe ? &l->moe->router : &none.q_a, &l->gate, &l->up, &l->down};
     size_t n = 0;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i] && all[i]->rows)
-            out[n++] = all[i];
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++)
+        if (first[i]->rows)
+            out[n++] = first[i];
+    for (uint32_t head = 0; a->k_b && head < m->h.n_head; head++)
+        out[n++] = &a->k_b[head];
+    for (uint32_t head = 0; a->v_b && head < m->h.n_head; head++)
+        out[n++] = &a->v_b[head];
+    for (size_t i = 0; i < sizeof last / sizeof *last; i++)
+        if (last[i]->rows)
+            out[n++] = last[i];
     return n;
 }
 
 static size_t most_weights(const model *m)
 {
-    return (size_t)m->h.n_layer * (MOST_DENSE_WEIGHTS + 3 * (size_t)m->h.experts.n_experts) + 1;
+    size_t heads = m->h.latent.absorbed ? 2 * (size_t)m->h.n_head : 0;
+    return (size_t)m->h.n_layer * (DENSE_WEIGHTS + heads + 3 * (size_t)m->h.experts.n_experts) + 1;
 }
 
 /* Fills m->packing; returns how many of its weights are not of experts. */
@@ -291,7 +362,7 @@ static size_t list_weights(model *m)
 {
     size_t n = 0;
     for (uint32_t i = 0; i < m->h.n_layer; i++)
-        n += dense_weights(&m->layers[i], m->packing + n);
+        n += dense_weights(m, &m->layers[i], m->packing + n);
     m->packing[n++] = &m->head;
     size_t n_dense = n;
     for (uint32_t i = 0; i < m->h.n_layer; i++) {
