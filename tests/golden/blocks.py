@@ -44,7 +44,7 @@ def decode(data, qtype):
     if not own:
         return quants.dequantize(data, qtype)
     blocks = np.asarray(data).reshape(-1, gguf.GGML_QUANT_SIZES[qtype][1])
-    return decode_codes(blocks, *own).reshape(len(data), -1)
+    return decode_codes(blocks, *own).reshape(*np.shape(data)[:-1], -1)
 
 
 def can_make(qtype):
@@ -83,7 +83,7 @@ def set_scales(data, name, scales):
 
 def random_blocks(shape, qtype, deviation, rng):
     n_per_block, size = gguf.GGML_QUANT_SIZES[qtype]
-    n_blocks = shape[0] * shape[1] // n_per_block
+    n_blocks = int(np.prod(shape)) // n_per_block
     data = rng.integers(0, 256, (n_blocks, size), dtype=np.uint8)
     if qtype.name == "NVFP4":  # four unsigned e4m3 scales first; 0x08..0x17 are 2^-6 .. 2^-4.1
         data[:, :4] = rng.integers(0x08, 0x18, (n_blocks, 4), dtype=np.uint8)
@@ -92,11 +92,11 @@ def random_blocks(shape, qtype, deviation, rng):
         unit = decode(data, qtype).std()
         jitter = rng.uniform(0.7, 1.3, n_blocks) * rng.choice([1.0, 1.0, 1.0, -1.0], n_blocks)
         set_scales(data, qtype.name, (deviation / unit * jitter).astype(np.float32))
-    return data.reshape(shape[0], -1)
+    return data.reshape(*shape[:-1], -1)
 
 
 def quantize(values, qtype, rng):
-    """values [n_out, n_in] f32 -> raw rows as GGUFWriter wants them."""
+    """values [..., n_out, n_in] f32 -> raw rows as GGUFWriter wants them."""
     if qtype == Type.F16:
         return values.astype(np.float16)
     try:

@@ -18,10 +18,18 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 
 import blocks
+import vocabularies
 
-SPM_WORDS = ["the", "a", "and", "to", "of", "in", "was", "it", "he", "she", "day", "said", "one", "upon", "time", "there",
-             "bir", "ve", "bu", "gün", "çok", "ev", "ağaç", "kuş", "deniz", "yol"]
-BPE_WORDS = ["the", "and", "to", "of", "in", "was", "it", "he", "she", "day", "said", "one", "time"]
+
+@dataclasses.dataclass(frozen=True)
+class Latent:
+    """Sizes of attention through compressed keys and values (deepseek2)."""
+    q_rank: int = 0               # 0: queries are not compressed
+    kv_rank: int = 24
+    nope: int = 16                # values of a query or key head that are not rotated
+    rope: int = 8                 # and that are
+    value: int = 12               # values of a value head
+    absorbed: bool = False        # keys and values stay compressed: attn_k_b and attn_v_b for each head, one key/value head
 
 
 @dataclasses.dataclass
@@ -47,7 +55,17 @@ class Spec:
     output_bias: bool = False     # qwen2
     rope_factors: str = ""        # "" | freqs | longrope
     weight_type: Type = Type.F32
+    expert_type: Type = None      # of the experts' tensors; None: weight_type
     n_tokens: int = 40            # how long the test's prompt is
+    seed: int = 0                 # of the prompt: one where no token stands between two experts
+    n_expert: int = 0             # 0: one dense feed-forward
+    n_used: int = 0               # experts of a token
+    n_ff_exp: int = 0             # 0: no key, and each expert is as the architecture says without it
+    n_ff_shared: int = 0          # 0: no shared expert
+    n_dense_lead: int = 0         # first layers without experts
+    selection_bias: bool = False  # exp_probs_b
+    fused_gate_up: bool = False   # one tensor ffn_gate_up_exps (deepseek2)
+    latent: Latent = None
     kv: dict = dataclasses.field(default_factory=dict)
     zeroed: tuple = ()            # names of tensors that are all zero: how a test takes a part out of the model
 
@@ -59,11 +77,31 @@ class Spec:
     def rot(self):
         return self.n_rot or self.d_head
 
+    @property
+    def d_expert(self):
+        """Hidden size of one expert."""
+        by_default = self.n_ff // self.n_used if self.arch in ("qwen2moe", "qwen3moe") else self.n_ff
+        return self.n_ff_exp or by_default
+
+    @property
+    def is_f32(self):
+        return self.weight_type == Type.F32 and self.expert_type in (None, Type.F32)
+
+    @property
+    def varied(self):
+        """Keys that can take another value without another tensor changing its shape."""
+        used = {"expert_used_count": self.n_used} if self.n_expert and self.d_expert != self.n_ff // self.n_used else {}
+        return {**self.kv, **used}
+
 
 YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}
 GRANITE = {"logit_scale": 6.0, "residual_scale": 0.22, "embedding_scale": 12.0, "attention.scale": 0.0625}
 GEMMA2 = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "attention.sliding_window": 8}
 GEMMA3 = {"attention.sliding_window": 8}
+HEAD_NORMS = ("qwen3", "qwen3moe", "gemma3")   # q and k are normalised head by head
+WHOLE_NORMS = ("olmo2", "olmoe")               # or over all heads at once
+NO_PRE_NORMS = ("olmo2",)
+POST_NORMS = ("gemma2", "gemma3", "olmo2")
 
 F32_MODELS = [
     Spec("llama", "llama"),
@@ -122,12 +160,36 @@ F32_MODELS = [
          kv={**YARN, "attention.sliding_window": 8}),
 ]
 
+EXPERT_MODELS = [
+    Spec("llama-moe", "llama", seed=35, n_expert=8, n_used=2),
+    Spec("llama-moe-odd", "llama", n_layer=3, n_embd=40, n_head=5, n_head_kv=1, n_ff=37, n_vocab=299,
+         seed=39, n_expert=5, n_used=3),
+    Spec("llama-moe-biases", "llama", seed=31, n_expert=4, n_used=2, qkv_bias=True, all_bias=True, tied=True),
+    Spec("llama-moe-one", "llama", seed=17, n_expert=6, n_used=1),
+    Spec("llama-moe-all", "llama", n_expert=4, n_used=4, rope_factors="freqs"),
+    Spec("llama-moe-long-prompt", "llama", n_tokens=150, seed=19, n_expert=8, n_used=2),
+    Spec("qwen2moe", "qwen2moe", vocab="bpe", rope_base=1e6, eps=1e-6, qkv_bias=True, n_vocab=311, seed=28, n_expert=8, n_used=3,
+         n_ff_exp=48, n_ff_shared=80),
+    Spec("qwen2moe-default-sizes", "qwen2moe", vocab="bpe", n_embd=56, n_head=7, n_head_kv=1, n_ff=90, n_vocab=343,
+         qkv_bias=True, seed=6, n_expert=5, n_used=2),
+    Spec("qwen3moe", "qwen3moe", vocab="bpe", rope_base=1e6, eps=1e-6, head_dim=32, n_vocab=311, seed=29, n_expert=8, n_used=3,
+         n_ff_exp=48),
+    Spec("qwen3moe-16", "qwen3moe", vocab="bpe", n_embd=40, n_head=8, n_head_kv=2, head_dim=20, n_ff=61, tied=True, eps=1e-6,
+         n_vocab=333, n_tokens=24, seed=73, n_expert=16, n_used=8, n_ff_exp=21),
+    Spec("olmoe", "olmoe", vocab="bpe", n_head_kv=4, n_ff=48, n_vocab=311, seed=36, n_expert=8, n_used=4),
+    Spec("olmoe-odd", "olmoe", vocab="bpe", n_layer=3, n_embd=40, n_head=5, n_head_kv=5, n_ff=23, n_vocab=299,
+         seed=38, n_expert=7, n_used=2),
+    Spec("granitemoe", "granitemoe", vocab="bpe", tied=True, n_ff=48, n_vocab=311, seed=11, n_expert=8, n_used=3, kv=GRANITE),
+    Spec("granitemoe-shared", "granitemoe", vocab="bpe", n_head=8, n_head_kv=2, n_ff=35, n_vocab=333, seed=36, n_expert=6, n_used=2,
+         n_ff_shared=70, kv=GRANITE),
+]
+
 QUANT_TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M",
                "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4",
                "Q1_0", "Q2_0"]
 QUANT_MODELS = [Spec(f"llama-{t.lower()}", "llama", n_embd=256, n_ff=512, n_head=8, n_head_kv=4, n_vocab=304, n_tokens=24,
                      weight_type=Type[t]) for t in QUANT_TYPES if t in Type.__members__ and blocks.can_make(Type[t])]
-MODELS = {s.name: s for s in F32_MODELS + QUANT_MODELS}
+MODELS = {s.name: s for s in F32_MODELS + EXPERT_MODELS + QUANT_MODELS}
 
 
 class Weights:
@@ -139,128 +201,63 @@ class Weights:
     def rng(self, name):
         return np.random.default_rng(zlib.crc32(f"{self.spec.name}/{name}".encode()))
 
-    def matrix(self, name, n_out, n_in, gain=1.0):
-        """[n_out, n_in], normal with deviation gain / sqrt(n_in), in the model's weight type."""
-        self.store(name, self.rng(name).standard_normal((n_out, n_in)) * gain / np.sqrt(n_in))
+    def matrix(self, name, n_out, n_in, gain=1.0, qtype=None, stack=()):
+        """[*stack, n_out, n_in], normal with deviation gain / sqrt(n_in), in the model's weight type if no other is given."""
+        values = self.rng(name).standard_normal((*stack, n_out, n_in)) * gain / np.sqrt(n_in)
+        self.store(name, values, self.spec.weight_type if qtype is None else qtype)
 
-    def store(self, name, values):
+    def store(self, name, values, qtype):
         values = values.astype(np.float32) * np.float32(name not in self.spec.zeroed)
-        if self.spec.weight_type == Type.F32:
+        if qtype == Type.F32:
             self.writer.add_tensor(name, values)
             return
-        data = blocks.quantize(values, self.spec.weight_type, self.rng(name + "/blocks"))
-        self.writer.add_tensor(name, data, raw_dtype=self.spec.weight_type)
+        data = blocks.quantize(values, qtype, self.rng(name + "/blocks"))
+        self.writer.add_tensor(name, data, raw_dtype=qtype)
+
+    def vector(self, name, n):
+        """[n], a matrix of one row without that dimension, F32."""
+        self.writer.add_tensor(name, (self.rng(name).standard_normal(n) / np.sqrt(n)).astype(np.float32))
 
     def norm(self, name, n):
         self.writer.add_tensor(name, (1.0 + 0.25 * self.rng(name).standard_normal(n)).astype(np.float32))
 
     def bias(self, name, n):
+        """n values, or of the shape n."""
         deviation = 0.0 if name in self.spec.zeroed else 0.3
         self.writer.add_tensor(name, (deviation * self.rng(name).standard_normal(n)).astype(np.float32))
 
 
-def add_hyper_parameters(w, spec, extra_keys):
-    """Keys as llama.cpp's loader reads them."""
-    def key(name, value):
-        full = f"{spec.arch}.{name}"
-        if isinstance(value, bool):
-            w.add_bool(full, value)
-        elif isinstance(value, int):
-            w.add_uint32(full, value)
-        elif isinstance(value, float):
-            w.add_float32(full, value)
-        elif isinstance(value, str):
-            w.add_string(full, value)
-        else:
-            w.add_array(full, value)
-
-    w.add_name("golden")  # without the architecture: llama.cpp looks for Phi-3's own tokens when the name says so
-    key("context_length", spec.n_ctx_train)
-    key("embedding_length", spec.n_embd)
-    key("block_count", spec.n_layer)
-    key("feed_forward_length", spec.n_ff)
-    key("attention.head_count", spec.n_head)
-    key("attention.head_count_kv", spec.n_head_kv)
-    key("attention.layer_norm_rms_epsilon", spec.eps)
+def hyper_parameters(spec):
+    """Keys without the architecture prefix, as llama.cpp's loader reads them; without those of `spec.kv`."""
+    keys = {"context_length": spec.n_ctx_train, "embedding_length": spec.n_embd, "block_count": spec.n_layer,
+            "feed_forward_length": spec.n_ff, "attention.head_count": spec.n_head, "attention.head_count_kv": spec.n_head_kv,
+            "attention.layer_norm_rms_epsilon": spec.eps}
     if spec.head_dim:
-        key("attention.key_length", spec.head_dim)
-        key("attention.value_length", spec.head_dim)
+        keys |= {"attention.key_length": spec.head_dim, "attention.value_length": spec.head_dim}
     if spec.rope_base:
-        key("rope.freq_base", spec.rope_base)
+        keys["rope.freq_base"] = spec.rope_base
     if spec.head_dim or spec.n_rot:
-        key("rope.dimension_count", spec.rot)
-    for name, value in extra_keys.items():
-        key(name, value)
+        keys["rope.dimension_count"] = spec.rot
+    if spec.n_expert:
+        keys |= expert_parameters(spec)
+    return keys
 
 
-def spm_vocabulary(n):
-    """<unk> <s> </s>, 256 bytes, then words and letters; padded with unused pieces to n tokens."""
-    tokens = [b"<unk>", b"<s>", b"</s>"] + [b"<0x%02X>" % b for b in range(256)]
-    types = [2, 3, 3] + [6] * 256
-    scores = [0.0] * len(tokens)
-    pieces = ["\u2581"] + ["\u2581" + word for word in SPM_WORDS] + list("etaoinshrdlu")
-    for rank, piece in enumerate(pieces[:n - len(tokens)]):
-        tokens.append(piece.encode())
-        types.append(1)
-        scores.append(-float(rank))
-    for i in range(n - len(tokens)):
-        tokens.append(b"[unused%d]" % i)
-        types.append(5)
-        scores.append(-1000.0)
-    return tokens, scores, types
+def expert_parameters(spec):
+    keys = {"expert_count": spec.n_expert, "expert_used_count": spec.n_used}
+    if spec.n_ff_exp:
+        keys["expert_feed_forward_length"] = spec.n_ff_exp
+    if spec.n_ff_shared:
+        keys["expert_shared_feed_forward_length"] = spec.n_ff_shared
+    return keys
 
 
-def bytes_to_unicode():
-    """GPT-2's printable character for every byte."""
-    printable = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
-    table, extra = {b: chr(b) for b in printable}, 0
-    for b in range(256):
-        if b not in table:
-            table[b] = chr(256 + extra)
-            extra += 1
-    return table
-
-
-def bpe_vocabulary(n):
-    """256 byte characters, then the merges that build BPE_WORDS after a space, two control tokens, padding."""
-    table = bytes_to_unicode()
-    tokens, merges = [table[b] for b in range(256)], []
-    for word in BPE_WORDS:
-        left = table[ord(" ")]
-        for letter in word:
-            if left + letter not in tokens:
-                if len(tokens) >= n - 2:
-                    break
-                merges.append(f"{left} {letter}")
-                tokens.append(left + letter)
-            left += letter
-    types = [1] * len(tokens)
-    for name in ["<|begin|>", "<|end|>"] + [f"[unused{i}]" for i in range(n)]:
-        if len(tokens) < n:
-            tokens.append(name)
-            types.append(3 if name.startswith("<") else 5)
-    return [t.encode() for t in tokens], merges, types
-
-
-def add_vocabulary(w, spec):
-    if spec.vocab == "spm":
-        tokens, scores, types = spm_vocabulary(spec.n_vocab)
-        w.add_tokenizer_model("llama")
-        w.add_token_scores(scores)
-        w.add_bos_token_id(1)
-        w.add_eos_token_id(2)
-        w.add_unk_token_id(0)
-    else:
-        tokens, merges, types = bpe_vocabulary(spec.n_vocab)
-        w.add_tokenizer_model("gpt2")
-        w.add_tokenizer_pre("qwen2" if spec.arch.startswith("qwen") else "llama-bpe")
-        w.add_token_merges(merges)
-        begin = tokens.index(b"<|begin|>")
-        w.add_bos_token_id(begin)
-        w.add_eos_token_id(begin + 1)
-    w.add_token_list(tokens)
-    w.add_token_types(types)
-    assert len(tokens) == spec.n_vocab
+def add_keys(w, spec, keys):
+    """Writes {name: value} under the architecture's prefix, each with the type that real files have."""
+    adders = {bool: w.add_bool, int: w.add_uint32, float: w.add_float32, str: w.add_string, list: w.add_array}
+    w.add_name("golden")  # without the architecture: llama.cpp looks for Phi-3's own tokens when the name says so
+    for name, value in keys.items():
+        adders[type(value)](f"{spec.arch}.{name}", value)
 
 
 def add_rope_factors(w, spec):
@@ -275,7 +272,7 @@ def add_rope_factors(w, spec):
 
 def add_attention(t, spec, p):
     n_q, n_kv = spec.n_head * spec.d_head, spec.n_head_kv * spec.d_head
-    sharp = 1.0 if spec.arch in ("qwen3", "gemma3", "olmo2") else 1.6  # without qk norms: make scores of deviation ~2.5
+    sharp = 1.0 if spec.arch in HEAD_NORMS + WHOLE_NORMS else 1.6  # without qk norms: make scores of deviation ~2.5
     if spec.arch == "phi3":
         t.matrix(p + "attn_qkv.weight", n_q + 2 * n_kv, spec.n_embd, 1.4)
     else:
@@ -286,10 +283,10 @@ def add_attention(t, spec, p):
         t.bias(p + "attn_q.bias", n_q)
         t.bias(p + "attn_k.bias", n_kv)
         t.bias(p + "attn_v.bias", n_kv)
-    if spec.arch in ("qwen3", "gemma3"):
+    if spec.arch in HEAD_NORMS:
         t.norm(p + "attn_q_norm.weight", spec.d_head)
         t.norm(p + "attn_k_norm.weight", spec.d_head)
-    elif spec.arch == "olmo2":
+    elif spec.arch in WHOLE_NORMS:
         t.norm(p + "attn_q_norm.weight", n_q)
         t.norm(p + "attn_k_norm.weight", n_kv)
     t.matrix(p + "attn_output.weight", spec.n_embd, n_q)
@@ -310,25 +307,43 @@ def add_feed_forward(t, spec, p):
         t.bias(p + "ffn_down.bias", spec.n_embd)
 
 
+def add_experts(t, spec, p):
+    """Router, experts [n_expert, n_out, n_in] and shared expert. The router stays F32, as real files have it."""
+    n_ff, many = spec.d_expert, {"stack": (spec.n_expert,), "qtype": spec.expert_type}
+    t.matrix(p + "ffn_gate_inp.weight", spec.n_expert, spec.n_embd, 2.0, Type.F32)
+    t.matrix(p + "ffn_gate_exps.weight", n_ff, spec.n_embd, 1.4, **many)
+    t.matrix(p + "ffn_up_exps.weight", n_ff, spec.n_embd, 1.4, **many)
+    t.matrix(p + "ffn_down_exps.weight", spec.n_embd, n_ff, **many)
+    n_shared = spec.n_ff_shared or (spec.n_ff if spec.arch == "qwen2moe" else 0)
+    if n_shared:
+        t.matrix(p + "ffn_gate_shexp.weight", n_shared, spec.n_embd, 1.4)
+        t.matrix(p + "ffn_up_shexp.weight", n_shared, spec.n_embd, 1.4)
+        t.matrix(p + "ffn_down_shexp.weight", spec.n_embd, n_shared)
+    if spec.arch == "qwen2moe":
+        t.vector(p + "ffn_gate_inp_shexp.weight", spec.n_embd)
+
+
 def add_layer(t, spec, i):
     p = f"blk.{i}."
-    post = spec.arch in ("gemma2", "gemma3", "olmo2")
-    if spec.arch != "olmo2":
+    if spec.arch not in NO_PRE_NORMS:
         t.norm(p + "attn_norm.weight", spec.n_embd)
         t.norm(p + "ffn_norm.weight", spec.n_embd)
     add_attention(t, spec, p)
-    add_feed_forward(t, spec, p)
-    if post:
+    if spec.n_expert and i >= spec.n_dense_lead:
+        add_experts(t, spec, p)
+    else:
+        add_feed_forward(t, spec, p)
+    if spec.arch in POST_NORMS:
         t.norm(p + "post_attention_norm.weight", spec.n_embd)
         t.norm(p + "post_ffw_norm.weight", spec.n_embd)
 
 
-def write_model(spec, path, extra_keys=None):
-    """Writes the model, with other extra keys if given; the file appears whole or not at all."""
+def write_model(spec, path, other_keys=None):
+    """Writes the model, with other values of some keys if given; the file appears whole or not at all."""
     w = gguf.GGUFWriter(path + ".part", spec.arch)
-    add_hyper_parameters(w, spec, spec.kv if extra_keys is None else extra_keys)
-    add_vocabulary(w, spec)
-    if spec.weight_type != Type.F32:
+    add_keys(w, spec, hyper_parameters(spec) | spec.kv | (other_keys or {}))
+    vocabularies.add_vocabulary(w, spec)
+    if not spec.is_f32:
         w.add_quantization_version(gguf.GGML_QUANT_VERSION)
     t = Weights(w, spec)
     scale = {"gemma2": spec.n_embd ** 0.5, "gemma3": spec.n_embd ** 0.5}.get(spec.arch, spec.kv.get("embedding_scale", 1.0))
@@ -354,12 +369,13 @@ def write_model(spec, path, extra_keys=None):
 def shortened(spec, n_layer, zeroed=()):
     """The same weights with only the first n_layer layers and some tensors zeroed."""
     kv = {k: v[:n_layer] if isinstance(v, list) else v for k, v in spec.kv.items()}
-    return dataclasses.replace(spec, n_layer=n_layer, kv=kv, zeroed=tuple(zeroed))
+    lead = min(spec.n_dense_lead, n_layer)
+    return dataclasses.replace(spec, n_layer=n_layer, n_dense_lead=lead, kv=kv, zeroed=tuple(zeroed))
 
 
 def prompt(spec):
     """Token ids to run: random, with repetitions, first and last id included."""
-    rng = np.random.default_rng(zlib.crc32(spec.name.encode()))
+    rng = np.random.default_rng(zlib.crc32(spec.name.encode()) + spec.seed)
     ids = rng.integers(0, spec.n_vocab, spec.n_tokens)
     ids[0], ids[2], ids[3] = 1, spec.n_vocab - 1, 0
     ids[spec.n_tokens // 2] = ids[1]

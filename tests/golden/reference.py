@@ -5,7 +5,8 @@
 
 Slow and plain on purpose: one prompt, no cache, the whole sequence at once. Every step's result has a name, so that a test can
 say which one differs first. Shapes use T tokens, E embedding, H heads, G key/value heads, D head size, V vocabulary.
-Owns the mathematics. Does not own how files are made (make_models.py) or read (PyPI gguf).
+Owns the mathematics of dense models; mixtures of experts are in experts.py. Does not own how files are made (make_models.py) or
+read (PyPI gguf).
 """
 import argparse
 import sys
@@ -14,8 +15,15 @@ import gguf
 import numpy as np
 
 import blocks
+import experts
 
-NORM_PAIRS = ("llama", "granite")  # RoPE turns (2i, 2i+1); all others turn (i, i + n_rot / 2)
+NORM_PAIRS = ("llama", "granite", "granitemoe")  # RoPE turns (2i, 2i+1); all others turn (i, i + n_rot / 2)
+HEAD_NORMS = ("qwen3", "qwen3moe", "gemma3")     # q and k are normalised head by head
+WHOLE_NORMS = ("olmo2", "olmoe")                 # or over all heads at once
+NO_PRE_NORMS = ("olmo2",)
+POST_NORMS = ("gemma2", "gemma3", "olmo2")
+GRANITE = ("granite", "granitemoe")
+ROPE_FACTORS = ("llama", "phi3", *GRANITE)       # tensors with a divisor of each pair's frequency may be there
 
 
 class Model:
@@ -163,7 +171,7 @@ def rope_table(m, layer, n_tokens, n_ctx):
     if local and m.arch == "olmo2":
         factor, kind = 1.0, "none"
     freq = np.float64(base) ** (-2.0 * np.arange(m.n_rot // 2) / m.n_rot)
-    if m.arch in ("llama", "granite", "phi3"):
+    if m.arch in ROPE_FACTORS:
         freq = freq / rope_factors(m, n_ctx)
     magnitude = 1.0 if kind == "none" else m.key("rope.scaling.attn_factor", 1.0)
     if kind == "yarn":
@@ -226,7 +234,7 @@ def visible(m, layer, n_tokens):
 
 
 def score_scale(m):
-    if m.arch in ("llama", "granite") and m.key("attention.scale", 0.0):
+    if m.arch in ("llama", *GRANITE) and m.key("attention.scale", 0.0):
         return m.key("attention.scale")
     if (m.arch, m.n_layer) in (("gemma2", 46), ("gemma3", 62)):  # the 27B models divide by sqrt(n_embd / n_head)
         return 1 / np.sqrt(m.n_embd // m.n_head)
@@ -251,16 +259,17 @@ class Pass:
         self.steps[name] = value
         return value
 
-    def linear(self, x, name):
-        """x [T, n_in] -> [T, n_out]: x @ W^T + b."""
-        weight = self.m.tensors[name + ".weight"]
+    def linear(self, x, name, expert=None):
+        """x [T, n_in] -> [T, n_out]: x @ W^T + b; with `expert`, that one's part of stacked tensors."""
+        weight, bias = self.m.tensors[name + ".weight"], self.m.get(name + ".bias")
+        if expert is not None:
+            weight, bias = weight[expert], None if bias is None else bias[expert]
         kind = self.m.types[name + ".weight"]
         if self.halves == "bf16" and kind in ("F16", "BF16"):
             x, weight = round_bf16(x), round_bf16(weight)
         if self.activations == "q8" and kind not in ("F32", "F16", "BF16"):
             x = round_q8(x)
         y = x @ weight.T
-        bias = self.m.get(name + ".bias")
         return y if bias is None else y + bias
 
     def norm(self, x, name):
@@ -282,10 +291,10 @@ class Pass:
             q, k, v = np.split(self.linear(x, p + "attn_qkv"), [n_q, n_q + n_kv], axis=-1)
         else:
             q, k, v = (self.linear(x, p + f"attn_{which}") for which in "qkv")
-        if m.arch == "olmo2":  # its norms run over all heads at once
+        if m.arch in WHOLE_NORMS:
             q, k = self.norm(q, p + "attn_q_norm"), self.norm(k, p + "attn_k_norm")
         q, k, v = split_heads(q, m.n_head), split_heads(k, m.n_head_kv), split_heads(v, m.n_head_kv)
-        if m.arch in ("qwen3", "gemma3"):
+        if m.arch in HEAD_NORMS:
             q, k = self.norm(q, p + "attn_q_norm"), self.norm(k, p + "attn_k_norm")
         return q, k, v
 
@@ -313,22 +322,29 @@ class Pass:
         mixed = self.save(p + "attn_mixed", mixed.reshape(n_tokens, -1))
         return self.save(p + "attn_out", self.linear(mixed, p + "attn_output"))
 
-    def feed_forward(self, x, layer):
-        """Gated feed-forward of one layer without its residual: [T, E]."""
-        m, p = self.m, f"blk.{layer}."
-        up = self.linear(x, p + "ffn_up")
-        if m.arch == "phi3":
+    def gated(self, x, p, kind="", expert=None):
+        """down(activation(gate(x)) * up(x)): the dense feed-forward, a shared expert or one of many: [T, E]."""
+        up = self.linear(x, p + "ffn_up" + kind, expert)
+        if self.m.arch == "phi3":
             gate, up = np.split(up, 2, axis=-1)
         else:
-            gate = self.linear(x, p + "ffn_gate")
-        self.save(p + "ffn_gate", gate), self.save(p + "ffn_up", up)
-        activation = self.gelu if m.arch in ("gemma2", "gemma3") else silu
-        hidden = self.save(p + "ffn_hidden", activation(gate) * up)
-        return self.save(p + "ffn_out", self.linear(hidden, p + "ffn_down"))
+            gate = self.linear(x, p + "ffn_gate" + kind, expert)
+        activation = self.gelu if self.m.arch in ("gemma2", "gemma3") else silu
+        hidden = activation(gate) * up
+        if expert is None:
+            self.save(f"{p}ffn_gate{kind}", gate), self.save(f"{p}ffn_up{kind}", up), self.save(f"{p}ffn_hidden{kind}", hidden)
+        return self.linear(hidden, p + "ffn_down" + kind, expert)
+
+    def feed_forward(self, x, layer):
+        """Feed-forward of one layer without its residual: [T, E]."""
+        p = f"blk.{layer}."
+        if p + "ffn_gate_inp.weight" in self.m.tensors:
+            return experts.feed_forward(self, x, p)
+        return self.save(p + "ffn_out", self.gated(x, p))
 
     def block(self, x, layer):
         m, p = self.m, f"blk.{layer}."
-        pre, post = m.arch != "olmo2", m.arch in ("gemma2", "gemma3", "olmo2")
+        pre, post = m.arch not in NO_PRE_NORMS, m.arch in POST_NORMS
         residual_scale = m.dtype(m.key("residual_scale", 0.0) or 1.0)
         h = self.save(p + "attn_norm", self.norm(x, p + "attn_norm")) if pre else x
         h = self.attention(h, layer)
@@ -345,7 +361,7 @@ class Pass:
         m = self.m
         x = self.save("output_norm", self.norm(x, "output_norm"))
         logits = self.linear(x, "output" if "output.weight" in m.tensors else "token_embd")
-        if m.arch == "granite":
+        if m.arch in GRANITE:
             logits = logits / m.dtype(m.key("logit_scale"))
         if m.arch == "gemma2":
             logits = soft_cap(logits, m.key("final_logit_softcapping", 30.0))
@@ -394,7 +410,7 @@ def main():
                     activations=args.activations, gelu=args.gelu, halves=args.halves)
     if args.steps:
         for name, value in steps.items():
-            first = " ".join(f"{v:.6f}" for v in value.reshape(-1)[:6])
+            first = " ".join(f"{v:.6g}" for v in value.reshape(-1)[:6])
             print(f"{name:24} {str(value.shape):18} rms {np.sqrt(np.mean(value ** 2)):.5f}  {first}")
     if args.output:
         np.save(args.output, steps["logits"].astype(np.float32))

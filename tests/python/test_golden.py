@@ -36,6 +36,7 @@ F32_TOLERANCE = 1e-4   # max |difference| of logits of order 1, f32 weights and 
 # The same with f16 KV on both sides: one K or V may round the other way, on bf16 levels also a weight of attention, eight times as far.
 F16_KV_TOLERANCE, BF16_KV_TOLERANCE = 1e-2, 5e-2
 PEER_TOLERANCE = 1e-3
+ROUTER_GAP = 1e-4      # no token stands between two experts: rounding must not decide which one it takes
 PEER_GELU_TOLERANCE = 1e-2  # llama.cpp's CPU GELU goes through a table of f16, whose rounding Gemma's logits carry; built
                             # without GGML_GELU_FP16 it agrees with the reference to 2e-5
 # Deviation of (engine - reference) over the logits' deviation, for the other types. Activations round to int8 on both sides, and
@@ -118,16 +119,30 @@ def best_row(a, b):
 def part_self(report, spec, path):
     tokens = make_models.prompt(spec)
     model = reference.Model(path)
-    whole = reference.Pass(model, tokens).run()["logits"]
+    steps = reference.Pass(model, tokens).run()
+    whole = steps["logits"]
     prefix = reference.Pass(model, tokens[:7]).run()["logits"]
     single = reference.forward(path, tokens, np.float32)["logits"]
     causal, rounding = max_diff(prefix, whole[:7]), max_diff(single, whole)
     report.check(causal < 1e-9 and rounding < 5e-5 and 0.1 < whole.std() < 5, "self", spec.name,
                  f"prefix {causal:.1e}, f32 against f64 {rounding:.1e}, deviation of logits {whole.std():.2f}")
+    if spec.n_expert:
+        part_routing(report, spec, steps)
 
 
-def another(value):
+def part_routing(report, spec, steps):
+    """Rounding does not choose the experts, and every expert is chosen by some token."""
+    gap = min(float(value.min()) for name, value in steps.items() if name.endswith(".router_gap"))
+    idle = [f"{name[:-8]} {sorted(set(range(spec.n_expert)) - set(value.flat))}" for name, value in steps.items()
+            if name.endswith(".experts") and len(np.unique(value)) < spec.n_expert]
+    report.check(gap > ROUTER_GAP and not idle, "self", spec.name, f"smallest distance between experts {gap:.1e}" +
+                 ("; never chosen: " + ", ".join(idle) if idle else ""))
+
+
+def another(name, value):
     """A valid value that is not this one."""
+    if name.startswith("expert_") and type(value) is int:
+        return value - 1 if value > 1 else 2
     if isinstance(value, bool):
         return not value
     if isinstance(value, list):
@@ -147,10 +162,10 @@ def part_sensitivity(report, spec, path):
         if max_diff(reference.Pass(model, tokens).run()["logits"], whole) < 3e-3:
             blind.append(name)
         model.tensors[name] = saved
-    for name, value in spec.kv.items():
+    for name, value in spec.varied.items():
         if isinstance(value, str):
             continue  # the kind of RoPE scaling: each kind has its own models
-        make_models.write_model(spec, path + ".changed", {**spec.kv, name: another(value)})
+        make_models.write_model(spec, path + ".changed", {name: another(name, value)})
         other = reference.forward(path + ".changed", tokens)["logits"]
         silent = spec.arch in KEYS_WITHOUT_EFFECT.get(name, ())
         if (max_diff(other, whole) < 1e-3) != silent:
@@ -211,7 +226,7 @@ def part_same(report, spec, path):
     """Every thread count and every cut of the prompt gives the same bits."""
     tokens = make_models.prompt(spec)
     settings = [("-t", "2"), ("-t", "3", "-ub", "16"), ("-t", "2", "-ub", "1")]
-    if spec.weight_type.name == "F32":
+    if spec.is_f32:
         settings += [("-t", "3"), ("-t", "1", "-b", "7", "-ub", "3"), ("-t", "2", "-b", "512", "-ub", "5")]
     different = []
     for level in cpu_levels(spec, path):
@@ -227,14 +242,19 @@ def part_same(report, spec, path):
 
 def stages(spec):
     """(what is in the model, shortened model) from the smallest to the whole; the first that differs holds the error."""
-    first = [f"blk.0.{n}" for n in ("attn_output.weight", "attn_output.bias", "ffn_down.weight", "ffn_down.bias")]
+    def feed_forward(i, *kinds):
+        return [f"blk.{i}.ffn_down{kind}.{part}" for kind in kinds for part in ("weight", "bias")]
+
+    first = ["blk.0.attn_output.weight", "blk.0.attn_output.bias"] + feed_forward(0, "", "_exps", "_shexp")
     yield "embedding, output norm, head", make_models.shortened(spec, 1, first)
     for i in range(spec.n_layer):
-        feed = [f"blk.{i}.ffn_down.weight", f"blk.{i}.ffn_down.bias"]
+        feed = feed_forward(i, "", "_exps", "_shexp")
         if spec.arch != "phi3":  # there q is one piece with k and v
             flat = feed + [f"blk.{i}.attn_q.weight", f"blk.{i}.attn_q.bias"]  # every visible token counts the same
             yield f"layer {i}: values, mask, attention output", make_models.shortened(spec, i + 1, flat)
         yield f"layer {i}: queries, keys, rotation, scores", make_models.shortened(spec, i + 1, feed)
+        if spec.n_expert and i >= spec.n_dense_lead:
+            yield f"layer {i}: routing, experts", make_models.shortened(spec, i + 1, feed_forward(i, "_shexp"))
         yield f"layer {i}: feed-forward", make_models.shortened(spec, i + 1)
 
 
@@ -264,7 +284,7 @@ SAME_MODELS = ["llama", "llama-mqa-odd", "llama-gqa4-head96", "llama-long-prompt
 
 def run_model(report, spec, folder, peer, with_engine):
     path = make_models.write_model(spec, os.path.join(folder, spec.name + ".gguf"))
-    f32 = spec.weight_type.name == "F32"
+    f32 = spec.is_f32
     if f32:
         part_self(report, spec, path)
         if spec.n_layer < 10 and spec.n_tokens < 500:  # the large ones take long and have small sisters
