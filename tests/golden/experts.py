@@ -22,7 +22,10 @@ ROUTING = {
     "qwen3moe": Routing("softmax", True),
     "olmoe": Routing("softmax", False),
     "granitemoe": Routing("softmax", True),
+    "ernie4_5-moe": Routing("softmax", True),
+    "gpt-oss": Routing("chosen", False),
 }
+GATING_KEY = {0: "softmax", 1: "softmax", 2: "sigmoid", 3: "chosen"}
 LEAST_SUM = 6.103515625e-5  # the smallest normal f16: weights are not divided by less
 
 
@@ -33,6 +36,12 @@ def sigmoid(x):
 def softmax(x):
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
+
+
+def routing(m):
+    """deepseek2 says in its keys how it routes, the others are always the same."""
+    return ROUTING.get(m.arch) or Routing(GATING_KEY[m.key("expert_gating_func", 0)], m.key("expert_weights_norm", False),
+                                          m.key("expert_weights_scale", 0.0))
 
 
 GATES = {"softmax": softmax, "sigmoid": sigmoid, "chosen": lambda logits: logits}
@@ -62,7 +71,7 @@ def keep_best_groups(m, scores):
 
 def route(run, x, p):
     """Chosen experts [T, K] and their weights [T, K] for x [T, E]."""
-    m, how = run.m, ROUTING[run.m.arch]
+    m, how = run.m, routing(run.m)
     logits = run.save(p + "router_logits", run.linear(x, p + "ffn_gate_inp"))
     gates = run.save(p + "router_gates", GATES[how.gate](logits))
     scores, between_groups = keep_best_groups(m, gates + m.get(p + "exp_probs_b.bias", 0))

@@ -98,6 +98,9 @@ YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.o
 GRANITE = {"logit_scale": 6.0, "residual_scale": 0.22, "embedding_scale": 12.0, "attention.scale": 0.0625}
 GEMMA2 = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "attention.sliding_window": 8}
 GEMMA3 = {"attention.sliding_window": 8}
+YARN_LATENT = {**YARN, "rope.scaling.yarn_log_multiplier": 0.0707}
+DEEPSEEK = {"arch": "deepseek2", "vocab": "bpe", "n_vocab": 311}
+SIGMOID = {"expert_gating_func": 2, "expert_weights_norm": True, "expert_weights_scale": 2.5}
 HEAD_NORMS = ("qwen3", "qwen3moe", "gemma3")   # q and k are normalised head by head
 WHOLE_NORMS = ("olmo2", "olmoe")               # or over all heads at once
 NO_PRE_NORMS = ("olmo2",)
@@ -165,7 +168,7 @@ EXPERT_MODELS = [
     Spec("llama-moe-odd", "llama", n_layer=3, n_embd=40, n_head=5, n_head_kv=1, n_ff=37, n_vocab=299,
          seed=39, n_expert=5, n_used=3),
     Spec("llama-moe-biases", "llama", seed=31, n_expert=4, n_used=2, qkv_bias=True, all_bias=True, tied=True),
-    Spec("llama-moe-one", "llama", seed=17, n_expert=6, n_used=1),
+    Spec("llama-moe-one", "llama", n_expert=6, n_used=1),
     Spec("llama-moe-all", "llama", n_expert=4, n_used=4, rope_factors="freqs"),
     Spec("llama-moe-long-prompt", "llama", n_tokens=150, seed=19, n_expert=8, n_used=2),
     Spec("qwen2moe", "qwen2moe", vocab="bpe", rope_base=1e6, eps=1e-6, qkv_bias=True, n_vocab=311, seed=28, n_expert=8, n_used=3,
@@ -182,13 +185,60 @@ EXPERT_MODELS = [
     Spec("granitemoe", "granitemoe", vocab="bpe", tied=True, n_ff=48, n_vocab=311, seed=11, n_expert=8, n_used=3, kv=GRANITE),
     Spec("granitemoe-shared", "granitemoe", vocab="bpe", n_head=8, n_head_kv=2, n_ff=35, n_vocab=333, seed=36, n_expert=6, n_used=2,
          n_ff_shared=70, kv=GRANITE),
+    Spec("ernie-moe", "ernie4_5-moe", n_layer=3, rope_base=500000.0, n_ff=96, n_vocab=310, seed=4, n_expert=8, n_used=3,
+         n_ff_exp=40, n_ff_shared=80, n_dense_lead=1, selection_bias=True),
+    Spec("ernie-moe-plain", "ernie4_5-moe", n_embd=40, n_head=5, n_head_kv=1, n_vocab=299, tied=True, qkv_bias=True, seed=28,
+         n_expert=6, n_used=2, n_ff_exp=33),
+    Spec("gpt-oss", "gpt-oss", vocab="bpe", n_layer=4, head_dim=32, n_vocab=311, n_tokens=90, rope_base=150000.0, qkv_bias=True,
+         all_bias=True, seed=34, n_expert=8, n_used=3, n_ff_exp=64, kv={**YARN, "attention.sliding_window": 8}),
+    Spec("gpt-oss-odd", "gpt-oss", vocab="bpe", n_layer=3, n_embd=40, n_head=8, n_head_kv=1, head_dim=20, n_vocab=333,
+         all_bias=True, seed=1, n_expert=5, n_used=4, n_ff_exp=37,
+         kv={"attention.sliding_window": 5, "rope.freq_base_swa": 500.0,
+             "attention.sliding_window_pattern": [False, True, True]}),
+    Spec("deepseek2-lite", **DEEPSEEK, n_layer=3, n_ff=96, seed=11, n_expert=8, n_used=3, n_ff_exp=40, n_ff_shared=80,
+         n_dense_lead=1, latent=Latent(), kv={"expert_weights_scale": 1.5, "expert_weights_norm": False}),
+    Spec("deepseek2-lite-shape", **DEEPSEEK, n_layer=27, n_embd=40, n_ff=48, n_tokens=16, n_expert=4, n_used=4, n_ff_exp=24,
+         n_ff_shared=24, n_dense_lead=1, latent=Latent(kv_rank=20, nope=8, rope=4, value=8)),
+    Spec("deepseek2-lite-absorbed", **DEEPSEEK, seed=2, n_expert=6, n_used=2, n_ff_exp=40, n_ff_shared=40, tied=True,
+         latent=Latent(kv_rank=28, nope=20, rope=6, value=10, absorbed=True)),
+    Spec("deepseek2-full", **DEEPSEEK, n_layer=3, n_head=6, n_ff=96, seed=20, n_expert=12, n_used=3, n_ff_exp=32, n_ff_shared=32,
+         n_dense_lead=1, selection_bias=True, latent=Latent(q_rank=30, absorbed=True),
+         kv={**SIGMOID, "expert_group_count": 4, "expert_group_used_count": 2}),
+    Spec("deepseek2-full-expanded", **DEEPSEEK, seed=18, n_expert=8, n_used=2, n_ff_exp=32, n_ff_shared=64, selection_bias=True,
+         fused_gate_up=True, latent=Latent(q_rank=20), kv=SIGMOID),
+    Spec("deepseek2-yarn", **DEEPSEEK, n_tokens=90, seed=11, n_expert=6, n_used=2, n_ff_exp=32, n_ff_shared=32,
+         latent=Latent(rope=32), kv=YARN_LATENT),
+    Spec("deepseek2-yarn-absorbed", **DEEPSEEK, n_tokens=90, seed=23, n_expert=6, n_used=2, n_ff_exp=32, n_ff_shared=32,
+         latent=Latent(q_rank=20, rope=32, absorbed=True),
+         kv={**YARN_LATENT, **SIGMOID, "rope.scaling.yarn_log_multiplier": 0.1}),
+    Spec("deepseek2-yarn-plain", **DEEPSEEK, n_tokens=90, seed=19, n_expert=4, n_used=2, n_ff_exp=32, n_ff_shared=32,
+         latent=Latent(rope=32, absorbed=True), kv=YARN),
+    Spec("deepseek2-linear-rope", **DEEPSEEK, seed=7, n_expert=4, n_used=2, n_ff_exp=32, n_ff_shared=32, latent=Latent(),
+         kv={"rope.scaling.type": "linear", "rope.scaling.factor": 2.5}),
 ]
 
 QUANT_TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M",
                "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4",
                "Q1_0", "Q2_0"]
+EXPERT_QUANT_TYPES = {"F16": 36, "BF16": 27, "Q4_0": 1, "Q8_0": 39, "Q4_K": 30, "Q6_K": 42, "IQ4_XS": 27}  # with their seeds
+
+
+def can_make(name):
+    return name in Type.__members__ and blocks.can_make(Type[name])
+
+
 QUANT_MODELS = [Spec(f"llama-{t.lower()}", "llama", n_embd=256, n_ff=512, n_head=8, n_head_kv=4, n_vocab=304, n_tokens=24,
-                     weight_type=Type[t]) for t in QUANT_TYPES if t in Type.__members__ and blocks.can_make(Type[t])]
+                     weight_type=Type[t]) for t in QUANT_TYPES if can_make(t)]
+QUANT_MODELS += [Spec(f"qwen3moe-{t.lower()}", "qwen3moe", vocab="bpe", n_embd=256, n_head=8, n_head_kv=4, n_vocab=304,
+                      n_tokens=24, weight_type=Type[t], seed=seed, n_expert=6, n_used=2, n_ff_exp=256)
+                 for t, seed in EXPERT_QUANT_TYPES.items() if can_make(t)]
+QUANT_MODELS += [
+    Spec("llama-moe-q4_k", "llama", n_embd=256, n_ff=256, n_head=8, n_head_kv=4, n_vocab=304, n_tokens=24, seed=54,
+         weight_type=Type.Q6_K, expert_type=Type.Q4_K, n_expert=4, n_used=2),
+    Spec("gpt-oss-mxfp4", "gpt-oss", vocab="bpe", n_embd=64, head_dim=32, n_vocab=311, n_tokens=24, qkv_bias=True, all_bias=True,
+         weight_type=Type.Q8_0, expert_type=Type.MXFP4, seed=57, n_expert=6, n_used=2, n_ff_exp=96,
+         kv={**YARN, "attention.sliding_window": 8}),
+]
 MODELS = {s.name: s for s in F32_MODELS + EXPERT_MODELS + QUANT_MODELS}
 
 
@@ -214,16 +264,16 @@ class Weights:
         data = blocks.quantize(values, qtype, self.rng(name + "/blocks"))
         self.writer.add_tensor(name, data, raw_dtype=qtype)
 
-    def vector(self, name, n):
+    def vector(self, name, n, gain=1.0):
         """[n], a matrix of one row without that dimension, F32."""
-        self.writer.add_tensor(name, (self.rng(name).standard_normal(n) / np.sqrt(n)).astype(np.float32))
+        self.writer.add_tensor(name, (self.rng(name).standard_normal(n) * gain / np.sqrt(n)).astype(np.float32))
 
     def norm(self, name, n):
         self.writer.add_tensor(name, (1.0 + 0.25 * self.rng(name).standard_normal(n)).astype(np.float32))
 
-    def bias(self, name, n):
+    def bias(self, name, n, deviation=0.3):
         """n values, or of the shape n."""
-        deviation = 0.0 if name in self.spec.zeroed else 0.3
+        deviation = 0.0 if name in self.spec.zeroed else deviation
         self.writer.add_tensor(name, (deviation * self.rng(name).standard_normal(n)).astype(np.float32))
 
 
@@ -240,6 +290,8 @@ def hyper_parameters(spec):
         keys["rope.dimension_count"] = spec.rot
     if spec.n_expert:
         keys |= expert_parameters(spec)
+    if spec.latent:
+        keys |= latent_parameters(spec)
     return keys
 
 
@@ -247,9 +299,27 @@ def expert_parameters(spec):
     keys = {"expert_count": spec.n_expert, "expert_used_count": spec.n_used}
     if spec.n_ff_exp:
         keys["expert_feed_forward_length"] = spec.n_ff_exp
-    if spec.n_ff_shared:
+    if spec.arch == "deepseek2":
+        keys["expert_shared_count"] = spec.n_ff_shared // spec.n_ff_exp
+    elif spec.n_ff_shared:
         keys["expert_shared_feed_forward_length"] = spec.n_ff_shared
+    if spec.arch == "ernie4_5-moe":
+        keys["interleave_moe_layer_step"] = 1
+    if spec.n_dense_lead:
+        keys["leading_dense_block_count"] = spec.n_dense_lead
     return keys
+
+
+def latent_parameters(spec):
+    a = spec.latent
+    keys = {"attention.kv_lora_rank": a.kv_rank, "rope.dimension_count": a.rope}
+    if spec.n_layer != 27:  # the lite model's files have no such key, and llama.cpp knows them by their layers
+        keys["attention.q_lora_rank"] = a.q_rank
+    if not a.absorbed:
+        return keys | {"attention.head_count_kv": spec.n_head, "attention.key_length": a.nope + a.rope,
+                       "attention.value_length": a.value}
+    return keys | {"attention.head_count_kv": 1, "attention.key_length": a.kv_rank + a.rope, "attention.value_length": a.kv_rank,
+                   "attention.key_length_mla": a.nope + a.rope, "attention.value_length_mla": a.value}
 
 
 def add_keys(w, spec, keys):
@@ -290,8 +360,28 @@ def add_attention(t, spec, p):
         t.norm(p + "attn_q_norm.weight", n_q)
         t.norm(p + "attn_k_norm.weight", n_kv)
     t.matrix(p + "attn_output.weight", spec.n_embd, n_q)
+    if spec.arch == "gpt-oss":
+        t.vector(p + "attn_sinks.weight", spec.n_head, 2.0 * spec.n_head ** 0.5)
     if spec.all_bias:
         t.bias(p + "attn_output.bias", spec.n_embd)
+
+
+def add_latent_attention(t, spec, p):
+    a, n_q = spec.latent, spec.n_head * (spec.latent.nope + spec.latent.rope)
+    if a.q_rank:
+        t.matrix(p + "attn_q_a.weight", a.q_rank, spec.n_embd)
+        t.norm(p + "attn_q_a_norm.weight", a.q_rank)
+        t.matrix(p + "attn_q_b.weight", n_q, a.q_rank, 1.6)
+    else:
+        t.matrix(p + "attn_q.weight", n_q, spec.n_embd, 1.6)
+    t.matrix(p + "attn_kv_a_mqa.weight", a.kv_rank + a.rope, spec.n_embd, 1.6)
+    t.norm(p + "attn_kv_a_norm.weight", a.kv_rank)
+    if a.absorbed:
+        t.matrix(p + "attn_k_b.weight", a.kv_rank, a.nope, 1.6 * (a.nope / a.kv_rank) ** 0.5, stack=(spec.n_head,))
+        t.matrix(p + "attn_v_b.weight", a.value, a.kv_rank, stack=(spec.n_head,))
+    else:
+        t.matrix(p + "attn_kv_b.weight", spec.n_head * (a.nope + a.value), a.kv_rank, 1.3)
+    t.matrix(p + "attn_output.weight", spec.n_embd, spec.n_head * a.value)
 
 
 def add_feed_forward(t, spec, p):
@@ -310,10 +400,20 @@ def add_feed_forward(t, spec, p):
 def add_experts(t, spec, p):
     """Router, experts [n_expert, n_out, n_in] and shared expert. The router stays F32, as real files have it."""
     n_ff, many = spec.d_expert, {"stack": (spec.n_expert,), "qtype": spec.expert_type}
+    wide, narrow = (3.0, 0.3) if spec.arch == "gpt-oss" else (1.4, 1.0)  # some of its hidden values meet their limit
     t.matrix(p + "ffn_gate_inp.weight", spec.n_expert, spec.n_embd, 2.0, Type.F32)
-    t.matrix(p + "ffn_gate_exps.weight", n_ff, spec.n_embd, 1.4, **many)
-    t.matrix(p + "ffn_up_exps.weight", n_ff, spec.n_embd, 1.4, **many)
-    t.matrix(p + "ffn_down_exps.weight", spec.n_embd, n_ff, **many)
+    if spec.fused_gate_up:
+        t.matrix(p + "ffn_gate_up_exps.weight", 2 * n_ff, spec.n_embd, wide, **many)
+    else:
+        t.matrix(p + "ffn_gate_exps.weight", n_ff, spec.n_embd, wide, **many)
+        t.matrix(p + "ffn_up_exps.weight", n_ff, spec.n_embd, wide, **many)
+    t.matrix(p + "ffn_down_exps.weight", spec.n_embd, n_ff, narrow, **many)
+    if spec.selection_bias:
+        t.bias(p + "exp_probs_b.bias", spec.n_expert, 0.1)
+    if spec.arch == "gpt-oss":
+        t.bias(p + "ffn_gate_inp.bias", spec.n_expert)
+        for which, n in (("gate", n_ff), ("up", n_ff), ("down", spec.n_embd)):
+            t.bias(p + f"ffn_{which}_exps.bias", (spec.n_expert, n))
     n_shared = spec.n_ff_shared or (spec.n_ff if spec.arch == "qwen2moe" else 0)
     if n_shared:
         t.matrix(p + "ffn_gate_shexp.weight", n_shared, spec.n_embd, 1.4)
@@ -327,8 +427,8 @@ def add_layer(t, spec, i):
     p = f"blk.{i}."
     if spec.arch not in NO_PRE_NORMS:
         t.norm(p + "attn_norm.weight", spec.n_embd)
-        t.norm(p + "ffn_norm.weight", spec.n_embd)
-    add_attention(t, spec, p)
+        t.norm(p + ("post_attention_norm.weight" if spec.arch == "gpt-oss" else "ffn_norm.weight"), spec.n_embd)
+    (add_latent_attention if spec.latent else add_attention)(t, spec, p)
     if spec.n_expert and i >= spec.n_dense_lead:
         add_experts(t, spec, p)
     else:

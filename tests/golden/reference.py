@@ -5,8 +5,8 @@
 
 Slow and plain on purpose: one prompt, no cache, the whole sequence at once. Every step's result has a name, so that a test can
 say which one differs first. Shapes use T tokens, E embedding, H heads, G key/value heads, D head size, V vocabulary.
-Owns the mathematics of dense models; mixtures of experts are in experts.py. Does not own how files are made (make_models.py) or
-read (PyPI gguf).
+Owns the mathematics of plain layers; mixtures of experts are in experts.py, compressed keys and values in latent.py. Does not own
+how files are made (make_models.py) or read (PyPI gguf).
 """
 import argparse
 import sys
@@ -16,12 +16,14 @@ import numpy as np
 
 import blocks
 import experts
+import latent
 
-NORM_PAIRS = ("llama", "granite", "granitemoe")  # RoPE turns (2i, 2i+1); all others turn (i, i + n_rot / 2)
+NORM_PAIRS = ("llama", "granite", "granitemoe", "ernie4_5-moe", "deepseek2")  # RoPE turns (2i, 2i+1); others (i, i + n_rot / 2)
 HEAD_NORMS = ("qwen3", "qwen3moe", "gemma3")     # q and k are normalised head by head
 WHOLE_NORMS = ("olmo2", "olmoe")                 # or over all heads at once
 NO_PRE_NORMS = ("olmo2",)
 POST_NORMS = ("gemma2", "gemma3", "olmo2")
+FFN_NORM = {"gpt-oss": "post_attention_norm"}    # the norm before the feed-forward where it is not ffn_norm
 GRANITE = ("granite", "granitemoe")
 ROPE_FACTORS = ("llama", "phi3", *GRANITE)       # tensors with a divisor of each pair's frequency may be there
 
@@ -90,9 +92,19 @@ def gelu_f16_table(x):
     return np.where(x <= -10, 0, np.where(x >= 10, x, inner)).astype(x.dtype)
 
 
-def softmax(x):
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+def softmax(x, sink=None):
+    """Over the last axis; a sink [..., 1] takes its share of the sum and gives nothing."""
+    most = x.max(axis=-1, keepdims=True)
+    most = most if sink is None else np.maximum(most, sink)
+    e = np.exp(x - most)
+    total = e.sum(axis=-1, keepdims=True)
+    return e / (total if sink is None else total + np.exp(sink - most))
+
+
+def swiglu_limited(gate, up, limit=7.0, sharpness=1.702):
+    """gpt-oss: gate at most `limit`, up within +-limit; gate * sigmoid(1.702 gate) * (up + 1)."""
+    gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
+    return gate / (1 + np.exp(-sharpness * gate)) * (up + 1)
 
 
 def soft_cap(x, cap):
@@ -119,9 +131,9 @@ def round_q8(x, block=32):
     return (kept * factor * (largest / np.float32(127))).reshape(x.shape).astype(x.dtype)
 
 
-def mix_bf16(scores, v, chunk=512):
+def mix_bf16(scores, v, sink=None, chunk=512):
     """Weighted sums [T, H, D] of v[T, H, D] by scores[H, T, T], where weights (of the largest score of each chunk of positions) and v
-    are rounded to bf16 before they are multiplied and summed."""
+    are rounded to bf16 before they are multiplied and summed; a sink [H, 1, 1] as in softmax()."""
     parts = []
     for at in range(0, scores.shape[2], chunk):
         s = scores[:, :, at:at + chunk]
@@ -130,7 +142,8 @@ def mix_bf16(scores, v, chunk=512):
         parts.append((most, weights.sum(axis=-1, keepdims=True), np.einsum("hij,jhd->hid", weights, round_bf16(v[at:at + chunk]).astype(s.dtype))))
     top = np.max([most for most, _, _ in parts], axis=0)
     scale = [np.exp(most - top) for most, _, _ in parts]
-    mixed = sum(f * acc for f, (_, _, acc) in zip(scale, parts)) / sum(f * total for f, (_, total, _) in zip(scale, parts))
+    total = sum(f * part for f, (_, part, _) in zip(scale, parts)) + (0 if sink is None else np.exp(sink - top))
+    mixed = sum(f * acc for f, (_, _, acc) in zip(scale, parts)) / total
     return mixed.transpose(1, 0, 2)
 
 
@@ -165,7 +178,7 @@ def rope_table(m, layer, n_tokens, n_ctx):
     """cos and sin [T, n_rot/2] for one layer, with the magnitude scale multiplied in."""
     local = is_local(m, layer)
     base, factor, kind = m.rope_base, m.rope_factor, m.rope_kind
-    if local and m.arch in ("gemma2", "gemma3"):
+    if local and m.arch in ("gemma2", "gemma3", "gpt-oss"):
         base = m.key("rope.freq_base_swa", 10000.0 if m.arch == "gemma3" else m.rope_base)
         factor = 1.0 if m.arch == "gemma3" else factor
     if local and m.arch == "olmo2":
@@ -177,7 +190,8 @@ def rope_table(m, layer, n_tokens, n_ctx):
     if kind == "yarn":
         keep = yarn_keep(m, base)
         freq = freq * keep + freq / factor * (1 - keep)
-        magnitude *= 1 + 0.1 * np.log(factor)
+        in_scores = m.arch == "deepseek2" and m.key("rope.scaling.yarn_log_multiplier", 0.0)
+        magnitude *= 1.0 if in_scores else 1 + 0.1 * np.log(factor)
     else:
         freq = freq / factor
     angle = np.arange(n_tokens)[:, None] * freq[None, :]
@@ -204,7 +218,7 @@ def rotate(m, x, cos, sin):
 def window_period(m):
     """Of how many layers the last one sees everything; 0 when no layer has a window."""
     window = m.key("attention.sliding_window", 0)
-    if m.arch == "gemma2":
+    if m.arch in ("gemma2", "gpt-oss"):
         return 2
     if m.arch == "gemma3" and window:
         return 6
@@ -234,6 +248,8 @@ def visible(m, layer, n_tokens):
 
 
 def score_scale(m):
+    if m.arch == "deepseek2":
+        return latent.score_scale(m)
     if m.arch in ("llama", *GRANITE) and m.key("attention.scale", 0.0):
         return m.key("attention.scale")
     if (m.arch, m.n_layer) in (("gemma2", 46), ("gemma3", 62)):  # the 27B models divide by sqrt(n_embd / n_head)
@@ -298,39 +314,54 @@ class Pass:
             q, k = self.norm(q, p + "attn_q_norm"), self.norm(k, p + "attn_k_norm")
         return q, k, v
 
-    def attention(self, x, layer):
-        """Self-attention of one layer without its residual: [T, E]."""
-        m, p, n_tokens = self.m, f"blk.{layer}.", len(self.tokens)
+    def positioned_qkv(self, x, layer):
+        """q [T, H, D], k [T, G, D], v [T, G, D']: as the scores and the KV cache see them."""
+        m, p = self.m, f"blk.{layer}."
+        cos, sin = rope_table(m, layer, len(self.tokens), self.n_ctx)
+        if latent.is_latent(m, p):
+            return latent.project(self, x, p, lambda part: rotate(m, part, cos, sin))
         q, k, v = self.project_qkv(x, p)
         self.save(p + "q", q), self.save(p + "k", k), self.save(p + "v", v)
         if m.key("rope.scaling.finetuned", True) or m.arch != "granite":
-            cos, sin = rope_table(m, layer, n_tokens, self.n_ctx)
             q = self.save(p + "q_rope", rotate(m, q, cos, sin))
             k = self.save(p + "k_rope", rotate(m, k, cos, sin))
+        return q, k, v
+
+    def mix(self, q, k, v, layer):
+        """Values mixed by the softmax of the scores: [T, H, D']."""
+        m, p, n_tokens = self.m, f"blk.{layer}.", len(self.tokens)
         if self.kv == "f16":
             k, v = k.astype(np.float16).astype(m.dtype), v.astype(np.float16).astype(m.dtype)
-        group = m.n_head // m.n_head_kv
+        group = m.n_head // k.shape[1]
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)  # head h reads key/value head h // group
         scores = np.einsum("ihd,jhd->hij", q, k) * m.dtype(score_scale(m))
         if m.arch == "gemma2":
             scores = soft_cap(scores, m.key("attn_logit_softcapping", 50.0))
         scores = np.where(visible(m, layer, n_tokens)[None], scores, -np.inf)
+        sink = m.get(p + "attn_sinks.weight")
+        sink = None if sink is None else sink[:, None, None]
         if self.kv == "f16" and self.halves == "bf16":
-            mixed = mix_bf16(scores, v)
-        else:
-            mixed = np.einsum("hij,jhd->ihd", self.save(p + "attn_weights", softmax(scores)), v)
-        mixed = self.save(p + "attn_mixed", mixed.reshape(n_tokens, -1))
+            return mix_bf16(scores, v, sink)
+        return np.einsum("hij,jhd->ihd", self.save(p + "attn_weights", softmax(scores, sink)), v)
+
+    def attention(self, x, layer):
+        """Self-attention of one layer without its residual: [T, E]."""
+        p = f"blk.{layer}."
+        mixed = latent.expand(self, self.mix(*self.positioned_qkv(x, layer), layer), p)
+        mixed = self.save(p + "attn_mixed", mixed.reshape(len(x), -1))
         return self.save(p + "attn_out", self.linear(mixed, p + "attn_output"))
 
     def gated(self, x, p, kind="", expert=None):
         """down(activation(gate(x)) * up(x)): the dense feed-forward, a shared expert or one of many: [T, E]."""
-        up = self.linear(x, p + "ffn_up" + kind, expert)
-        if self.m.arch == "phi3":
-            gate, up = np.split(up, 2, axis=-1)
+        fused = p + ("ffn_up" if self.m.arch == "phi3" else "ffn_gate_up") + kind
+        if fused + ".weight" in self.m.tensors:
+            gate, up = np.split(self.linear(x, fused, expert), 2, axis=-1)
         else:
-            gate = self.linear(x, p + "ffn_gate" + kind, expert)
-        activation = self.gelu if self.m.arch in ("gemma2", "gemma3") else silu
-        hidden = activation(gate) * up
+            gate, up = (self.linear(x, f"{p}ffn_{which}{kind}", expert) for which in ("gate", "up"))
+        if self.m.arch == "gpt-oss":
+            hidden = swiglu_limited(gate, up)
+        else:
+            hidden = (self.gelu if self.m.arch in ("gemma2", "gemma3") else silu)(gate) * up
         if expert is None:
             self.save(f"{p}ffn_gate{kind}", gate), self.save(f"{p}ffn_up{kind}", up), self.save(f"{p}ffn_hidden{kind}", hidden)
         return self.linear(hidden, p + "ffn_down" + kind, expert)
@@ -351,7 +382,7 @@ class Pass:
         if post:
             h = self.save(p + "attn_post_norm", self.norm(h, p + "post_attention_norm"))
         x = self.save(p + "attn_residual", x + h * residual_scale)
-        h = self.save(p + "ffn_norm", self.norm(x, p + "ffn_norm")) if pre else x
+        h = self.save(p + "ffn_norm", self.norm(x, p + FFN_NORM.get(m.arch, "ffn_norm"))) if pre else x
         h = self.feed_forward(h, layer)
         if post:
             h = self.save(p + "ffn_post_norm", self.norm(h, p + "post_ffw_norm"))
