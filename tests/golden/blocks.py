@@ -27,7 +27,7 @@ F16_SCALES = {
     "Q2_K": (80, 82, 1.5), "Q3_K": (108, None, 0), "Q4_K": (0, 2, 7.5), "Q5_K": (0, 2, 15.5), "Q6_K": (208, None, 0),
     "IQ1_S": (0, None, 0), "IQ2_XXS": (0, None, 0), "IQ2_XS": (0, None, 0), "IQ2_S": (0, None, 0), "IQ3_XXS": (0, None, 0),
     "IQ3_S": (0, None, 0), "IQ4_NL": (0, None, 0), "IQ4_XS": (0, None, 0),
-    "Q1_0": (0, None, 0), "Q2_0": (0, None, 0),
+    "Q1_0": (0, None, 0), "Q2_0": (0, None, 0), "Q4_0": (0, None, 0), "Q5_0": (0, None, 0), "Q8_0": (0, None, 0),
 }
 
 
@@ -89,7 +89,7 @@ def random_blocks(shape, qtype, deviation, rng):
         data[:, :4] = rng.integers(0x08, 0x18, (n_blocks, 4), dtype=np.uint8)
     else:
         set_scales(data, qtype.name, np.ones(n_blocks, dtype=np.float32))
-        unit = decode(data, qtype).std()
+        unit = decode(data[:4096], qtype).std()
         jitter = rng.uniform(0.7, 1.3, n_blocks) * rng.choice([1.0, 1.0, 1.0, -1.0], n_blocks)
         set_scales(data, qtype.name, (deviation / unit * jitter).astype(np.float32))
     return data.reshape(*shape[:-1], -1)
