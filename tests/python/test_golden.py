@@ -4,7 +4,8 @@
     test_golden.py [--only NAME[,NAME...]] [--keep DIR] [--self-check]
 
 Parts, each printed with its numbers:
-  self    the reference agrees with itself (f32 / f64, prefix / whole) and every weight and key of a model moves its logits
+  self    the reference agrees with itself (f32 / f64, prefix / whole), rounding does not choose between experts, and every weight
+          and key of a model moves its logits
   peer    reference against llama.cpp (peer_logits.py says how it is found)
   engine  `dil eval logits` on every kernel level against the reference: F32 models to 1e-4, every tensor type with f32
           activations and with their int8 rounding
@@ -253,7 +254,7 @@ def stages(spec):
     for i in range(spec.n_layer):
         feed = feed_forward(i, "", "_exps", "_shexp")
         if spec.arch != "phi3":  # there q is one piece with k and v
-            flat = feed + [f"blk.{i}.attn_q.weight", f"blk.{i}.attn_q.bias"]  # every visible token counts the same
+            flat = feed + [f"blk.{i}.{n}" for n in ("attn_q.weight", "attn_q.bias", "attn_q_b.weight")]  # all tokens count the same
             yield f"layer {i}: values, mask, attention output", make_models.shortened(spec, i + 1, flat)
         yield f"layer {i}: queries, keys, rotation, scores", make_models.shortened(spec, i + 1, feed)
         if spec.n_expert and i >= spec.n_dense_lead:
@@ -282,7 +283,8 @@ def locate(spec, folder, tokens, level):
 # ---- main ---------------------------------------------------------------------------------------------------------------
 
 SAME_MODELS = ["llama", "llama-mqa-odd", "llama-gqa4-head96", "llama-long-prompt", "gemma3-long-context", "qwen2-tied-odd", "qwen3", "gemma2", "gemma3",
-               "phi3-long", "granite-biases", "olmo3-window"]
+               "phi3-long", "granite-biases", "olmo3-window", "llama-moe-odd", "llama-moe-long-prompt", "qwen2moe", "qwen3moe-16",
+               "granitemoe-shared", "ernie-moe", "gpt-oss", "deepseek2-lite", "deepseek2-full"]
 
 
 def run_model(report, spec, folder, peer, with_engine):
