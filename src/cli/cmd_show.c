@@ -195,6 +195,51 @@ static void print_rope(const model *m)
     putchar('\n');
 }
 
+static const char *activation_name(activation a)
+{
+    return a == ACTIVATION_SILU ? "SiLU" : a == ACTIVATION_GELU ? "GELU" : "clipped SwiGLU";
+}
+
+static const char *gating_name(expert_gating g)
+{
+    return g == GATING_SOFTMAX ? "softmax" : g == GATING_SIGMOID ? "sigmoid" : "softmax of the chosen";
+}
+
+static void print_experts(const hparams *h)
+{
+    const expert_params *e = &h->experts;
+    if (e->n_experts == 0)
+        return;
+    printf("  %-13s %u of %u per token, %u wide, by %s", "experts", e->n_used, e->n_experts, e->n_ff, gating_name(e->gating));
+    if (e->n_groups > 1)
+        printf(", from %u of %u groups", e->n_groups_used, e->n_groups);
+    if (e->n_ff_shared > 0)
+        printf("; a shared one, %u wide", e->n_ff_shared);
+    if (e->n_dense_lead > 0)
+        printf("; none in the first %u layers", e->n_dense_lead);
+    putchar('\n');
+}
+
+static void print_attention(const hparams *h)
+{
+    const latent_params *a = &h->latent;
+    if (a->kv_rank > 0) {
+        printf("  %-13s %u heads of %u through latents of %u, cached as %s", "attention", h->n_head, a->n_plain + h->n_rot,
+               a->kv_rank, a->absorbed ? "they are" : "keys and values");
+    } else {
+        printf("  %-13s %u heads of %u, %u for keys and values", "attention", h->n_head, h->head_dim, h->n_head_kv);
+        if (h->head_dim_v != h->head_dim)
+            printf(" of %u", h->head_dim_v);
+    }
+    if (h->qk != QK_NORM_NONE)
+        printf(", Q/K norm %s", qk_name(h->qk));
+    if (h->attn_softcap > 0)
+        printf(", soft cap %g", (double)h->attn_softcap);
+    if (h->sinks)
+        printf(", sinks");
+    putchar('\n');
+}
+
 static void print_model(const facts *f)
 {
     const hparams *h = &f->m->h;
@@ -202,14 +247,9 @@ static void print_model(const facts *f)
     printf("  %-13s %u tokens in training", "context", h->n_context);
     if (h->window)
         printf("; %u of %u layers see the last %u", n_windowed(h), h->n_layer, h->window);
-    printf("\n  %-13s %u, feed-forward %u (%s), %u layers\n", "width", h->n_embd, h->n_ff,
-           h->act == ACTIVATION_SILU ? "SiLU" : "GELU", h->n_layer);
-    printf("  %-13s %u heads of %u, %u for keys and values", "attention", h->n_head, h->head_dim, h->n_head_kv);
-    if (h->qk != QK_NORM_NONE)
-        printf(", Q/K norm %s", qk_name(h->qk));
-    if (h->attn_softcap > 0)
-        printf(", soft cap %g", (double)h->attn_softcap);
-    putchar('\n');
+    printf("\n  %-13s %u, feed-forward %u (%s), %u layers\n", "width", h->n_embd, h->n_ff, activation_name(h->act), h->n_layer);
+    print_experts(h);
+    print_attention(h);
     print_rope(f->m);
     printf("  %-13s %d tokens, %s", "vocabulary", vocab_size(v), vocab_kind_name(v));
     if (vocab_bos(v) != TOKEN_NONE) {
@@ -297,9 +337,11 @@ static void print_json_model(const facts *f)
     printf(
         "{\"context\": %u, \"layers\": %u, \"width\": %u, \"feed_forward\": %u, \"heads\": %u, \"kv_heads\": %u, \"head_dim\": %u, "
         "\"rotated_dims\": %u, \"rope_base\": %.9g, \"rope_scale\": %.9g, \"window\": %u, \"windowed_layers\": %u, \"qk_norm\": \"%s\", "
+        "\"experts\": %u, \"experts_used\": %u, \"expert_feed_forward\": %u, \"shared_expert_feed_forward\": %u, \"latent\": %u, "
         "\"vocabulary\": %d, \"tokenizer\": \"%s\", \"tied\": %s, \"chat_template\": \"%s\"}",
         h->n_context, h->n_layer, h->n_embd, h->n_ff, h->n_head, h->n_head_kv, h->head_dim, h->n_rot, (double)h->rope[0].base,
-        (double)h->rope[0].scale, h->window, n_windowed(h), qk_name(h->qk), vocab_size(f->m->words), vocab_kind_name(f->m->words),
+        (double)h->rope[0].scale, h->window, n_windowed(h), qk_name(h->qk), h->experts.n_experts, h->experts.n_used,
+        h->experts.n_ff, h->experts.n_ff_shared, h->latent.kv_rank, vocab_size(f->m->words), vocab_kind_name(f->m->words),
         f->m->tied ? "true" : "false", chat_kind(f));
 }
 
