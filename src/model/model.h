@@ -80,8 +80,12 @@ typedef struct model {
     const float *rope_freqs, *rope_long, *rope_short; /* [n_rot / 2] or NULL */
     const uint8_t *packed;                            /* one region for all panels: memory of ours, or mapped from the cache file */
     size_t packed_bytes;
-    os_mapping cache;   /* the mapping, when packed is one */
-    os_file cache_file; /* open and locked while it is mapped: others leave it alone; fd -1 otherwise */
+    size_t resident_bytes; /* of the region that are in memory: all, or the dense part (experts_apart) */
+    os_mapping cache;      /* the mapping, when packed is one */
+    os_file cache_file;    /* open and locked while it is in use: others leave it alone; fd -1 otherwise */
+    const char *cache_path;
+    const uint64_t *expert_sums; /* [n_expert_sums]: XXH3 of the experts in the cache file, layer by layer; NULL when not in use */
+    size_t n_expert_sums;        /* experts of all layers */
     pack_cache_state cache_state;
     dil_error cache_note; /* why nothing could be kept (PACK_CACHE_FAILED) */
 } model;
@@ -90,6 +94,7 @@ typedef struct model_options {
     team *workers;             /* [borrowed] packs in parallel */
     bool header_only;          /* bind and size everything, pack nothing (plan) */
     bool no_vocab;             /* skip the vocabulary (plan, bench on files without one) */
+    bool experts_apart;        /* experts stay in the cache file: their panels are NULL, see model_expert_place */
     bool no_pack_cache;        /* neither read nor write packed weights on disk */
     uint64_t pack_cache_least; /* bytes of packed weights below which no file is made; 0: 8 MiB */
     uint64_t
@@ -107,6 +112,21 @@ DIL_MUST_CHECK dil_status model_embed(const model *m, token_id id, float *dst, d
 /* Whether packed weights that were used meanwhile could not be read (the cache file was truncated, its disk failed): asked after
  * each pass over them. */
 bool model_lost(const model *m);
+/* Where the experts of a layer lie in m->cache_path: expert x from offset + x * stride on, gate, up and down one after the other.
+ * Offset and stride are multiples of EXPERT_ALIGN. Zeros for a dense layer. */
+typedef struct expert_place {
+    uint64_t offset, stride;
+    size_t bytes;         /* of one */
+    const uint64_t *sums; /* [n_experts], or NULL */
+} expert_place;
+expert_place model_expert_place(const model *m, uint32_t layer_index);
+/* The same weight of an expert that was read to `base`. */
+static inline weight expert_weight_at(const expert *x, const weight *w, const uint8_t *base)
+{
+    weight at = *w;
+    at.panels = base + (w->packed_offset - x->gate.packed_offset);
+    return at;
+}
 /* Parameters and bytes of all tensors, for people. */
 uint64_t model_n_params(const model *m);
 

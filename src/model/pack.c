@@ -215,8 +215,22 @@ static dil_status pack_into_memory(model *m, const model_options *options, dil_e
     if (!region)
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for %zu bytes of packed weights", gguf_path(m->file), m->packed_bytes);
     os_advise_huge(region, m->packed_bytes);
+    m->packed = region;
+    m->resident_bytes = m->packed_bytes;
     weights_place(m, region);
     return pack_chunks(m, options, region, NULL, NULL, &stopped, err);
+}
+
+/* Experts are read one by one from the file of packed weights; there is none. */
+static dil_status no_experts_apart(const model *m, const model_options *options, dil_error *err)
+{
+    if (options->no_pack_cache)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: experts beyond memory are read from the file of packed weights; leave out %s",
+                        gguf_path(m->file), "--no-pack-cache");
+    if (m->cache_note.text[0] == '\0')
+        return DIL_FAIL(err, DIL_LIMIT, "%s: its packed weights are too large for a file of them", gguf_path(m->file));
+    return DIL_FAIL(err, DIL_IO, "%s: experts beyond memory need the file of packed weights: %s", gguf_path(m->file),
+                    m->cache_note.text);
 }
 
 dil_status pack_weights(model *m, const model_options *options, dil_error *err)
@@ -224,21 +238,22 @@ dil_status pack_weights(model *m, const model_options *options, dil_error *err)
     m->cache_state = PACK_CACHE_OFF;
     if (pack_cache_wanted(m, options)) {
         DIL_TRY(pack_cache_use(m, options, err));
-        if (m->cache.p) {
-            weights_place(m, m->cache.p);
+        if (m->packed) {
+            weights_place(m, m->packed);
             return DIL_OK;
         }
     }
+    if (options->experts_apart)
+        return no_experts_apart(m, options, err);
     return pack_into_memory(m, options, err);
 }
 
 void pack_free(model *m)
 {
-    if (m->cache.p) {
+    if (m->cache.p)
         os_mapping_close(&m->cache);
-        os_file_close(&m->cache_file);
-    } else {
-        mem_unmap((void *)(uintptr_t)m->packed, m->packed_bytes, MEM_PACKED);
-    }
+    else
+        mem_unmap((void *)(uintptr_t)m->packed, m->resident_bytes, MEM_PACKED);
+    os_file_close(&m->cache_file);
     m->packed = NULL;
 }

@@ -18,8 +18,8 @@ typedef struct head {
     char magic[8];
     uint32_t version, chunk_bytes;
     pack_key key;
-    uint64_t region_bytes, n_chunks;
-    uint64_t table_hash;
+    uint64_t region_bytes, n_chunks, n_expert_sums;
+    uint64_t table_hash, expert_hash;
     uint64_t head_hash; /* of what stands before it */
 } head;
 
@@ -196,49 +196,75 @@ static dil_status verify(const model *m, const model_options *options, const uin
 
 static uint64_t head_hash(const head *h) { return XXH3_64bits(h, offsetof(head, head_hash)); }
 
-static dil_status read_table(const os_file *f, const model *m, const pack_key *key, uint64_t *table, dil_error *err)
+/* table [chunks], sums [experts] */
+static dil_status read_tables(const os_file *f, const model *m, const pack_key *key, uint64_t *table, uint64_t *sums,
+                              dil_error *err)
 {
     head h;
-    size_t n = (size_t)pack_n_chunks(m) * sizeof *table;
+    size_t n = (size_t)pack_n_chunks(m) * sizeof *table, n_sums = m->n_expert_sums * sizeof *sums;
     DIL_TRY(os_file_read(f, 0, &h, sizeof h, err));
     if (memcmp(h.magic, magic, sizeof magic) != 0 || h.version != PACK_CACHE_VERSION || h.head_hash != head_hash(&h) ||
         memcmp(&h.key, key, sizeof *key) != 0 || h.region_bytes != m->packed_bytes || h.chunk_bytes != pack_chunk_bytes(m) ||
-        h.n_chunks != pack_n_chunks(m) || f->size_bytes != PACK_CACHE_REGION + m->packed_bytes)
+        h.n_chunks != pack_n_chunks(m) || h.n_expert_sums != m->n_expert_sums ||
+        f->size_bytes != PACK_CACHE_REGION + m->packed_bytes + n_sums)
         return DIL_FAIL(err, DIL_FORMAT, "packed weights: wanted those of this model, found others");
     DIL_TRY(os_file_read(f, PACK_CACHE_TABLE, table, n, err));
-    if (XXH3_64bits(table, n) != h.table_hash)
+    if (n_sums > 0)
+        DIL_TRY(os_file_read(f, PACK_CACHE_REGION + m->packed_bytes, sums, n_sums, err));
+    if (XXH3_64bits(table, n) != h.table_hash || XXH3_64bits(sums, n_sums) != h.expert_hash)
         return DIL_FAIL(err, DIL_FORMAT, "packed weights: wanted the checksum of their table, found another");
     return DIL_OK;
 }
 
 static void let_go(model *m)
 {
-    os_mapping_close(&m->cache);
+    if (m->cache.p)
+        os_mapping_close(&m->cache);
+    else
+        mem_unmap((void *)(uintptr_t)m->packed, m->resident_bytes, MEM_PACKED);
+    m->packed = NULL;
+    m->resident_bytes = 0;
     os_file_close(&m->cache_file);
 }
 
-/* Maps the file at path; check: reads all of it. On failure nothing is held. */
-static dil_status map_cache(model *m, const model_options *options, const char *path, const pack_key *key, bool check,
+/* Maps or reads what is wanted of an open cache file; check: against the checksums. */
+static dil_status take_region(model *m, const model_options *options, const uint64_t *table, bool check, dil_error *err)
+{
+    if (options->experts_apart)
+        return pack_read_dense(m, check ? table : NULL, err);
+    DIL_TRY(os_map_shared(&m->cache, &m->cache_file, PACK_CACHE_REGION, m->packed_bytes, err));
+    m->packed = m->cache.p;
+    m->resident_bytes = m->packed_bytes;
+    return check ? verify(m, options, table, err) : DIL_OK;
+}
+
+/* Uses the file at path; check: reads all it takes. On failure nothing is held. */
+static dil_status use_cache(model *m, const model_options *options, const char *path, const pack_key *key, bool check,
                             dil_error *err)
 {
     uint64_t *table = mem_calloc(pack_n_chunks(m), sizeof *table, MEM_MISC);
-    if (!table)
+    uint64_t *sums = arena_calloc(m->memory, m->n_expert_sums + 1, sizeof *sums);
+    char *kept_path = arena_strdup(m->memory, path, strlen(path));
+    if (!table || !sums || !kept_path) {
+        mem_free(table);
         return DIL_FAIL(err, DIL_NO_MEMORY, "packed weights: no memory for their checksums");
+    }
     dil_status status = os_file_open_own(&m->cache_file, path, err);
     if (status == DIL_OK && !os_file_lock(&m->cache_file, false))
         status = DIL_FAIL(err, DIL_IO, "%s: cannot lock", path);
     if (status == DIL_OK)
-        status = read_table(&m->cache_file, m, key, table, err);
+        status = read_tables(&m->cache_file, m, key, table, sums, err);
     if (status == DIL_OK)
-        status = os_map_shared(&m->cache, &m->cache_file, PACK_CACHE_REGION, m->packed_bytes, err);
-    if (status == DIL_OK && check)
-        status = verify(m, options, table, err);
+        status = take_region(m, options, table, check, err);
     mem_free(table);
-    if (status == DIL_OK)
-        os_file_touch(&m->cache_file); /* used last now */
-    else
+    if (status != DIL_OK) {
         let_go(m);
-    return status;
+        return status;
+    }
+    os_file_touch(&m->cache_file); /* used last now */
+    m->cache_path = kept_path;
+    m->expert_sums = sums;
+    return DIL_OK;
 }
 
 /* ---- room ---- */
@@ -371,20 +397,24 @@ static bool write_chunk(void *ctx, uint32_t i, const uint8_t *bytes, size_t n)
     return false;
 }
 
-static dil_status finish(output *o, const model *m, const pack_key *key, dil_error *err)
+static dil_status finish(output *o, const model *m, const pack_key *key, const uint64_t *sums, dil_error *err)
 {
-    size_t n = (size_t)pack_n_chunks(m) * sizeof *o->table;
+    size_t n = (size_t)pack_n_chunks(m) * sizeof *o->table, n_sums = m->n_expert_sums * sizeof *sums;
     head h = {.version = PACK_CACHE_VERSION,
               .chunk_bytes = (uint32_t)o->chunk_bytes,
               .key = *key,
               .region_bytes = m->packed_bytes,
               .n_chunks = pack_n_chunks(m),
-              .table_hash = XXH3_64bits(o->table, n)};
+              .n_expert_sums = m->n_expert_sums,
+              .table_hash = XXH3_64bits(o->table, n),
+              .expert_hash = XXH3_64bits(sums, n_sums)};
     memcpy(h.magic, magic, sizeof magic);
     h.head_hash = head_hash(&h);
     for (int i = 0; i < gguf_shards(m->file); i++)
         if (!os_file_unchanged(gguf_shard_file(m->file, i)))
             return DIL_FAIL(err, DIL_IO, "%s: it changed while its weights were packed", gguf_path(m->file));
+    if (n_sums > 0)
+        DIL_TRY(os_writer_patch(&o->w, PACK_CACHE_REGION + m->packed_bytes, sums, n_sums, err));
     DIL_TRY(os_writer_patch(&o->w, PACK_CACHE_TABLE, o->table, n, err));
     DIL_TRY(os_writer_patch(&o->w, 0, &h, sizeof h, err));
     return os_writer_publish(&o->w, err);
@@ -397,7 +427,8 @@ static dil_status write_cache(model *m, const model_options *options, const plac
     bool stopped = false;
     *written = false;
     output *o = mem_calloc(1, sizeof *o, MEM_MISC);
-    uint64_t *table = o ? mem_calloc(pack_n_chunks(m), sizeof *table, MEM_MISC) : NULL;
+    uint64_t *table = o ? mem_calloc(pack_n_chunks(m) + m->n_expert_sums, sizeof *table, MEM_MISC) : NULL;
+    uint64_t *sums = table + (table ? pack_n_chunks(m) : 0);
     if (!table) {
         DIL_FAIL(note, DIL_NO_MEMORY, "packed weights: no memory for their checksums");
         mem_free(o);
@@ -411,7 +442,8 @@ static dil_status write_cache(model *m, const model_options *options, const plac
         status = pack_chunks(m, options, NULL, write_chunk, o, &stopped, err);
         if (stopped)
             *note = o->note;
-        *written = status == DIL_OK && !stopped && finish(o, m, key, note) == DIL_OK;
+        *written = status == DIL_OK && !stopped && pack_expert_sums(m, options->workers, o->w.temporary, sums, note) == DIL_OK &&
+                   finish(o, m, key, sums, note) == DIL_OK;
     }
     os_writer_abort(&o->w);
     mem_free(table);
@@ -422,6 +454,7 @@ static dil_status write_cache(model *m, const model_options *options, const plac
 bool pack_cache_wanted(const model *m, const model_options *options)
 {
     uint64_t least = options->pack_cache_least ? options->pack_cache_least : LEAST_BYTES;
+    least = options->experts_apart ? 1 : least;
     return !options->no_pack_cache && m->packed_bytes >= least && m->packed_bytes > 0 &&
            pack_n_chunks(m) <= (PACK_CACHE_REGION - PACK_CACHE_TABLE) / sizeof(uint64_t);
 }
@@ -436,7 +469,7 @@ dil_status pack_cache_use(model *m, const model_options *options, dil_error *err
     if (find_place(&p, m, note) != DIL_OK)
         return DIL_OK;
     dil_error why;
-    dil_status status = map_cache(m, options, p.path, &key, true, &why);
+    dil_status status = use_cache(m, options, p.path, &key, true, &why);
     if (status == DIL_OK) {
         m->cache_state = PACK_CACHE_READ;
         return DIL_OK;
@@ -447,10 +480,11 @@ dil_status pack_cache_use(model *m, const model_options *options, dil_error *err
         return status;
     }
     bool written = false;
-    if (make_room(&p, PACK_CACHE_REGION + m->packed_bytes, options->pack_cache_most, note) != DIL_OK)
+    if (make_room(&p, PACK_CACHE_REGION + m->packed_bytes + m->n_expert_sums * sizeof(uint64_t), options->pack_cache_most, note) !=
+        DIL_OK)
         return DIL_OK;
     DIL_TRY(write_cache(m, options, &p, &key, &written, note, err));
-    if (written && map_cache(m, options, p.path, &key, false, note) == DIL_OK)
+    if (written && use_cache(m, options, p.path, &key, false, note) == DIL_OK)
         m->cache_state = PACK_CACHE_WRITTEN;
     return DIL_OK;
 }

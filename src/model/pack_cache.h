@@ -6,6 +6,7 @@
  *     0        head: magic, version, key, sizes, checksum of the head and the table
  *     4096     table: one 64-bit checksum (XXH3, seeded with the number of the chunk) per chunk of the region
  *     2 MiB    the region, as model.h lays it out
+ *     after it one 64-bit checksum (XXH3) per expert, of models that have some: they can be read one by one
  *
  * Readers hold a shared lock, writers an exclusive one on their temporary file; both end with their process.
  * Private to the model module.
@@ -15,7 +16,7 @@
 
 #include "model/model.h"
 
-#define PACK_CACHE_VERSION 1u /* of this file's own layout; layouts of panels are part of the key by themselves */
+#define PACK_CACHE_VERSION 2u /* of this file's own layout; layouts of panels are part of the key by themselves */
 #define PACK_CACHE_REGION ((size_t)2 << 20)
 #define PACK_CACHE_TABLE 4096u
 
@@ -27,6 +28,11 @@ typedef struct pack_key {
 DIL_MUST_CHECK dil_status pack_cache_key(pack_key *out, const model *m, dil_error *err);
 /* Checksum of a known matrix packed as type, whole and ragged panels: it changes when the layout does. */
 uint64_t pack_cache_layout(dil_type type);
+
+/* Checksums of the experts of the file `path`, which is read once: sums [m->n_expert_sums]. */
+DIL_MUST_CHECK dil_status pack_expert_sums(const model *m, team *workers, const char *path, uint64_t *sums, dil_error *err);
+/* The dense part of an open cache file into memory of ours, each chunk against its checksum (NULL: unchecked): m->packed. */
+DIL_MUST_CHECK dil_status pack_read_dense(model *m, const uint64_t *table, dil_error *err);
 
 bool pack_cache_wanted(const model *m, const model_options *options);
 /* Sets m->cache, m->cache_file and m->cache_state: maps what is there or packs into a new file and maps that. OK without a mapping

@@ -372,6 +372,7 @@ static size_t list_weights(model *m)
             m->packing[n++] = &e->experts[x].up;
             m->packing[n++] = &e->experts[x].down;
         }
+        m->n_expert_sums += e ? m->h.experts.n_experts : 0;
     }
     m->n_packing = n;
     return n_dense;
@@ -404,7 +405,6 @@ dil_status weights_size(model *m, dil_error *err)
 
 void weights_place(model *m, const uint8_t *region)
 {
-    m->packed = region;
     for (size_t i = 0; i < m->n_packing; i++)
-        m->packing[i]->panels = region + m->packing[i]->packed_offset;
+        m->packing[i]->panels = m->packing[i]->packed_offset < m->resident_bytes ? region + m->packing[i]->packed_offset : NULL;
 }

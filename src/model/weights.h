@@ -10,7 +10,7 @@ DIL_MUST_CHECK dil_status model_read(model *m, const model_options *options, dil
 DIL_MUST_CHECK dil_status weights_bind(model *m, dil_error *err);
 /* Bytes every panel needs and where it will be; fills m->packing, and panel_bytes, n_panels and packed_offset of each weight. */
 DIL_MUST_CHECK dil_status weights_size(model *m, dil_error *err);
-/* The region is there: every weight learns where its panels are. */
+/* The first m->resident_bytes of the region are there: every weight in them learns where its panels are. */
 void weights_place(model *m, const uint8_t *region);
 
 static inline size_t weight_bytes(const weight *w) { return w->panel_bytes * (size_t)w->n_panels; }
