@@ -30,6 +30,22 @@ else()
   message(STATUS "hwloc not found: every core counts as one of the same kind")
 endif()
 
+# Reads beside the computation. Without liburing (or where the system forbids io_uring) a few threads read with pread.
+set(DIL_URING AUTO CACHE STRING "Read experts with io_uring: AUTO (when liburing is there), ON or OFF")
+if(NOT DIL_URING STREQUAL "OFF")
+  if(DIL_URING STREQUAL "AUTO")
+    pkg_check_modules(uring QUIET IMPORTED_TARGET liburing>=2.0)
+  else()
+    pkg_check_modules(uring REQUIRED IMPORTED_TARGET liburing>=2.0)
+  endif()
+  if(uring_FOUND)
+    target_link_libraries(dil_system INTERFACE PkgConfig::uring)
+    target_compile_definitions(dil_system INTERFACE DIL_HAVE_URING=1)
+  else()
+    message(STATUS "liburing not found: experts are read by threads")
+  endif()
+endif()
+
 # The Rust bridge: one static library.
 if(DIL_BRIDGE)
   find_program(DIL_CARGO cargo HINTS $ENV{HOME}/.cargo/bin)

@@ -29,6 +29,7 @@ missing_build_packages() {
     have_library gnutls || echo libgnutls28-dev
     have_library libedit || echo libedit-dev
     have_library hwloc || echo libhwloc-dev
+    have_library liburing || echo liburing-dev
     have python3 || echo python3
     have python3 && have_python_module pip || echo python3-pip
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
