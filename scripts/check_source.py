@@ -78,7 +78,12 @@ HEADERS = [
     ),
     (r"hwloc.*", ("src/machine/",), "go through machine"),
     (r"pcre2.*|utf8proc\.h", ("src/tokens/",), "go through tokens"),
-    (r"xxhash\.h", ("src/model/",), "checksums of caches are made in model/pack_cache.c"),
+    (r"liburing.*", ("src/base/",), "go through base/aio.h"),
+    (
+        r"xxhash\.h",
+        ("src/model/", "src/experts/"),
+        "checksums of files belong to model (packed weights) and experts (the pool, traces)",
+    ),
     (
         r"jansson\.h|curl/.*|gnutls/.*|histedit\.h|editline/.*",
         ("src/cli/", "src/serve/", "src/evaluate/", "src/api/"),

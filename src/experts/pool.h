@@ -8,7 +8,7 @@
  *                      pool_hint    (the next layer's likely experts, behind those reads)
  *                      pool_wait    (any thread; expert by expert, in the order they are worked on)
  *                      pool_release (unpins)
- * pool_request, pool_hint, pool_release, pool_resident, pool_stats, pool_error and pool_adjust belong to one caller at a time;
+ * pool_request, pool_hint, pool_release, pool_resident, pool_stats, pool_error and pool_shrink belong to one caller at a time;
  * pool_wait may be called by any number of threads in between, for experts of requests that are not released yet.
  * Which experts stay depends on the sequence of these calls alone, never on how fast the disk was.
  */
@@ -21,6 +21,7 @@
 
 #include "dilmodeli.h"
 #include "experts/policy.h"
+#include "experts/residency.h"
 
 #define POOL_ALIGN 4096u
 
@@ -44,11 +45,11 @@ typedef struct pool_options {
     pool_identity identity;
     const pool_layer *layers; /* [n_layers] [borrowed during the call, but for their sums] */
     uint32_t n_layers;
-    uint32_t n_used;       /* experts a token uses in each layer, at least 1 */
-    uint64_t budget_bytes; /* of everything the pool allocates; stacks of its I/O threads and kernel memory are not in it */
-    policy_kind policy;    /* not POLICY_BELADY */
-    int depth;             /* reads at once; 0: 16 with io_uring, 4 without */
-    bool no_sums;          /* true: read experts are not checked against their sums */
+    uint32_t n_used;         /* experts a token uses in each layer, at least 1 */
+    uint64_t budget_bytes;   /* of everything the pool allocates; stacks of its I/O threads and kernel memory are not in it */
+    policy_kind policy;      /* not POLICY_BELADY */
+    int depth;               /* reads at once; 0: 16 with io_uring, 4 without */
+    bool no_sums;            /* true: read experts are not checked against their sums */
     bool no_ring, no_direct; /* true: threads instead of io_uring; through the page cache */
 } pool_options;
 
@@ -88,15 +89,7 @@ void pool_resident(const pool *p, uint32_t layer, uint8_t *flags);
  * request tries again, unless the file itself is another now. IO: read, truncated, replaced; FORMAT: checksum; BAD_ARGUMENT. */
 dil_status pool_error(pool *p, dil_error *err);
 
-typedef struct pool_counts {
-    uint64_t requests;   /* experts asked for */
-    uint64_t hits;       /* of these in memory already, hinted ones among them */
-    uint64_t joined;     /* of these still being read because of a hint */
-    uint64_t hinted;     /* reads that a hint started */
-    uint64_t wasted;     /* of these not asked for when their layer's turn came, or evicted before */
-    uint64_t bytes_read; /* of all reads started */
-    uint64_t stall_ns;   /* time in pool_wait: of each expert that of the first thread that had to wait */
-} pool_counts;
+typedef residency_counts pool_counts;
 
 /* layer n_layers or more: of all layers. */
 void pool_stats(const pool *p, uint32_t layer, pool_counts *out);
@@ -115,6 +108,8 @@ void pool_info_get(const pool *p, pool_info *out);
  * 0: there is no room.
  */
 uint64_t pool_budget_auto(uint64_t all_bytes, uint64_t other_bytes);
+uint64_t pool_budget_within(uint64_t memory_bytes, uint64_t all_bytes,
+                            uint64_t other_bytes); /* the same on a machine with that much */
 
 /* Gives back about that many bytes of slots, those worth least first, for good; pool_capacity falls, never below n_used.
  * Between tokens only: nothing may be pinned. Returns what was given back. */
