@@ -80,6 +80,8 @@ engine_options cli_engine_options(const cli_options *o)
     e.type_v = o->type_v;
     e.cpu = o->cpu;
     e.memory_bytes = o->memory_bytes;
+    e.experts_memory = o->experts_memory;
+    e.experts_policy = o->experts_policy;
     e.timing = o->timing;
     e.exact = o->exact;
     e.no_pack_cache = o->no_pack_cache;

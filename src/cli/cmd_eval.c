@@ -185,8 +185,9 @@ static int eval_logits(const cli_options *o, char **positional, int n_positional
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-#define ENGINE_OPTIONS \
-    "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "cpu", "memory", "no-pack-cache", "exact"
+#define ENGINE_OPTIONS                                                                                                     \
+    "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "cpu", "memory", "experts-memory", \
+        "experts-policy", "no-pack-cache", "exact"
 static const char *const perplexity_list[] = {"model",        "file",   "prompt", "chunks", "save-base",
                                               ENGINE_OPTIONS, "timing", "json",   "quiet",  NULL};
 static const char *const kld_list[] = {"model", "base", "chunks", ENGINE_OPTIONS, "json", "quiet", NULL};

@@ -156,8 +156,8 @@ static int plan(const cli_options *o, char **positional, int n_positional)
     return f.fits ? CLI_OK : CLI_FAILED;
 }
 
-static const char *const plan_options[] = {"model",        "ctx-size", "threads", "ubatch-size", "cache-type-k",
-                                           "cache-type-v", "memory",   "json",    NULL};
+static const char *const plan_options[] = {"model",        "ctx-size", "threads",        "ubatch-size", "cache-type-k",
+                                           "cache-type-v", "memory",   "experts-memory", "json",        NULL};
 
 const cli_command command_plan = {
     .name = "plan",

@@ -48,6 +48,10 @@ static const option_row table[] = {
     {"stop", "r", "TEXT", OPTION_LIST, AT(stops), 0, 0, "stop when this text comes (repeatable)"},
     {"ignore-eos", NULL, NULL, OPTION_FLAG, AT(ignore_eos), 0, 0, "go on after the model's end of text"},
     {"memory", NULL, "BYTES", OPTION_BYTES, AT(memory_bytes), 0, 0, "refuse to take more memory than this (e.g. 2G)"},
+    {"experts-memory", NULL, "BYTES", OPTION_BYTES_AUTO, AT(experts_memory), 0, 0,
+     "keep experts on disk and at most this much of them in memory (e.g. 4G, or auto)"},
+    {"experts-policy", NULL, "POLICY", OPTION_POLICY, AT(experts_policy), 0, 0,
+     "which experts stay in memory: swarm (default), lru, lfu, stale"},
     {"no-pack-cache", NULL, NULL, OPTION_FLAG, AT(no_pack_cache), 0, 0, "do not read or keep packed weights on disk"},
     {"cpu", NULL, "LEVEL", OPTION_TEXT, AT(cpu), 0, 0, "kernels: auto (default), scalar, avx2, avx512, avx512_bf16"},
     {"no-template", NULL, NULL, OPTION_FLAG, AT(no_template), 0, 0, "give the prompt to the model as it is"},
@@ -173,6 +177,13 @@ static bool store(cli_options *o, const option_row *row, const char *text)
     case OPTION_TEXT: *(const char **)at = text; return true;
     case OPTION_LIST: return store_list(o, row, text);
     case OPTION_BYTES: return str_to_bytes(text, at) || bad_value(row, "a size such as 800M or 2G", text);
+    case OPTION_BYTES_AUTO:
+        if (strcmp(text, "auto") != 0)
+            return str_to_bytes(text, at) || bad_value(row, "a size such as 800M or 2G, or auto", text);
+        *(uint64_t *)at = UINT64_MAX;
+        return true;
+    case OPTION_POLICY:
+        return (policy_find(text, at) && *(policy_kind *)at != POLICY_BELADY) || bad_value(row, "swarm, lru, lfu or stale", text);
     case OPTION_KV_TYPE: return store_kv_type(o, row, text);
     default: return false;
     }

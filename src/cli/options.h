@@ -6,6 +6,7 @@
 #define CLI_OPTIONS_H
 
 #include "dilmodeli.h"
+#include "experts/policy.h"
 #include "formats/formats.h"
 
 #define CLI_MAX_LIST 64
@@ -23,8 +24,9 @@ typedef struct cli_options {
         chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel;
     double temperature, top_p, min_p, typical_p, repeat_penalty, presence_penalty, frequency_penalty, dry_multiplier, dry_base,
         xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta;
-    uint64_t memory_bytes;
+    uint64_t memory_bytes, experts_memory;
     dil_type type_k, type_v;
+    policy_kind experts_policy;
     bool json, no_template, no_special, no_pack_cache, timing, help, tensors, quiet, exact, ignore_eos, dry_run, no_limits;
     const char *stops[CLI_MAX_LIST];
     const char *biases[CLI_MAX_LIST];
@@ -40,6 +42,8 @@ typedef enum option_kind {
     OPTION_TEXT,
     OPTION_LIST,
     OPTION_BYTES,
+    OPTION_BYTES_AUTO, /* or "auto": UINT64_MAX */
+    OPTION_POLICY,
     OPTION_KV_TYPE
 } option_kind;
 

@@ -96,13 +96,13 @@ static void attend_chunk(compute *c, attn_item *it, int32_t chunk, float *acc, w
 {
     const hparams *h = c->h;
     const kernels *k = c->k;
-    const kv_pool *pool = it->seq->pool;
+    const kv_pool *kv = it->seq->pool;
     int32_t first = it->lowest / KV_PAGE, last = it->highest / KV_PAGE, start = chunk * ATTN_SLOTS, n_slots[ATTN_ROWS];
     first = first > chunk * ATTN_CHUNK ? first : chunk * ATTN_CHUNK;
     last = last < (chunk + 1) * ATTN_CHUNK ? last : (chunk + 1) * ATTN_CHUNK - 1;
     attn_page p = {.n_rows = it->n_rows, .n_slots = n_slots, .scratch = ws->page};
     for (int pass = 0; pass < 2; pass++) {
-        p.type = pass ? kv_type_v(pool) : kv_type_k(pool);
+        p.type = pass ? kv_type_v(kv) : kv_type_k(kv);
         p.head_dim = (int)(pass ? h->head_dim_v : h->head_dim);
         for (int32_t page = first; page <= last; page++) {
             for (int r = 0; r < it->n_rows; r++) {
@@ -110,7 +110,7 @@ static void attend_chunk(compute *c, attn_item *it, int32_t chunk, float *acc, w
                 n_slots[r] = seen < 0 ? 0 : seen < KV_PAGE ? seen : KV_PAGE;
             }
             p.first_slot = page * KV_PAGE - start;
-            p.page = (pass ? kv_v : kv_k)(pool, it->layer, it->seq->pages[page], it->kv_head);
+            p.page = (pass ? kv_v : kv_k)(kv, it->layer, it->seq->pages[page], it->kv_head);
             if (pass)
                 k->attn_pv(&p, ws->scores, ATTN_SCORE_STRIDE, acc, c->head_stride);
             else
@@ -119,7 +119,7 @@ static void attend_chunk(compute *c, attn_item *it, int32_t chunk, float *acc, w
         for (int r = 0; r < it->n_rows && !pass; r++) {
             int32_t lo = window_start(c, it->layer, it->position[r]) - start, hi = it->position[r] + 1 - start;
             int32_t n = it->highest + 1 - start;
-            k->attn_softmax(kv_type_v(pool), ws->scores + (size_t)r * ATTN_SCORE_STRIDE, lo > 0 ? lo : 0,
+            k->attn_softmax(kv_type_v(kv), ws->scores + (size_t)r * ATTN_SCORE_STRIDE, lo > 0 ? lo : 0,
                             hi < ATTN_SLOTS ? hi : ATTN_SLOTS, n < ATTN_SLOTS ? n : ATTN_SLOTS, h->attn_softcap, &it->m[r],
                             &it->l[r]);
             memset(acc + (size_t)r * c->head_stride, 0, c->head_stride * sizeof *acc);

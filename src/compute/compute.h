@@ -7,6 +7,7 @@
 
 #include "base/threads.h"
 #include "compute/kv.h"
+#include "experts/pool.h"
 #include "model/model.h"
 
 typedef struct compute compute;
@@ -16,6 +17,7 @@ typedef struct compute_options {
     int32_t max_outputs; /* most tokens with logits per batch */
     int32_t context;     /* tokens a sequence may hold: chooses between long and short rope factors */
     bool timing;         /* collect time per step kind */
+    pool *experts;       /* [borrowed] holds the experts of a model opened with experts_apart; NULL: they are in memory */
     bool exact;          /* f32 activations for every weight type: the yardstick for activation rounding, slow */
 } compute_options;
 

@@ -29,19 +29,29 @@ typedef struct expert_block {
 
 /* Who takes which expert in the layer at hand; step_choose fills it. */
 typedef struct expert_batch {
-    size_t score_stride;                           /* floats */
-    float *scores;                                 /* [max_tokens][score_stride] */
-    uint16_t *chosen;                              /* [max_tokens][n_used]: experts by rank */
-    float *weights;                                /* [max_tokens][n_used] */
-    float *shared_weight;                          /* [max_tokens]: of the shared expert */
-    int32_t *slot_of;                              /* [max_tokens][n_used] */
-    int32_t *row_of;                               /* [max_tokens * n_used]: whose place a slot is */
-    int32_t *first_slot;                           /* [n_experts + 1] */
-    expert_block *blocks;                          /* by expert, then by slot */
-    int32_t n_blocks, part_block[TEAM_QUEUES + 1]; /* part p of the work: blocks part_block[p] .. part_block[p + 1] - 1 */
-    act_buffer hidden;                             /* [slots]: act(gate) * up of each */
-    float *out;                                    /* [slots][x_stride]: what its expert says of each */
-    atomic_uint n_through;                         /* workers that have chosen for all their rows */
+    size_t score_stride;  /* floats */
+    float *scores;        /* [max_tokens][score_stride] */
+    uint16_t *chosen;     /* [max_tokens][n_used]: experts by rank */
+    float *weights;       /* [max_tokens][n_used] */
+    float *shared_weight; /* [max_tokens]: of the shared expert_weights */
+    int32_t *slot_of;     /* [max_tokens][n_used] */
+    int32_t *row_of;      /* [max_tokens * n_used]: whose place a slot is */
+    int32_t *first_slot;  /* [n_experts + 1] */
+    expert_block *blocks; /* those of an expert together */
+    int32_t n_blocks;
+    act_buffer hidden;     /* [slots]: act(gate) * up of each */
+    float *out;            /* [slots][x_stride]: what its expert says of each */
+    atomic_uint n_through; /* workers that have chosen for all their rows */
+    /* Rounds: experts that can be in memory at the same time; one where all are. */
+    int32_t *round_first; /* [n_rounds + 1]: their blocks */
+    int32_t n_rounds;
+    int32_t part_block[TEAM_QUEUES + 1]; /* part p of a round: blocks part_block[p] .. part_block[p + 1] - 1 */
+    /* With a pool only: */
+    int64_t held_layer; /* whose experts are pinned; -1: none */
+    uint8_t *resident;  /* [n_experts] */
+    uint16_t *wanted;   /* [n_experts] */
+    float *ahead;       /* [FEW_ROWS][x_stride]: what the next router would see */
+    atomic_bool lost;   /* an expert could not be read */
 } expert_batch;
 
 /* Attention through latents: what stands between its matrices. */
@@ -82,7 +92,7 @@ typedef struct worker_scratch {
     float *exact;         /* exact mode: [16][k] rows and their [k][16] panel */
     float *rows;          /* [NORM_ROWS][n_embd]: normalised rows on their way to their quantized form */
     float *gate, *up;     /* [at most GEMM_TOKENS_MOST][FFN_CHUNK * PANEL_ROWS] */
-    act_buffer gathered;  /* [at most GEMM_TOKENS_MOST]: rows of nrm that take the same expert */
+    act_buffer gathered;  /* [at most GEMM_TOKENS_MOST]: rows of nrm that take the same expert_weights */
     float *choosing;      /* [2 * n_experts] */
     float *head;          /* [HEAD_ROWS][head_out_stride]: what a head's matrix gives; one key */
     float *queries;       /* [ATTN_ROWS][attn_row_bytes] */
@@ -204,6 +214,7 @@ void step_attn_out(compute *c, const step *s, int worker);
 void step_route(compute *c, const step *s, int worker);
 void step_choose(compute *c, const step *s, int worker);
 void step_experts(compute *c, const step *s, int worker);
+void moe_release(compute *c); /* no expert is in use any longer */
 void step_gate_up(compute *c, const step *s, int worker);
 void step_down(compute *c, const step *s, int worker);
 void step_head(compute *c, const step *s, int worker);

@@ -15,7 +15,7 @@ static const latent_layer *layer_latent(const compute *c, const step *s) { retur
 
 void step_latent_down(compute *c, const step *s, int worker)
 {
-    const layer *l = &c->m->layers[s->layer];
+    const layer_weights *l = &c->m->layers[s->layer];
     const latent_layer *a = l->latent;
     latent_batch *b = &c->latent;
     const act *x = &c->nrm.view;

@@ -147,7 +147,7 @@ void project_all(compute *c, int worker, const projection *list, int n)
 
 void step_qkv(compute *c, const step *s, int worker)
 {
-    const layer *l = &c->m->layers[s->layer];
+    const layer_weights *l = &c->m->layers[s->layer];
     const act *x = &c->nrm.view;
     projection list[] = {{&l->q, l->q_bias, x, c->q, c->q_stride},
                          {&l->k, l->k_bias, x, c->kk, c->k_stride},
@@ -181,13 +181,13 @@ static void project(compute *c, const step *s, int worker, const weight *w, cons
 
 void step_attn_out(compute *c, const step *s, int worker)
 {
-    const layer *l = &c->m->layers[s->layer];
+    const layer_weights *l = &c->m->layers[s->layer];
     project(c, s, worker, &l->o, l->o_bias, &c->attn, NULL);
 }
 
 void step_down(compute *c, const step *s, int worker)
 {
-    const layer *l = &c->m->layers[s->layer];
+    const layer_weights *l = &c->m->layers[s->layer];
     project(c, s, worker, &l->down, l->down_bias, &c->hidden, l->moe && l->moe->shared_gate ? c->moe.shared_weight : NULL);
 }
 
@@ -213,7 +213,7 @@ void finish_hidden(compute *c, act_buffer *hidden, const tile *it, int values, s
 /* hidden = act(gate * nrm) * (up * nrm), quantized for the down projection on the way. */
 void step_gate_up(compute *c, const step *s, int worker)
 {
-    const layer *l = &c->m->layers[s->layer];
+    const layer_weights *l = &c->m->layers[s->layer];
     worker_scratch *ws = &c->scratch[worker];
     split parts = split_matrix(c, l->gate.n_panels, FFN_CHUNK, 2, step_rows(c, s), 2 * l->gate.panel_bytes);
     uint32_t index;

@@ -9,6 +9,7 @@
 #include "compute/exec.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "experts/router.h"
@@ -31,7 +32,12 @@ void step_route(compute *c, const step *s, int worker)
     }
 }
 
-/* ---- choosing ---- */
+static router_rule layer_rule(const compute *c, uint32_t layer_index)
+{
+    const expert_params *p = &c->h->experts;
+    return (router_rule){p->gating,        p->n_experts, p->n_used, p->n_groups,
+                         p->n_groups_used, p->normalise, p->scale,  c->m->layers[layer_index].moe->choice_bias};
+}
 
 /* Slots by expert, then by row. */
 static void number_slots(compute *c, int32_t n_rows)
@@ -53,32 +59,97 @@ static void number_slots(compute *c, int32_t n_rows)
     b->first_slot[0] = 0;
 }
 
+/* ---- blocks and rounds ---- */
+
+/* Blocks of slots of one expert. */
+static void add_blocks(compute *c, uint32_t e)
+{
+    expert_batch *b = &c->moe;
+    int32_t n = b->first_slot[e + 1] - b->first_slot[e], most = c->k->token_chunk, n_parts = (n + most - 1) / most;
+    for (int32_t i = 0; i < n_parts; i++) {
+        int32_t from = b->first_slot[e] + n * i / n_parts, to = b->first_slot[e] + n * (i + 1) / n_parts;
+        b->blocks[b->n_blocks++] = (expert_block){e, from, to - from};
+    }
+}
+
 /* What a block costs, in rows: expanding an expert's weights is worth about so many. */
 #define BLOCK_COST 8
 
-/* Blocks of slots of one expert, and an equal part of them for every worker, so that none waits for one that has a popular expert. */
-static void divide_slots(compute *c)
+/* The blocks of a round: an equal part for every worker, so that none waits for one that has a popular expert. Experts that are still
+ * being read stand last, and whoever is free takes the next one. */
+static void share_blocks(compute *c, int32_t from, int32_t to)
 {
     expert_batch *b = &c->moe;
     int64_t total = 0, done = 0;
-    b->n_blocks = 0;
-    for (uint32_t e = 0; e < c->h->experts.n_experts; e++) {
-        int32_t n = b->first_slot[e + 1] - b->first_slot[e], most = c->k->token_chunk, n_parts = (n + most - 1) / most;
-        for (int32_t i = 0; i < n_parts; i++) {
-            int32_t from = b->first_slot[e] + n * i / n_parts, to = b->first_slot[e] + n * (i + 1) / n_parts;
-            b->blocks[b->n_blocks++] = (expert_block){e, from, to - from};
-            total += to - from + BLOCK_COST;
-        }
-    }
     int part = 0;
-    for (int32_t i = 0; i < b->n_blocks; i++) {
-        while (part <= c->n_parts && done * c->n_parts >= total * part)
+    for (int32_t i = from; i < to; i++)
+        total += b->blocks[i].n + BLOCK_COST;
+    b->part_block[part++] = from;
+    for (int32_t i = from; i < to && !c->options.experts; i++) {
+        while (part < c->n_parts && done * c->n_parts >= total * part)
             b->part_block[part++] = i;
         done += b->blocks[i].n + BLOCK_COST;
     }
     while (part <= c->n_parts)
-        b->part_block[part++] = b->n_blocks;
+        b->part_block[part++] = to;
 }
+
+/* Pins the experts of a round, whose reads begin, and lets the last ones go. */
+static void begin_round(compute *c, const step *s, int32_t round)
+{
+    expert_batch *b = &c->moe;
+    pool *p = c->options.experts;
+    int32_t from = b->round_first[round], to = b->round_first[round + 1];
+    share_blocks(c, from, to);
+    if (!p)
+        return;
+    moe_release(c);
+    int n = 0;
+    for (int32_t i = from; i < to; i++)
+        if (i == from || b->blocks[i].expert != b->blocks[i - 1].expert)
+            b->wanted[n++] = (uint16_t)b->blocks[i].expert;
+    b->held_layer = s->layer;
+    pool_request(p, s->layer, b->wanted, n);
+    n = 0;
+    for (int32_t i = to; round + 1 < b->n_rounds && i < b->round_first[round + 2]; i++)
+        if (b->blocks[i].expert != b->blocks[i - 1].expert)
+            b->wanted[n++] = (uint16_t)b->blocks[i].expert;
+    pool_hint(p, s->layer, b->wanted, n);
+}
+
+void moe_release(compute *c)
+{
+    if (c->options.experts && c->moe.held_layer >= 0)
+        pool_release(c->options.experts, (uint32_t)c->moe.held_layer);
+    c->moe.held_layer = -1;
+}
+
+static void plan_rounds(compute *c, const step *s)
+{
+    expert_batch *b = &c->moe;
+    uint32_t n_experts = c->h->experts.n_experts, capacity = n_experts, n = 0;
+    b->n_blocks = 0;
+    if (c->options.experts) {
+        capacity = pool_capacity(c->options.experts, s->layer);
+        pool_resident(c->options.experts, s->layer, b->resident);
+    }
+    for (int pass = 0; pass < 2; pass++) /* what is there first, while the rest is read */
+        for (uint32_t e = 0; e < n_experts; e++)
+            if ((pass == 0) == (!c->options.experts || b->resident[e]))
+                add_blocks(c, e);
+    b->n_rounds = 0;
+    b->round_first[b->n_rounds++] = 0;
+    for (int32_t i = 0; i < b->n_blocks; i++) {
+        n += i == 0 || b->blocks[i].expert != b->blocks[i - 1].expert;
+        if (n > capacity) {
+            b->round_first[b->n_rounds++] = i;
+            n = 1;
+        }
+    }
+    b->round_first[b->n_rounds] = b->n_blocks;
+}
+
+/* ---- choosing ---- */
 
 static void choose_row(compute *c, const step *s, const router_rule *rule, int32_t row, worker_scratch *ws)
 {
@@ -100,9 +171,7 @@ static void choose_row(compute *c, const step *s, const router_rule *rule, int32
 void step_choose(compute *c, const step *s, int worker)
 {
     expert_batch *b = &c->moe;
-    const expert_params *p = &c->h->experts;
-    router_rule rule = {p->gating,        p->n_experts, p->n_used, p->n_groups,
-                        p->n_groups_used, p->normalise, p->scale,  layer_experts(c, s)->choice_bias};
+    router_rule rule = layer_rule(c, s->layer);
     int32_t n = step_rows(c, s);
     uint32_t n_items[TEAM_QUEUES], index;
     count_items(c, n, CHOOSE_ROWS, 1, n_items);
@@ -115,7 +184,50 @@ void step_choose(compute *c, const step *s, int worker)
         return;
     atomic_store_explicit(&b->n_through, 0, memory_order_relaxed); /* for the next layer, after a barrier */
     number_slots(c, n);
-    divide_slots(c);
+    plan_rounds(c, s);
+    begin_round(c, s, 0);
+}
+
+/* ---- looking ahead ---- */
+
+static uint32_t next_moe_layer(const compute *c, uint32_t i)
+{
+    do
+        i++;
+    while (i < c->h->n_layer && !c->m->layers[i].moe);
+    return i;
+}
+
+/* With few rows: what the router of the next layer would choose from the state of this one, which is a good guess, is read already. */
+static void hint_next_layer(compute *c, const step *s, int worker)
+{
+    expert_batch *b = &c->moe;
+    const hparams *h = c->h;
+    uint32_t next = next_moe_layer(c, s->layer), n_used = h->experts.n_used;
+    int32_t n = step_rows(c, s);
+    if (next == h->n_layer || n > FEW_ROWS || c->m->layers[next].moe->router.type != DIL_TYPE_F32)
+        return;
+    const layer_weights *l = &c->m->layers[next];
+    const weight *w = &l->moe->router;
+    worker_scratch *ws = &c->scratch[worker];
+    act x = {.f = b->ahead, .f_stride = c->x_stride};
+    router_rule rule = layer_rule(c, next);
+    uint16_t *guess = b->wanted;
+    memset(b->resident, 0, h->experts.n_experts);
+    for (int32_t row = 0; row < n; row++)
+        c->k->rmsnorm(c->x + (size_t)row * c->x_stride, l->ffn_norm, h->norm_eps, h->n_embd, b->ahead + (size_t)row * c->x_stride);
+    for (int32_t row = 0; row < n; row++) {
+        linear(c, w, &x, 0, w->n_panels, row, 1, ws->gate, b->score_stride, ws);
+        add_bias(ws->gate, b->score_stride, l->moe->router_bias, 0, (int)w->rows, 1, c->k);
+        router_exact(&rule, ws->gate, guess, ws->up, ws->choosing);
+        for (uint32_t i = 0; i < n_used; i++)
+            b->resident[guess[i]] = 1;
+    }
+    int n_wanted = 0;
+    for (uint32_t e = 0; e < h->experts.n_experts; e++)
+        if (b->resident[e])
+            b->wanted[n_wanted++] = (uint16_t)e;
+    pool_hint(c->options.experts, next, b->wanted, n_wanted);
 }
 
 /* ---- computing ---- */
@@ -181,21 +293,42 @@ static block_item nth_block_item(const compute *c, int part, uint32_t index, int
     return it;
 }
 
-static void gate_up_item(compute *c, const expert_layer *e, const block_item *bi, worker_scratch *ws)
+/* A matrix of an expert, where it lies now; false: it could not be read. */
+static bool find_matrix(compute *c, const step *s, uint32_t expert_index, size_t member, weight *out)
 {
+    const expert_weights *x = &layer_experts(c, s)->experts[expert_index];
+    const weight *w = (const weight *)((const char *)x + member);
+    *out = *w;
+    if (!c->options.experts)
+        return true;
+    const uint8_t *base = pool_wait(c->options.experts, s->layer, expert_index);
+    if (!base) {
+        atomic_store_explicit(&c->moe.lost, true, memory_order_relaxed); /* compute_run looks after the last barrier */
+        return false;
+    }
+    *out = expert_weight_at(x, w, base);
+    return true;
+}
+
+static void gate_up_item(compute *c, const step *s, const block_item *bi, worker_scratch *ws)
+{
+    const expert_layer *e = layer_experts(c, s);
     const expert_block *blk = bi->block;
-    const expert *x = &e->experts[blk->expert];
-    size_t bias_at = (size_t)blk->expert * x->gate.rows;
+    weight gate, up;
+    if (!find_matrix(c, s, blk->expert, offsetof(expert_weights, gate), &gate) ||
+        !find_matrix(c, s, blk->expert, offsetof(expert_weights, up), &up))
+        return;
+    size_t bias_at = (size_t)blk->expert * gate.rows;
     int32_t token;
-    act in = gather(c, &x->gate, blk, &token, ws), up_in = in;
-    if (x->up.type != x->gate.type) /* rare: another form may be needed */
-        up_in = gather(c, &x->up, blk, &token, ws);
+    act in = gather(c, &gate, blk, &token, ws), up_in = in;
+    if (up.type != gate.type) /* rare: another form may be needed */
+        up_in = gather(c, &up, blk, &token, ws);
     for (int p = bi->panel; p < bi->end; p += FFN_CHUNK) {
         tile it = {p, bi->end - p < FFN_CHUNK ? bi->end - p : FFN_CHUNK, blk->slot, blk->n};
-        int first = p * PANEL_ROWS, values = chunk_values(&x->gate, p, it.n_panels);
+        int first = p * PANEL_ROWS, values = chunk_values(&gate, p, it.n_panels);
         size_t stride = (size_t)it.n_panels * PANEL_ROWS;
-        linear(c, &x->gate, &in, p, it.n_panels, token, blk->n, ws->gate, stride, ws);
-        linear(c, &x->up, &up_in, p, it.n_panels, token, blk->n, ws->up, stride, ws);
+        linear(c, &gate, &in, p, it.n_panels, token, blk->n, ws->gate, stride, ws);
+        linear(c, &up, &up_in, p, it.n_panels, token, blk->n, ws->up, stride, ws);
         add_bias(ws->gate, stride, e->gate_bias ? e->gate_bias + bias_at : NULL, first, values, blk->n, c->k);
         add_bias(ws->up, stride, e->up_bias ? e->up_bias + bias_at : NULL, first, values, blk->n, c->k);
         finish_hidden(c, &c->moe.hidden, &it, values, stride, ws);
@@ -203,13 +336,16 @@ static void gate_up_item(compute *c, const expert_layer *e, const block_item *bi
 }
 
 /* down_e * hidden of a block's slots for some panels: y[slot][..], slots counted from the block's first. */
-static void down_block(compute *c, const expert_layer *e, const expert_block *blk, int panel, int n_panels, float *y, size_t stride,
+static void down_block(compute *c, const step *s, const expert_block *blk, int panel, int n_panels, float *y, size_t stride,
                        worker_scratch *ws)
 {
-    const weight *w = &e->experts[blk->expert].down;
-    const float *bias = e->down_bias ? e->down_bias + (size_t)blk->expert * w->rows : NULL;
-    linear(c, w, &c->moe.hidden.view, panel, n_panels, blk->slot, blk->n, y, stride, ws);
-    add_bias(y, stride, bias, panel * PANEL_ROWS, chunk_values(w, panel, n_panels), blk->n, c->k);
+    const expert_layer *e = layer_experts(c, s);
+    weight w;
+    if (!find_matrix(c, s, blk->expert, offsetof(expert_weights, down), &w))
+        return;
+    const float *bias = e->down_bias ? e->down_bias + (size_t)blk->expert * w.rows : NULL;
+    linear(c, &w, &c->moe.hidden.view, panel, n_panels, blk->slot, blk->n, y, stride, ws);
+    add_bias(y, stride, bias, panel * PANEL_ROWS, chunk_values(&w, panel, n_panels), blk->n, c->k);
 }
 
 /* x[row] += residual_scale * the weighted sum of its slots, over n values from `first` on; out[slot][..] holds them from its start. */
@@ -227,10 +363,9 @@ static void combine(const compute *c, int32_t row, int64_t first, int64_t n, con
 /* Few rows: a worker takes some panels of all experts at hand and adds them up on the spot. */
 static void down_and_combine(compute *c, const step *s, int worker)
 {
-    const expert_layer *e = layer_experts(c, s);
     const expert_batch *b = &c->moe;
     worker_scratch *ws = &c->scratch[worker];
-    const weight *any = &e->experts[0].down;
+    const weight *any = &layer_experts(c, s)->experts[0].down;
     int32_t n = step_rows(c, s);
     split parts = split_matrix(c, any->n_panels, FFN_CHUNK, 1, n, any->panel_bytes * (size_t)b->n_blocks);
     uint32_t index;
@@ -238,7 +373,7 @@ static void down_and_combine(compute *c, const step *s, int worker)
         tile it = split_tile(c, &parts, cl.part, index);
         size_t stride = (size_t)it.n_panels * PANEL_ROWS;
         for (int32_t i = 0; i < b->n_blocks; i++)
-            down_block(c, e, &b->blocks[i], it.panel, it.n_panels, ws->gate + (size_t)b->blocks[i].slot * stride, stride, ws);
+            down_block(c, s, &b->blocks[i], it.panel, it.n_panels, ws->gate + (size_t)b->blocks[i].slot * stride, stride, ws);
         for (int32_t row = 0; row < n; row++)
             combine(c, row, (int64_t)it.panel * PANEL_ROWS, chunk_values(any, it.panel, it.n_panels), ws->gate, stride, ws->up);
     }
@@ -253,41 +388,51 @@ static void combine_rows(compute *c, const step *s, int worker)
         combine(c, part_first(c, cl.part) + (int32_t)index, 0, c->h->n_embd, c->moe.out, c->x_stride, c->scratch[worker].rows);
 }
 
-static void gate_up_phase(compute *c, const expert_layer *e, int worker)
+static void gate_up_phase(compute *c, const step *s, int worker)
 {
-    const weight *any = &e->experts[0].gate;
+    const weight *any = &layer_experts(c, s)->experts[0].gate;
     int n_chunks = block_chunks(c, any->n_panels, 2 * any->panel_bytes);
     uint32_t n_items[TEAM_QUEUES], index;
     count_block_items(c, n_chunks, n_items);
     for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
         block_item it = nth_block_item(c, cl.part, index, n_chunks, any->n_panels);
-        gate_up_item(c, e, &it, &c->scratch[worker]);
+        gate_up_item(c, s, &it, &c->scratch[worker]);
     }
 }
 
-static void down_phase(compute *c, const expert_layer *e, int worker)
+static void down_phase(compute *c, const step *s, int worker)
 {
-    const weight *any = &e->experts[0].down;
+    const weight *any = &layer_experts(c, s)->experts[0].down;
     int n_chunks = block_chunks(c, any->n_panels, any->panel_bytes);
     uint32_t n_items[TEAM_QUEUES], index;
     count_block_items(c, n_chunks, n_items);
     for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
         block_item it = nth_block_item(c, cl.part, index, n_chunks, any->n_panels);
         float *y = c->moe.out + (size_t)it.block->slot * c->x_stride + it.panel * PANEL_ROWS;
-        down_block(c, e, it.block, it.panel, it.end - it.panel, y, c->x_stride, &c->scratch[worker]);
+        down_block(c, s, it.block, it.panel, it.end - it.panel, y, c->x_stride, &c->scratch[worker]);
     }
 }
 
 void step_experts(compute *c, const step *s, int worker)
 {
-    const expert_layer *e = layer_experts(c, s);
-    gate_up_phase(c, e, worker);
-    team_barrier(c->workers);
-    if (step_rows(c, s) <= FEW_ROWS) {
-        down_and_combine(c, s, worker);
-        return;
+    int32_t n_rounds = c->moe.n_rounds; /* nobody changes it before all have read it */
+    bool few = n_rounds == 1 && step_rows(c, s) <= FEW_ROWS;
+    for (int32_t round = 0; round < n_rounds; round++) {
+        if (round > 0) {
+            if (worker == 0)
+                begin_round(c, s, round);
+            team_barrier(c->workers);
+        } else if (worker == 0 && c->options.experts) {
+            hint_next_layer(c, s, worker);
+        }
+        gate_up_phase(c, s, worker);
+        team_barrier(c->workers);
+        if (few) {
+            down_and_combine(c, s, worker);
+            return;
+        }
+        down_phase(c, s, worker);
+        team_barrier(c->workers);
     }
-    down_phase(c, e, worker);
-    team_barrier(c->workers);
     combine_rows(c, s, worker);
 }

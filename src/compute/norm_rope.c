@@ -125,7 +125,7 @@ void store_kv(const compute *c, uint32_t layer_index, int32_t t, uint32_t kv_hea
 static void rope_and_store(compute *c, const step *s, int32_t t, uint32_t kv_head)
 {
     const hparams *h = c->h;
-    const layer *l = &c->m->layers[s->layer];
+    const layer_weights *l = &c->m->layers[s->layer];
     uint32_t group = h->n_head / h->n_head_kv, dim = h->head_dim;
     float *q = c->q + (size_t)t * c->q_stride, *k = c->kk + (size_t)t * c->k_stride, *v = c->v + (size_t)t * c->v_stride;
     if (h->qk == QK_NORM_HEAD) {
@@ -143,7 +143,7 @@ static void rope_and_store(compute *c, const step *s, int32_t t, uint32_t kv_hea
 void step_rope(compute *c, const step *s, int worker)
 {
     const hparams *h = c->h;
-    const layer *l = &c->m->layers[s->layer];
+    const layer_weights *l = &c->m->layers[s->layer];
     bool whole_rows = h->qk == QK_NORM_FULL;
     uint32_t per_block = whole_rows ? 1 : h->n_head_kv, n_items[TEAM_QUEUES], item;
     count_items(c, c->n, ROPE_TOKENS, per_block, n_items);

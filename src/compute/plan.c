@@ -80,7 +80,7 @@ typedef struct all_readers {
     readers q_latent, kv_latent, plain, mixed;
 } all_readers;
 
-static void find_layer_readers(const compute *c, const layer *l, all_readers *r)
+static void find_layer_readers(const compute *c, const layer_weights *l, all_readers *r)
 {
     const weight *of_nrm[] = {&l->q, &l->k, &l->v, &l->gate, &l->up};
     for (size_t j = 0; j < sizeof of_nrm / sizeof *of_nrm; j++)
@@ -169,7 +169,13 @@ static void carve_experts(carver *cv, compute *c, size_t n_tokens, readers slots
     b->first_slot = carve(cv, (size_t)p->n_experts + 1, sizeof *b->first_slot);
     b->blocks = carve(cv, p->n_experts + n / LEAST_TOKEN_CHUNK + 1, sizeof *b->blocks);
     carve_act(cv, &b->hidden, n, p->n_ff, slots);
-    b->out = carve(cv, n_tokens > FEW_ROWS ? n * c->x_stride : 0, sizeof *b->out);
+    bool apart = c->options.experts != NULL;
+    b->out = carve(cv, n_tokens > FEW_ROWS || apart ? n * c->x_stride : 0, sizeof *b->out);
+    b->round_first = carve(cv, (size_t)p->n_experts + 2, sizeof *b->round_first);
+    b->resident = carve(cv, p->n_experts, sizeof *b->resident);
+    b->wanted = carve(cv, p->n_experts, sizeof *b->wanted);
+    b->ahead = carve(cv, apart ? FEW_ROWS * c->x_stride : 0, sizeof *b->ahead);
+    b->held_layer = -1;
 }
 
 static void carve_latent(carver *cv, compute *c, size_t n, const all_readers *by)
@@ -262,7 +268,7 @@ static void each_latent_weight(const model *m, const latent_layer *a, void (*eac
 static void each_weight(const model *m, void (*each)(void *ctx, const weight *w), void *ctx)
 {
     for (uint32_t i = 0; i < m->h.n_layer; i++) {
-        const layer *l = &m->layers[i];
+        const layer_weights *l = &m->layers[i];
         const weight *dense[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
         for (size_t j = 0; j < sizeof dense / sizeof *dense; j++)
             each(ctx, dense[j]);
@@ -305,7 +311,7 @@ static step *add_step(compute *c, step s)
 /* Experts come before the shared one, which is added to what they say. */
 static void plan_feed_forward(compute *c, uint32_t i, bool last)
 {
-    const layer *l = &c->m->layers[i];
+    const layer_weights *l = &c->m->layers[i];
     if (l->moe) {
         add_step(c, (step){.kind = STEP_ROUTE, .layer = i, .on_outputs = last});
         add_step(c, (step){.kind = STEP_CHOOSE, .layer = i, .on_outputs = last});
@@ -346,7 +352,7 @@ static void plan_attention(compute *c, uint32_t i, bool last)
 static void plan_layer(compute *c, uint32_t i)
 {
     const hparams *h = c->h;
-    const layer *l = &c->m->layers[i];
+    const layer_weights *l = &c->m->layers[i];
     bool last = i + 1 == h->n_layer;
     add_step(c, (step){.kind = STEP_NORM,
                        .layer = i,

@@ -141,6 +141,11 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
     divide_work(c);
     atomic_store(&c->unreadable, false);
     team_run_some(c->workers, c->n_workers, walk, c);
+    moe_release(c);
+    if (atomic_exchange(&c->moe.lost, false)) {
+        give_back(c, c->n_runs);
+        return pool_error(c->options.experts, err);
+    }
     if (atomic_load(&c->unreadable)) {
         give_back(c, c->n_runs);
         return DIL_FAIL(err, DIL_IO, "%s: the token embedding could not be read: the file was truncated or its disk failed",

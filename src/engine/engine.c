@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "engine/engine_internal.h"
+#include "engine/experts.h"
 #include "machine/machine.h"
 
 engine_options engine_options_default(void) { return (engine_options){.type_k = DIL_TYPE_F16, .type_v = DIL_TYPE_F16}; }
@@ -72,6 +73,7 @@ static void plan_from(engine_plan *p, const model *m, const engine_options *o)
     size_t page = kv_bytes_per_page(&m->h, o->type_k, o->type_v);
     *p = (engine_plan){.file_bytes = gguf_size_bytes(m->file),
                        .packed_bytes = m->packed_bytes,
+                       .expert_bytes = m->n_expert_sums ? m->packed_bytes - m->dense_bytes : 0,
                        .kv_bytes = (uint64_t)page * (uint64_t)pool_pages(o),
                        .activation_bytes = compute_bytes(m, &c, o->n_threads),
                        .vocab_bytes = m->words ? vocab_bytes(m->words) : 0,
@@ -82,6 +84,16 @@ static void plan_from(engine_plan *p, const model *m, const engine_options *o)
     p->total_bytes = p->packed_bytes + p->kv_bytes + p->activation_bytes + p->vocab_bytes;
 }
 
+/* With experts apart only their budget counts. */
+static dil_status plan_experts(engine_plan *p, engine_options *o, const char *path, dil_error *err)
+{
+    DIL_TRY(experts_budget(o, p, path, err));
+    p->experts_memory = o->experts_memory;
+    if (o->experts_memory > 0)
+        p->total_bytes += o->experts_memory - p->expert_bytes;
+    return DIL_OK;
+}
+
 dil_status engine_plan_file(engine_plan *out, const char *path, const engine_options *options, dil_error *err)
 {
     engine_options o = options ? *options : engine_options_default();
@@ -89,19 +101,23 @@ dil_status engine_plan_file(engine_plan *out, const char *path, const engine_opt
     model *m;
     DIL_TRY(model_open(&m, path, &mo, err));
     dil_status status = resolve(&o, &m->h, err);
-    if (status == DIL_OK)
+    if (status == DIL_OK) {
         plan_from(out, m, &o);
+        status = plan_experts(out, &o, path, err);
+    }
     model_close(m);
     return status;
 }
 
-static dil_status check_memory(const char *path, const engine_options *o, dil_error *err)
+/* Before anything is loaded: o->experts_memory becomes bytes, and all must fit in o->memory_bytes. */
+static dil_status check_memory(const char *path, engine_options *o, dil_error *err)
 {
     engine_plan p;
-    if (o->memory_bytes == 0)
+    if (o->memory_bytes == 0 && o->experts_memory == 0)
         return DIL_OK;
     DIL_TRY(engine_plan_file(&p, path, o, err));
-    if (p.total_bytes <= o->memory_bytes)
+    o->experts_memory = p.experts_memory;
+    if (o->memory_bytes == 0 || p.total_bytes <= o->memory_bytes)
         return DIL_OK;
     char need[32], have[32];
     return DIL_FAIL(err, DIL_NO_MEMORY, "%s: needs %s, --memory allows %s; a smaller context (-c) or batch (-ub) needs less", path,
@@ -124,6 +140,7 @@ static dil_status build(engine *e, const char *path, dil_error *err)
     DIL_TRY(choose_threads(o, &e->workers, err));
     model_options mo = {.workers = e->workers,
                         .no_vocab = o->no_vocab,
+                        .experts_apart = o->experts_memory > 0,
                         .no_pack_cache = o->no_pack_cache,
                         .pack_cache_least = o->pack_cache_least,
                         .pack_cache_most = o->pack_cache_most,
@@ -133,6 +150,9 @@ static dil_status build(engine *e, const char *path, dil_error *err)
     DIL_TRY(resolve(o, &e->m->h, err));
     DIL_TRY(kv_pool_new(&e->pool, &e->m->h, o->type_k, o->type_v, pool_pages(o), err));
     compute_options co = compute_options_of(o);
+    if (o->experts_memory > 0)
+        DIL_TRY(experts_pool(&e->experts, e->m, o, err));
+    co.experts = e->experts;
     DIL_TRY(compute_new(&e->c, e->m, &e->k, e->workers, &co, err));
     e->batch = mem_calloc((size_t)o->micro_batch, sizeof *e->batch, MEM_ACTIVATIONS);
     if (!e->batch)
@@ -162,6 +182,7 @@ void engine_close(engine *e)
     chat_template_free(e->chat);
     mem_free(e->batch);
     compute_free(e->c);
+    pool_free(e->experts);
     kv_pool_free(e->pool);
     model_close(e->m);
     team_free(e->workers);
@@ -173,6 +194,7 @@ const vocab *engine_vocab(const engine *e) { return e->m->words; }
 const chat_template *engine_chat(const engine *e) { return e->chat; }
 const kernels *engine_kernels(const engine *e) { return &e->k; }
 compute *engine_compute(engine *e) { return e->c; }
+pool *engine_experts(const engine *e) { return e->experts; }
 int32_t engine_context(const engine *e) { return e->options.context; }
 int32_t engine_n_threads(const engine *e) { return e->options.n_threads; }
 int32_t engine_micro_batch(const engine *e) { return e->options.micro_batch; }

@@ -9,6 +9,7 @@
 #define ENGINE_ENGINE_H
 
 #include "compute/compute.h"
+#include "experts/pool.h"
 #include "model/model.h"
 #include "tokens/chat.h"
 
@@ -25,11 +26,16 @@ typedef struct engine_options {
     const char *cpu;         /* kernel level, NULL: auto */
     uint64_t memory_bytes;   /* most memory for weights, KV and buffers; 0: no limit of our own */
     bool timing, exact, no_vocab;
-    bool no_pack_cache; /* packed weights are neither read from disk nor kept there (model.h has the next two) */
+    uint64_t experts_memory;    /* most memory for experts, the rest stays on disk; 0: all in memory; ENGINE_EXPERTS_AUTO */
+    policy_kind experts_policy; /* which experts stay */
+    bool no_pack_cache;         /* packed weights are neither read from disk nor kept there (model.h has the next two) */
     uint64_t pack_cache_least, pack_cache_most;
     dil_progress_fn progress;
     void *user;
 } engine_options;
+
+/* As much memory for experts as the machine or the control group can spare; none is set aside where all fit. */
+#define ENGINE_EXPERTS_AUTO UINT64_MAX
 
 engine_options engine_options_default(void);
 
@@ -40,6 +46,8 @@ void engine_close(engine *e);
 /* What engine_open would take, from the header alone. */
 typedef struct engine_plan {
     uint64_t file_bytes, packed_bytes, kv_bytes, activation_bytes, vocab_bytes, total_bytes;
+    uint64_t expert_bytes;   /* of packed_bytes: all experts */
+    uint64_t experts_memory; /* the budget they share; 0: they are in memory */
     uint64_t kv_bytes_per_token, weight_bytes_per_token;
     int32_t n_threads, context;
 } engine_plan;
@@ -50,6 +58,7 @@ const vocab *engine_vocab(const engine *e); /* NULL with no_vocab */
 const chat_template *engine_chat(const engine *e);
 const kernels *engine_kernels(const engine *e);
 compute *engine_compute(engine *e);
+pool *engine_experts(const engine *e); /* NULL: all experts are in memory */
 int32_t engine_context(const engine *e);
 int32_t engine_n_threads(const engine *e);
 int32_t engine_micro_batch(const engine *e);

@@ -10,6 +10,7 @@ struct engine {
     team *workers;
     model *m;
     kv_pool *pool;
+    pool *experts; /* or NULL */
     compute *c;
     chat_template *chat;
     batch_token *batch; /* [micro_batch] */

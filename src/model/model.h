@@ -22,9 +22,9 @@ typedef struct weight {
     int n_panels;
 } weight;
 
-typedef struct expert {
+typedef struct expert_weights {
     weight gate, up, down; /* one after the other in the packed region, from a multiple of EXPERT_ALIGN on */
-} expert;
+} expert_weights;
 
 /* What a layer with experts has besides; its shared expert, if any, takes the place of the feed-forward network of a dense one. */
 typedef struct expert_layer {
@@ -32,7 +32,7 @@ typedef struct expert_layer {
     const float *router_bias, *choice_bias;       /* [n_experts] or NULL: added to scores; to probabilities, only to choose */
     const float *shared_gate;                     /* [n_embd] or NULL */
     const float *gate_bias, *up_bias, *down_bias; /* [n_experts][rows] or NULL */
-    expert *experts;                              /* [n_experts], all of the same types and sizes */
+    expert_weights *experts;                      /* [n_experts], all of the same types and sizes */
 } expert_layer;
 
 /* Attention through latents. Queries: q, or q_b of the normed q_a; kv_a makes the latent and the rotated part of all keys. */
@@ -46,7 +46,7 @@ typedef struct latent_layer {
 
 #define EXPERT_ALIGN 4096 /* so that a file can be read past the page cache */
 
-typedef struct layer {
+typedef struct layer_weights {
     weight q, k, v, o, gate, up, down;
     expert_layer *moe;                                                  /* NULL: dense */
     latent_layer *latent;                                               /* NULL: keys and values by k and v */
@@ -54,7 +54,7 @@ typedef struct layer {
     const float *attn_norm, *attn_post_norm, *ffn_norm, *ffn_post_norm; /* [n_embd] or NULL */
     const float *q_norm, *k_norm;                                       /* [head_dim] or [n_head(_kv) * head_dim] or NULL */
     const float *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias; /* or NULL */
-} layer;
+} layer_weights;
 
 /* What became of the cache of packed weights. */
 typedef enum pack_cache_state {
@@ -68,13 +68,13 @@ typedef struct model {
     hparams h;
     gguf *file; /* stays open: metadata strings and the embedding rows of untied models are read from it */
     vocab *words;
-    str chat_template; /* empty when the file has none */
-    arena *memory;     /* small tensors as f32, the layer array */
-    layer *layers;     /* [n_layer] */
-    weight embd, head; /* head == embd's panels when tied */
+    str chat_template;     /* empty when the file has none */
+    arena *memory;         /* small tensors as f32, the layer array */
+    layer_weights *layers; /* [n_layer] */
+    weight embd, head;     /* head == embd's panels when tied */
     weight **packing; /* [n_packing]: all that are packed, in the order of the region: as tokens meet them, the head, the experts */
     size_t n_packing;
-    size_t dense_bytes; /* of the region, before the first expert */
+    size_t dense_bytes; /* of the region, before the first expert_weights */
     bool tied;
     const float *output_norm, *head_bias;
     const float *rope_freqs, *rope_long, *rope_short; /* [n_rot / 2] or NULL */
@@ -121,7 +121,7 @@ typedef struct expert_place {
 } expert_place;
 expert_place model_expert_place(const model *m, uint32_t layer_index);
 /* The same weight of an expert that was read to `base`. */
-static inline weight expert_weight_at(const expert *x, const weight *w, const uint8_t *base)
+static inline weight expert_weight_at(const expert_weights *x, const weight *w, const uint8_t *base)
 {
     weight at = *w;
     at.panels = base + (w->packed_offset - x->gate.packed_offset);

@@ -9,7 +9,10 @@
 #include "model/pack_cache.h"
 #include "model/weights.h"
 
-static size_t expert_bytes(const expert *x) { return x->down.packed_offset + weight_bytes(&x->down) - x->gate.packed_offset; }
+static size_t expert_bytes(const expert_weights *x)
+{
+    return x->down.packed_offset + weight_bytes(&x->down) - x->gate.packed_offset;
+}
 
 /* Layers with experts before this one. */
 static size_t expert_layers_before(const model *m, uint32_t layer_index)

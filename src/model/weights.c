@@ -102,7 +102,7 @@ static dil_status layer_vector(model *m, const float **out, uint32_t i, const ch
 /* ---- layers ---- */
 
 /* Three projections, from three tensors or from one that holds them one below the other. */
-static dil_status bind_qkv(model *m, layer *l, uint32_t i, dil_error *err)
+static dil_status bind_qkv(model *m, layer_weights *l, uint32_t i, dil_error *err)
 {
     const hparams *h = &m->h;
     uint64_t n_q = (uint64_t)h->n_head * h->head_dim, n_k = (uint64_t)h->n_head_kv * h->head_dim,
@@ -146,7 +146,7 @@ static dil_status bind_heads(model *m, weight **out, uint32_t i, const char *rol
     return DIL_OK;
 }
 
-static dil_status bind_latent(model *m, layer *l, uint32_t i, dil_error *err)
+static dil_status bind_latent(model *m, layer_weights *l, uint32_t i, dil_error *err)
 {
     const hparams *h = &m->h;
     const latent_params *p = &h->latent;
@@ -170,7 +170,7 @@ static dil_status bind_latent(model *m, layer *l, uint32_t i, dil_error *err)
     return bind_heads(m, &a->v_b, i, "attn_v_b", p->kv_rank, p->n_value, err);
 }
 
-static dil_status bind_norms(model *m, layer *l, uint32_t i, dil_error *err)
+static dil_status bind_norms(model *m, layer_weights *l, uint32_t i, dil_error *err)
 {
     const hparams *h = &m->h;
     if (h->pre_norm) {
@@ -189,7 +189,7 @@ static dil_status bind_norms(model *m, layer *l, uint32_t i, dil_error *err)
     return layer_vector(m, &l->k_norm, i, "attn_k_norm", "weight", n_k, true, err);
 }
 
-static dil_status bind_ffn(model *m, layer *l, uint32_t i, dil_error *err)
+static dil_status bind_ffn(model *m, layer_weights *l, uint32_t i, dil_error *err)
 {
     const hparams *h = &m->h;
     char name[96];
@@ -234,8 +234,8 @@ static dil_status bind_expert_gate_up(model *m, expert_layer *e, uint32_t i, dil
     char name[96];
     const gguf_tensor *fused = find_layer_tensor(m, i, "ffn_gate_up_exps", "weight", name, sizeof name);
     if (!fused) {
-        DIL_TRY(bind_expert_matrix(m, e, i, "ffn_gate_exps", offsetof(expert, gate), h->n_embd, n_ff, &e->gate_bias, err));
-        return bind_expert_matrix(m, e, i, "ffn_up_exps", offsetof(expert, up), h->n_embd, n_ff, &e->up_bias, err);
+        DIL_TRY(bind_expert_matrix(m, e, i, "ffn_gate_exps", offsetof(expert_weights, gate), h->n_embd, n_ff, &e->gate_bias, err));
+        return bind_expert_matrix(m, e, i, "ffn_up_exps", offsetof(expert_weights, up), h->n_embd, n_ff, &e->up_bias, err);
     }
     for (uint32_t x = 0; x < n; x++) {
         uint64_t first = 2ull * n_ff * x;
@@ -245,7 +245,7 @@ static dil_status bind_expert_gate_up(model *m, expert_layer *e, uint32_t i, dil
     return DIL_OK;
 }
 
-static dil_status bind_shared_expert(model *m, layer *l, uint32_t i, dil_error *err)
+static dil_status bind_shared_expert(model *m, layer_weights *l, uint32_t i, dil_error *err)
 {
     const hparams *h = &m->h;
     uint64_t n_ff = h->experts.n_ff_shared;
@@ -257,7 +257,7 @@ static dil_status bind_shared_expert(model *m, layer *l, uint32_t i, dil_error *
     return layer_vector(m, &l->moe->shared_gate, i, "ffn_gate_inp_shexp", "weight", h->n_embd, h->experts.shared_gate, err);
 }
 
-static dil_status bind_experts(model *m, layer *l, uint32_t i, dil_error *err)
+static dil_status bind_experts(model *m, layer_weights *l, uint32_t i, dil_error *err)
 {
     const hparams *h = &m->h;
     uint32_t n = h->experts.n_experts, n_ff = h->experts.n_ff;
@@ -268,14 +268,14 @@ static dil_status bind_experts(model *m, layer *l, uint32_t i, dil_error *err)
     DIL_TRY(layer_vector(m, &e->router_bias, i, "ffn_gate_inp", "bias", n, false, err));
     DIL_TRY(layer_vector(m, &e->choice_bias, i, "exp_probs_b", "bias", n, false, err));
     DIL_TRY(bind_expert_gate_up(m, e, i, err));
-    DIL_TRY(bind_expert_matrix(m, e, i, "ffn_down_exps", offsetof(expert, down), n_ff, h->n_embd, &e->down_bias, err));
+    DIL_TRY(bind_expert_matrix(m, e, i, "ffn_down_exps", offsetof(expert_weights, down), n_ff, h->n_embd, &e->down_bias, err));
     return bind_shared_expert(m, l, i, err);
 }
 
 static dil_status bind_layer(model *m, uint32_t i, dil_error *err)
 {
     const hparams *h = &m->h;
-    layer *l = &m->layers[i];
+    layer_weights *l = &m->layers[i];
     bool latent = h->latent.kv_rank > 0;
     DIL_TRY(latent ? bind_latent(m, l, i, err) : bind_qkv(m, l, i, err));
     uint64_t n_values = (uint64_t)h->n_head * (latent ? h->latent.n_value : h->head_dim_v);
@@ -331,7 +331,7 @@ dil_status weights_bind(model *m, dil_error *err)
 #define DENSE_WEIGHTS 13 /* of a layer, but those of heads */
 
 /* The weights of a layer but its experts, in the order tokens meet them. */
-static size_t dense_weights(const model *m, layer *l, weight **out)
+static size_t dense_weights(const model *m, layer_weights *l, weight **out)
 {
     latent_layer *a = l->latent, none = {0};
     a = a ? a : &none;
