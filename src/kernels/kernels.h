@@ -135,6 +135,10 @@ typedef struct kernels {
     int token_tile;                /* tokens of gemm's register tile */
     bool bf16_dot;                 /* F16 and BF16 weights read act.bf16 instead of act.f */
 
+    /* y[r] = the dot product of row r (k floats anywhere in memory) with x, in the canonical order of F32 weights: bit for bit what
+     * linear[DIL_TYPE_F32] makes of the same rows. Any n_rows >= 0; the same row may stand there twice. */
+    void (*dot_rows)(const float *const *rows, int n_rows, const float *x, int64_t k, float *y);
+
     /* Activations of some tokens to bytes: see quantize_args. */
     void (*quantize)(const quantize_args *a);
     /* f: [k] -> dst [k], to nearest even, subnormals as zero; odd k: dst[k] = 0 too. NULL without bf16_dot. */

@@ -132,6 +132,16 @@ static void linear_float(dil_type type, const linear_args *a)
     }
 }
 
+static void dot_rows(const float *const *rows, int n_rows, const float *x, int64_t k, float *y)
+{
+    for (int r = 0; r < n_rows; r++) {
+        float acc = 0.0f;
+        for (int64_t c = 0; c < k; c++)
+            acc = fmaf(rows[r][c], x[c], acc);
+        y[r] = acc;
+    }
+}
+
 /* X(type, body) for every type that holds weights */
 /* clang-format off */
 #define FOR_LINEAR_TYPES(X)                                                                                             \
@@ -152,6 +162,7 @@ FOR_LINEAR_TYPES(DEFINE)
 void scalar_add_linear(kernels *k)
 {
     FOR_LINEAR_TYPES(SET)
+    k->dot_rows = dot_rows;
     for (int type = 0; type < DIL_TYPE_COUNT; type++)
         k->gemm_from[type] = GEMV_TOKENS + 1;
     k->panel_chunk = 4;

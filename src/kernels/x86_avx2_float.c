@@ -97,6 +97,70 @@ AVX2_INLINE void float_gemm(dil_type type, const linear_args *a)
     }
 }
 
+/* ---- scattered rows: vectors of 8 rows, 4 columns turned round at a time ---- */
+
+enum { ROW_GROUPS = 2 }; /* vectors in flight */
+
+/* Columns c..c+3 of rows[0..7] -> w[column]: lane r is row r. */
+AVX2_INLINE void turn_rows(const float *const *rows, int64_t c, __m256 w[4])
+{
+    __m256 v[4];
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++)
+        v[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[r] + c)), _mm_loadu_ps(rows[r + 4] + c), 1);
+    const __m256 a = _mm256_unpacklo_ps(v[0], v[1]), b = _mm256_unpackhi_ps(v[0], v[1]);
+    const __m256 d = _mm256_unpacklo_ps(v[2], v[3]), e = _mm256_unpackhi_ps(v[2], v[3]);
+    w[0] = _mm256_shuffle_ps(a, d, 0x44);
+    w[1] = _mm256_shuffle_ps(a, d, 0xee);
+    w[2] = _mm256_shuffle_ps(b, e, 0x44);
+    w[3] = _mm256_shuffle_ps(b, e, 0xee);
+}
+
+/* Groups of 8 rows; rows[] is filled up by the caller. */
+AVX2_INLINE void dot_groups(const float *const *rows, const int groups, const float *x, int64_t k, float *y)
+{
+    __m256 acc[ROW_GROUPS];
+    int64_t c = 0;
+#pragma GCC unroll 2
+    for (int g = 0; g < groups; g++)
+        acc[g] = _mm256_setzero_ps();
+    for (; c + 4 <= k; c += 4) {
+#pragma GCC unroll 2
+        for (int g = 0; g < groups; g++) {
+            __m256 w[4];
+            turn_rows(rows + 8 * g, c, w);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                acc[g] = _mm256_fmadd_ps(w[i], _mm256_broadcast_ss(x + c + i), acc[g]);
+        }
+    }
+    for (; c < k; c++)
+        for (int g = 0; g < groups; g++) {
+            const float *const *at = rows + 8 * g;
+            const __m256 w = _mm256_setr_ps(at[0][c], at[1][c], at[2][c], at[3][c], at[4][c], at[5][c], at[6][c], at[7][c]);
+            acc[g] = _mm256_fmadd_ps(w, _mm256_broadcast_ss(x + c), acc[g]);
+        }
+#pragma GCC unroll 2
+    for (int g = 0; g < groups; g++)
+        _mm256_storeu_ps(y + 8 * g, acc[g]);
+}
+
+static void dot_rows(const float *const *rows, int n_rows, const float *x, int64_t k, float *y)
+{
+    for (int done = 0; done < n_rows; done += 8 * ROW_GROUPS) {
+        const float *some[8 * ROW_GROUPS];
+        float sums[8 * ROW_GROUPS];
+        const int n = n_rows - done < 8 * ROW_GROUPS ? n_rows - done : 8 * ROW_GROUPS;
+        for (int r = 0; r < 8 * ROW_GROUPS; r++)
+            some[r] = rows[done + (r < n ? r : n - 1)]; /* missing ones repeat the last */
+        if (n > 8)
+            dot_groups(some, 2, x, k, sums);
+        else
+            dot_groups(some, 1, x, k, sums);
+        memcpy(y + done, sums, (size_t)n * sizeof *y);
+    }
+}
+
 #define DEFINE(type)                                                                  \
     static void gemv_##type(const linear_args *a) { float_gemv(DIL_TYPE_##type, a); } \
     static void gemm_##type(const linear_args *a) { float_gemm(DIL_TYPE_##type, a); }
@@ -109,4 +173,5 @@ void avx2_add_float(kernels *k)
     k->linear[DIL_TYPE_F32] = (linear_kernels){gemv_F32, gemm_F32};
     k->linear[DIL_TYPE_F16] = (linear_kernels){gemv_F16, gemm_F16};
     k->linear[DIL_TYPE_BF16] = (linear_kernels){gemv_BF16, gemm_BF16};
+    k->dot_rows = dot_rows;
 }

@@ -7,6 +7,7 @@
 #define FLOAT_K 256    /* columns expanded at a time in gemm */
 #define FLOAT_PANELS 4 /* panels and tokens of a gemm tile */
 #define FLOAT_TOKENS 6
+#define ROW_GROUPS 2   /* vectors of 16 scattered rows in flight */
 
 /* w[0], w[1]: columns k and k + 1 (k even) of 16 rows. `both`: column k + 1 exists. */
 typedef void (*load_pair_fn)(const uint8_t *panel, int64_t k, bool both, __m512 w[2]);
@@ -182,6 +183,83 @@ AVX512_INLINE void gemm_any(const linear_args *a, const load_pair_fn load)
     }
 }
 
+/* ---- scattered rows: vectors of 16 rows, 4 columns turned round at a time ---- */
+
+/* Columns c..c+3 of rows[0], [4], [8], [12], one after the other: merged loads need no shuffles. */
+AVX512_INLINE __m512 every_fourth(const float *const *rows, int64_t c)
+{
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + c));
+    v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps(rows[4] + c));
+    v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps(rows[8] + c));
+    return _mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps(rows[12] + c));
+}
+
+/* Columns c..c+3 of rows[0..15] -> w[column]: lane r is row r. */
+AVX512_INLINE void turn_rows(const float *const *rows, int64_t c, __m512 w[4])
+{
+    __m512 v[4];
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++)
+        v[r] = every_fourth(rows + r, c);
+    const __m512 a = _mm512_unpacklo_ps(v[0], v[1]), b = _mm512_unpackhi_ps(v[0], v[1]);
+    const __m512 d = _mm512_unpacklo_ps(v[2], v[3]), e = _mm512_unpackhi_ps(v[2], v[3]);
+    w[0] = _mm512_shuffle_ps(a, d, 0x44);
+    w[1] = _mm512_shuffle_ps(a, d, 0xee);
+    w[2] = _mm512_shuffle_ps(b, e, 0x44);
+    w[3] = _mm512_shuffle_ps(b, e, 0xee);
+}
+
+/* Column c of rows[0..15]. */
+AVX512_INLINE __m512 column_of(const float *const *rows, int64_t c)
+{
+    float w[16];
+    for (int r = 0; r < 16; r++)
+        w[r] = rows[r][c];
+    return _mm512_loadu_ps(w);
+}
+
+/* Groups of 16 rows; rows[] is filled up by the caller. */
+AVX512_INLINE void dot_groups(const float *const *rows, const int groups, const float *x, int64_t k, float *y)
+{
+    __m512 acc[ROW_GROUPS];
+    int64_t c = 0;
+#pragma GCC unroll 2
+    for (int g = 0; g < groups; g++)
+        acc[g] = _mm512_setzero_ps();
+    for (; c + 4 <= k; c += 4) {
+#pragma GCC unroll 2
+        for (int g = 0; g < groups; g++) {
+            __m512 w[4];
+            turn_rows(rows + 16 * g, c, w);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                acc[g] = _mm512_fmadd_ps(w[i], _mm512_set1_ps(x[c + i]), acc[g]);
+        }
+    }
+    for (; c < k; c++)
+        for (int g = 0; g < groups; g++)
+            acc[g] = _mm512_fmadd_ps(column_of(rows + 16 * g, c), _mm512_set1_ps(x[c]), acc[g]);
+#pragma GCC unroll 2
+    for (int g = 0; g < groups; g++)
+        _mm512_storeu_ps(y + 16 * g, acc[g]);
+}
+
+static void dot_rows(const float *const *rows, int n_rows, const float *x, int64_t k, float *y)
+{
+    for (int done = 0; done < n_rows; done += 16 * ROW_GROUPS) {
+        const float *some[16 * ROW_GROUPS];
+        float sums[16 * ROW_GROUPS];
+        const int n = n_rows - done < 16 * ROW_GROUPS ? n_rows - done : 16 * ROW_GROUPS;
+        for (int r = 0; r < 16 * ROW_GROUPS; r++)
+            some[r] = rows[done + (r < n ? r : n - 1)]; /* missing ones repeat the last */
+        if (n > 16)
+            dot_groups(some, 2, x, k, sums);
+        else
+            dot_groups(some, 1, x, k, sums);
+        memcpy(y + done, sums, (size_t)n * sizeof *y);
+    }
+}
+
 static void gemv_f32(const linear_args *a) { gemv_any(a, load_f32); }
 static void gemm_f32(const linear_args *a) { gemm_any(a, NULL); }
 static void gemv_f16(const linear_args *a) { gemv_any(a, load_f16); }
@@ -194,5 +272,6 @@ void avx512_add_float(kernels *k)
     k->linear[DIL_TYPE_F32] = (linear_kernels){gemv_f32, gemm_f32};
     k->linear[DIL_TYPE_F16] = (linear_kernels){gemv_f16, gemm_f16};
     k->linear[DIL_TYPE_BF16] = (linear_kernels){gemv_bf16, gemm_bf16};
+    k->dot_rows = dot_rows;
     k->gemm_from[DIL_TYPE_F32] = k->gemm_from[DIL_TYPE_F16] = k->gemm_from[DIL_TYPE_BF16] = GEMV_TOKENS + 1;
 }

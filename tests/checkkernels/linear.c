@@ -229,8 +229,58 @@ static void check_type(check *c, int arg)
     check_tokens(c, type, fn, gemm ? 64 : GEMV_TOKENS, (shape){.k = f->is_quantized ? 2048 : 300, .n_panels = 1});
 }
 
+/* ---- scattered rows: each ends at a guard page, the same bits as a panel of them by scalar's gemv ---- */
+
+/* Up to 7 guarded rows stand for n ones, in changing order and more than once. */
+static void dot_rows_once(check *c, int n, int64_t k, data_kind weights, data_kind activations)
+{
+    enum { DIFFERENT = 7, MOST = 70 };
+    guarded row[DIFFERENT], x = guarded_new((size_t)k * 4, 4), y = guarded_new((size_t)n * 4, 4);
+    const float *rows[MOST];
+    float want[PANEL_ROWS], *copy = malloc(DIFFERENT * (size_t)k * 4);
+    uint8_t *panel = malloc(panel_bytes(DIL_TYPE_F32, k));
+    random_floats(x.p, (size_t)k, activations);
+    for (size_t r = 0; r < DIFFERENT; r++) {
+        row[r] = guarded_new((size_t)k * 4, 4);
+        random_row(DIL_TYPE_F32, copy + r * (size_t)k, (size_t)k, weights);
+        memcpy(row[r].p, copy + r * (size_t)k, (size_t)k * 4);
+    }
+    panel_pack(DIL_TYPE_F32, copy, (size_t)k * 4, DIFFERENT, k, panel);
+    act in = {.f = x.p, .f_stride = (size_t)k};
+    c->scalar->linear[DIL_TYPE_F32].gemv(
+        &(linear_args){.panels = panel, .n_panels = 1, .k = k, .x = &in, .n_tokens = 1, .y = want, .y_stride = PANEL_ROWS});
+    for (int r = 0; r < n; r++)
+        rows[r] = row[r * r % DIFFERENT].p;
+    c->level->dot_rows(rows, n, x.p, k, y.p);
+    for (int r = 0; r < n; r++)
+        if (!same_bits(((float *)y.p)[r], want[r * r % DIFFERENT]))
+            check_fail(c, "n %d k %d kinds %d %d: row %d is %.9g, a panel gives %.9g", n, (int)k, (int)weights, (int)activations, r,
+                       (double)((float *)y.p)[r], (double)want[r * r % DIFFERENT]);
+    for (size_t r = 0; r < DIFFERENT; r++)
+        if (!guarded_free(&row[r]))
+            check_fail(c, "wrote before a row");
+    if (!guarded_free(&x) || !guarded_free(&y))
+        check_fail(c, "wrote before an array");
+    free(copy);
+    free(panel);
+}
+
+static void check_dot_rows(check *c, int arg)
+{
+    (void)arg;
+    static const int counts[] = {0, 1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 64, 70};
+    static const int64_t columns[] = {1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 64, 67, 576};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        for (size_t j = 0; j < sizeof columns / sizeof *columns; j++)
+            dot_rows_once(c, counts[i], columns[j], DATA_NORMAL, DATA_NORMAL);
+    for (int w = 0; w < DATA_KINDS; w++)
+        for (int x = 0; x < DATA_KINDS; x++)
+            dot_rows_once(c, 21, 67, (data_kind)w, (data_kind)x);
+}
+
 void check_linear_all(check *c)
 {
+    check_run(c, "dot_rows", check_dot_rows, 0);
     for (int type = 0; type < DIL_TYPE_COUNT; type++) {
         const format *f = format_get((dil_type)type);
         if (!f || !f->decode)
