@@ -34,8 +34,11 @@ void step_route(compute *c, const step *s, int worker)
 
 static router_rule layer_rule(const compute *c, uint32_t layer_index)
 {
+    static const router_gating of[] = {[GATING_SOFTMAX] = ROUTER_SOFTMAX,
+                                       [GATING_SIGMOID] = ROUTER_SIGMOID,
+                                       [GATING_SOFTMAX_CHOSEN] = ROUTER_SOFTMAX_CHOSEN};
     const expert_params *p = &c->h->experts;
-    return (router_rule){p->gating,        p->n_experts, p->n_used, p->n_groups,
+    return (router_rule){of[p->gating],    p->n_experts, p->n_used, p->n_groups,
                          p->n_groups_used, p->normalise, p->scale,  c->m->layers[layer_index].moe->choice_bias};
 }
 
