@@ -116,7 +116,8 @@ AVX2_INLINE void turn_rows(const float *const *rows, int64_t c, __m256 w[4])
     w[3] = _mm256_shuffle_ps(b, e, 0xee);
 }
 
-/* Groups of 8 rows; rows[] is filled up by the caller. */
+/* Groups of 8 rows; rows[] is filled up by the caller. A group takes 16 columns at once: rows often lie a multiple of 4096 bytes apart,
+ * where the first level holds few of them side by side. */
 AVX2_INLINE void dot_groups(const float *const *rows, const int groups, const float *x, int64_t k, float *y)
 {
     __m256 acc[ROW_GROUPS];
@@ -124,15 +125,17 @@ AVX2_INLINE void dot_groups(const float *const *rows, const int groups, const fl
 #pragma GCC unroll 2
     for (int g = 0; g < groups; g++)
         acc[g] = _mm256_setzero_ps();
-    for (; c + 4 <= k; c += 4) {
+    for (; c + 16 <= k; c += 16) {
 #pragma GCC unroll 2
-        for (int g = 0; g < groups; g++) {
-            __m256 w[4];
-            turn_rows(rows + 8 * g, c, w);
+        for (int g = 0; g < groups; g++)
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; i++)
-                acc[g] = _mm256_fmadd_ps(w[i], _mm256_broadcast_ss(x + c + i), acc[g]);
-        }
+            for (int64_t part = c; part < c + 16; part += 4) {
+                __m256 w[4];
+                turn_rows(rows + 8 * g, part, w);
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++)
+                    acc[g] = _mm256_fmadd_ps(w[i], _mm256_broadcast_ss(x + part + i), acc[g]);
+            }
     }
     for (; c < k; c++)
         for (int g = 0; g < groups; g++) {

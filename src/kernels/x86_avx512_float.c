@@ -7,7 +7,6 @@
 #define FLOAT_K 256    /* columns expanded at a time in gemm */
 #define FLOAT_PANELS 4 /* panels and tokens of a gemm tile */
 #define FLOAT_TOKENS 6
-#define ROW_GROUPS 2   /* vectors of 16 scattered rows in flight */
 
 /* w[0], w[1]: columns k and k + 1 (k even) of 16 rows. `both`: column k + 1 exists. */
 typedef void (*load_pair_fn)(const uint8_t *panel, int64_t k, bool both, __m512 w[2]);
@@ -183,30 +182,34 @@ AVX512_INLINE void gemm_any(const linear_args *a, const load_pair_fn load)
     }
 }
 
-/* ---- scattered rows: vectors of 16 rows, 4 columns turned round at a time ---- */
+/* ---- scattered rows: 16 at a time ---- */
 
-/* Columns c..c+3 of rows[0], [4], [8], [12], one after the other: merged loads need no shuffles. */
-AVX512_INLINE __m512 every_fourth(const float *const *rows, int64_t c)
+/* 16 columns of rows[0..15] -> w[column]: lane r is row r. A cache line of a row is read once: rows often lie a multiple of 4096
+ * bytes apart, where the first level holds few of them side by side. */
+AVX512_INLINE void turn_rows(const float *const *rows, int64_t c, __m512 w[16])
 {
-    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + c));
-    v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps(rows[4] + c));
-    v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps(rows[8] + c));
-    return _mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps(rows[12] + c));
-}
-
-/* Columns c..c+3 of rows[0..15] -> w[column]: lane r is row r. */
-AVX512_INLINE void turn_rows(const float *const *rows, int64_t c, __m512 w[4])
-{
-    __m512 v[4];
+    __m512 a[16], b[16];
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; r++)
+        a[r] = _mm512_loadu_ps(rows[r] + c);
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; r++)
-        v[r] = every_fourth(rows + r, c);
-    const __m512 a = _mm512_unpacklo_ps(v[0], v[1]), b = _mm512_unpackhi_ps(v[0], v[1]);
-    const __m512 d = _mm512_unpacklo_ps(v[2], v[3]), e = _mm512_unpackhi_ps(v[2], v[3]);
-    w[0] = _mm512_shuffle_ps(a, d, 0x44);
-    w[1] = _mm512_shuffle_ps(a, d, 0xee);
-    w[2] = _mm512_shuffle_ps(b, e, 0x44);
-    w[3] = _mm512_shuffle_ps(b, e, 0xee);
+    for (int i = 0; i < 16; i += 4) { /* b[i + j]: columns j, 4 + j, 8 + j, 12 + j of rows i..i+3 */
+        const __m512 low = _mm512_unpacklo_ps(a[i], a[i + 1]), high = _mm512_unpackhi_ps(a[i], a[i + 1]);
+        const __m512 low2 = _mm512_unpacklo_ps(a[i + 2], a[i + 3]), high2 = _mm512_unpackhi_ps(a[i + 2], a[i + 3]);
+        b[i] = _mm512_shuffle_ps(low, low2, 0x44);
+        b[i + 1] = _mm512_shuffle_ps(low, low2, 0xee);
+        b[i + 2] = _mm512_shuffle_ps(high, high2, 0x44);
+        b[i + 3] = _mm512_shuffle_ps(high, high2, 0xee);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) { /* quarters into place */
+        const __m512 even = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88), odd = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xdd);
+        const __m512 even2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88), odd2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xdd);
+        w[j] = _mm512_shuffle_f32x4(even, even2, 0x88);
+        w[4 + j] = _mm512_shuffle_f32x4(odd, odd2, 0x88);
+        w[8 + j] = _mm512_shuffle_f32x4(even, even2, 0xdd);
+        w[12 + j] = _mm512_shuffle_f32x4(odd, odd2, 0xdd);
+    }
 }
 
 /* Column c of rows[0..15]. */
@@ -218,44 +221,30 @@ AVX512_INLINE __m512 column_of(const float *const *rows, int64_t c)
     return _mm512_loadu_ps(w);
 }
 
-/* Groups of 16 rows; rows[] is filled up by the caller. */
-AVX512_INLINE void dot_groups(const float *const *rows, const int groups, const float *x, int64_t k, float *y)
+static void dot_sixteen(const float *const *rows, const float *x, int64_t k, float *y)
 {
-    __m512 acc[ROW_GROUPS];
+    __m512 acc = _mm512_setzero_ps(), w[16];
     int64_t c = 0;
-#pragma GCC unroll 2
-    for (int g = 0; g < groups; g++)
-        acc[g] = _mm512_setzero_ps();
-    for (; c + 4 <= k; c += 4) {
-#pragma GCC unroll 2
-        for (int g = 0; g < groups; g++) {
-            __m512 w[4];
-            turn_rows(rows + 16 * g, c, w);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++)
-                acc[g] = _mm512_fmadd_ps(w[i], _mm512_set1_ps(x[c + i]), acc[g]);
-        }
+    for (; c + 16 <= k; c += 16) {
+        turn_rows(rows, c, w);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            acc = _mm512_fmadd_ps(w[i], _mm512_set1_ps(x[c + i]), acc);
     }
     for (; c < k; c++)
-        for (int g = 0; g < groups; g++)
-            acc[g] = _mm512_fmadd_ps(column_of(rows + 16 * g, c), _mm512_set1_ps(x[c]), acc[g]);
-#pragma GCC unroll 2
-    for (int g = 0; g < groups; g++)
-        _mm512_storeu_ps(y + 16 * g, acc[g]);
+        acc = _mm512_fmadd_ps(column_of(rows, c), _mm512_set1_ps(x[c]), acc);
+    _mm512_storeu_ps(y, acc);
 }
 
 static void dot_rows(const float *const *rows, int n_rows, const float *x, int64_t k, float *y)
 {
-    for (int done = 0; done < n_rows; done += 16 * ROW_GROUPS) {
-        const float *some[16 * ROW_GROUPS];
-        float sums[16 * ROW_GROUPS];
-        const int n = n_rows - done < 16 * ROW_GROUPS ? n_rows - done : 16 * ROW_GROUPS;
-        for (int r = 0; r < 16 * ROW_GROUPS; r++)
+    for (int done = 0; done < n_rows; done += 16) {
+        const float *some[16];
+        float sums[16];
+        const int n = n_rows - done < 16 ? n_rows - done : 16;
+        for (int r = 0; r < 16; r++)
             some[r] = rows[done + (r < n ? r : n - 1)]; /* missing ones repeat the last */
-        if (n > 16)
-            dot_groups(some, 2, x, k, sums);
-        else
-            dot_groups(some, 1, x, k, sums);
+        dot_sixteen(some, x, k, sums);
         memcpy(y + done, sums, (size_t)n * sizeof *y);
     }
 }
