@@ -147,7 +147,8 @@ static bool weak(const router_memory *m, double kth)
 {
     double variance = m->square - m->mean * m->mean;
     double deviation = variance > 0.0 ? sqrt(variance) : 0.0;
-    return !(kth >= m->mean - (double)m->o.margin * deviation) || kth == -INFINITY;
+    double least = m->o.margin < INFINITY ? m->mean - (double)m->o.margin * deviation : -INFINITY;
+    return !(kth >= least) || kth == -INFINITY;
 }
 
 void router_local(const router_screen *s, const router_rule *r, const float *x, router_memory *m, void *work, uint16_t *chosen,
