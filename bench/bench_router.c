@@ -166,9 +166,10 @@ static void local(run *r, const layer *l, float margin, uint32_t n_hot)
         fallbacks += e.fell_back;
         memcpy(last, a, sizeof a);
     }
-    printf("  local, %2u hot, margin %4.1f: bytes %5.1f %%, recall@8 %.3f, fell back %5.1f %%  (used again by the next token: %.2f)\n", n_hot,
-           (double)margin, 100.0 * (double)sum.read_bytes / (double)sum.full_bytes, (double)common / (STATES * USED),
-           100.0 * fallbacks / STATES, (double)again / ((STATES - 1) * USED));
+    printf(
+        "  local, %2u hot, margin %4.1f: bytes %5.1f %%, recall@8 %.3f, fell back %5.1f %%  (used again by the next token: %.2f)\n",
+        n_hot, (double)margin, 100.0 * (double)sum.read_bytes / (double)sum.full_bytes, (double)common / (STATES * USED),
+        100.0 * fallbacks / STATES, (double)again / ((STATES - 1) * USED));
     router_memory_free(m);
 }
 
@@ -188,8 +189,9 @@ static void bench(const kernels *k, uint32_t n, const float *states)
     double bytes = 100.0 * (double)r.sum.read_bytes / (double)r.sum.full_bytes, rows = (double)r.sum.n_scored / r.n_calls;
     double cold[2] = {measure(&r, full, n_layers), measure(&r, certified, n_layers)};
     double hot[2] = {measure(&r, full, 1), measure(&r, certified, 1)};
-    printf("N %3u: certified bytes %5.1f %%, exact rows %5.1f; cold %6.1f us, full %6.1f us: %.2f x; hot %6.1f us, full %6.1f us: %.2f x\n",
-           n, bytes, rows, cold[1], cold[0], cold[0] / cold[1], hot[1], hot[0], hot[0] / hot[1]);
+    printf(
+        "N %3u: certified bytes %5.1f %%, exact rows %5.1f; cold %6.1f us, full %6.1f us: %.2f x; hot %6.1f us, full %6.1f us: %.2f x\n",
+        n, bytes, rows, cold[1], cold[0], cold[0] / cold[1], hot[1], hot[0], hot[0] / hot[1]);
     must(router_screen_flock(layers[0].screen, NULL, &err), &err);
     for (uint32_t n_hot = 0; n_hot <= HOT; n_hot += HOT)
         for (float margin = -1.0f; margin <= 2.0f; margin += 1.0f)

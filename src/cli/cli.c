@@ -82,6 +82,7 @@ engine_options cli_engine_options(const cli_options *o)
     e.memory_bytes = o->memory_bytes;
     e.experts_memory = o->experts_memory;
     e.experts_policy = o->experts_policy;
+    e.route = (route_options){(route_mode)o->route, (float)o->route_mass};
     e.timing = o->timing;
     e.exact = o->exact;
     e.no_pack_cache = o->no_pack_cache;

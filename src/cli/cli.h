@@ -45,7 +45,7 @@ void cli_print_json_string(str s);
     "seed", "temp", "top-k", "top-p", "min-p", "typical", "repeat-penalty", "repeat-last-n", "presence-penalty", \
     "frequency-penalty", "dry-multiplier", "dry-base", "dry-allowed-length", "dry-penalty-last-n", \
     "xtc-probability", "xtc-threshold", "mirostat", "mirostat-ent", "mirostat-lr", "logit-bias", "stop", \
-    "ignore-eos", "memory", "experts-memory", "experts-policy", "no-pack-cache", "cpu", "no-template", "quiet"
+    "ignore-eos", "memory", "experts-memory", "experts-policy", "route", "route-mass", "no-pack-cache", "cpu", "no-template", "quiet"
 /* clang-format on */
 
 extern const cli_command command_run, command_chat, command_show, command_check, command_plan, command_tokenize, command_detokenize,

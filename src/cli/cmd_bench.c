@@ -278,11 +278,13 @@ static int run(const cli_options *o, char **positional, int n_positional)
     return code;
 }
 
-static const char *const options[] = {"model",          "n-prompt",       "n-gen",         "prompt-gen", "depth",
-                                      "parallel",       "repetitions",    "threads",       "ctx-size",   "batch-size",
-                                      "ubatch-size",    "cache-type-k",   "cache-type-v",  "cpu",        "memory",
-                                      "experts-memory", "experts-policy", "no-pack-cache", "exact",      "output",
-                                      "compare",        "no-limits",      "timing",        "quiet",      NULL};
+static const char *const options[] = {"model",          "n-prompt",   "n-gen",       "prompt-gen",
+                                      "depth",          "parallel",   "repetitions", "threads",
+                                      "ctx-size",       "batch-size", "ubatch-size", "cache-type-k",
+                                      "cache-type-v",   "cpu",        "memory",      "experts-memory",
+                                      "experts-policy", "route",      "route-mass",  "no-pack-cache",
+                                      "exact",          "output",     "compare",     "no-limits",
+                                      "timing",         "quiet",      NULL};
 
 const cli_command command_bench = {
     .name = "bench",

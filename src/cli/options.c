@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/str.h"
+#include "compute/compute.h"
 #include "sampling/sampler.h"
 
 #define AT(field) offsetof(cli_options, field)
@@ -52,6 +53,10 @@ static const option_row table[] = {
      "keep experts on disk and at most this much of them in memory (e.g. 4G, or auto)"},
     {"experts-policy", NULL, "POLICY", OPTION_POLICY, AT(experts_policy), 0, 0,
      "which experts stay in memory: swarm (default), lru, lfu, stale"},
+    {"route", NULL, "WAY", OPTION_ROUTE, AT(route), 0, 0,
+     "how experts are chosen: exact (default), local (the same from fewer bytes), neighbours, cache"},
+    {"route-mass", NULL, "TAU", OPTION_FLOAT, AT(route_mass), 0, 1,
+     "--route cache: share of a token's weights that may go to experts in memory (0.1)"},
     {"no-pack-cache", NULL, NULL, OPTION_FLAG, AT(no_pack_cache), 0, 0, "do not read or keep packed weights on disk"},
     {"cpu", NULL, "LEVEL", OPTION_TEXT, AT(cpu), 0, 0, "kernels: auto (default), scalar, avx2, avx512, avx512_bf16"},
     {"no-template", NULL, NULL, OPTION_FLAG, AT(no_template), 0, 0, "give the prompt to the model as it is"},
@@ -115,8 +120,21 @@ static cli_options defaults(void)
                          .prompt_tokens = 512,
                          .gen_tokens = 128,
                          .repeats = 5,
+                         .route_mass = 0.1,
                          .batch = 512,
                          .parallel = 1};
+}
+
+static bool store_route(int *out, const char *text)
+{
+    static const char *const names[] = {
+        [ROUTE_EXACT] = "exact", [ROUTE_LOCAL] = "local", [ROUTE_NEIGHBOURS] = "neighbours", [ROUTE_CACHE] = "cache"};
+    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
+        if (strcmp(text, names[i]) == 0) {
+            *out = i;
+            return true;
+        }
+    return false;
 }
 
 static bool bad_value(const option_row *row, const char *wanted, const char *found)
@@ -184,6 +202,7 @@ static bool store(cli_options *o, const option_row *row, const char *text)
         return true;
     case OPTION_POLICY:
         return (policy_find(text, at) && *(policy_kind *)at != POLICY_BELADY) || bad_value(row, "swarm, lru, lfu or stale", text);
+    case OPTION_ROUTE: return store_route(at, text) || bad_value(row, "exact, local, neighbours or cache", text);
     case OPTION_KV_TYPE: return store_kv_type(o, row, text);
     default: return false;
     }

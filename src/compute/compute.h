@@ -12,13 +12,40 @@
 
 typedef struct compute compute;
 
+/* How experts are chosen. */
+typedef enum route_mode {
+    ROUTE_EXACT,      /* as the model says, from all scores */
+    ROUTE_LOCAL,      /* the same choice, certified, from a part of the router's rows */
+    ROUTE_NEIGHBOURS, /* from the neighbours of the last token's experts: approximate */
+    ROUTE_CACHE       /* experts in memory are preferred, within a share of the weights: approximate */
+} route_mode;
+
+typedef struct route_options {
+    route_mode mode;
+    float mass; /* ROUTE_CACHE: the share of a token's weights that may go to other experts, 0..1 */
+} route_options;
+#define ROUTE_PRICE 1.0f /* of loading an expert, in weights moved: as much as all weights of a token */
+
+/* What choosing cost and changed since the engine began; a choice is one token in one layer. */
+typedef struct route_counts {
+    uint64_t n_choices;
+    uint64_t n_scored, n_fell_back, read_bytes,
+        full_bytes;                 /* rows scored exactly; full scans; bytes of the router, and of all of it */
+    uint64_t n_changed;             /* experts taken instead of better ones */
+    double mass, change, most_mass; /* sums over choices, and the largest: see router_moved */
+} route_counts;
+
 typedef struct compute_options {
     int32_t max_tokens;  /* most tokens per batch (micro-batch) */
     int32_t max_outputs; /* most tokens with logits per batch */
     int32_t context;     /* tokens a sequence may hold: chooses between long and short rope factors */
     bool timing;         /* collect time per step kind */
     pool *experts;       /* [borrowed] holds the experts of a model opened with experts_apart; NULL: they are in memory */
-    bool exact;          /* f32 activations for every weight type: the yardstick for activation rounding, slow */
+    route_options route;
+    /* Called after each choice, or NULL: chosen, weights [n_rows][n_used]; rows of the last layer are those with logits. */
+    void (*on_choice)(void *ctx, uint32_t layer_index, int32_t n_rows, const uint16_t *chosen, const float *weights);
+    void *choice_ctx;
+    bool exact; /* f32 activations for every weight type: the yardstick for activation rounding, slow */
 } compute_options;
 
 /* A token to be run. Tokens of one sequence stand together, with consecutive positions that start at seq->n_tokens. */
@@ -67,6 +94,7 @@ const float *compute_logits(const compute *c, int32_t i);
 /* With timing: nanoseconds spent per kind since the last reset, and bytes of weights a single-token pass reads. */
 const uint64_t *compute_times(const compute *c); /* [STEP_KINDS] */
 void compute_times_reset(compute *c);
+void compute_route_counts(const compute *c, route_counts *out);
 uint64_t compute_weight_bytes(const model *m);
 /* Multiply-adds of the layers' matrices for one token, by type of weight (the head, needed for few tokens, is left out). */
 void compute_macs(const model *m, uint64_t macs[DIL_TYPE_COUNT]);

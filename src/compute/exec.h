@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "compute/compute.h"
+#include "experts/router.h"
 
 /* Activations as f32 and quantized, one row per token (see act in kernels.h). */
 typedef struct act_buffer {
@@ -88,12 +89,14 @@ typedef struct step {
 } step;
 
 typedef struct worker_scratch {
-    uint8_t *linear;      /* linear_scratch_bytes(largest k) */
-    float *exact;         /* exact mode: [16][k] rows and their [k][16] panel */
-    float *rows;          /* [NORM_ROWS][n_embd]: normalised rows on their way to their quantized form */
-    float *gate, *up;     /* [at most GEMM_TOKENS_MOST][FFN_CHUNK * PANEL_ROWS] */
-    act_buffer gathered;  /* [at most GEMM_TOKENS_MOST]: rows of nrm that take the same expert_weights */
-    float *choosing;      /* [2 * n_experts] */
+    uint8_t *linear;     /* linear_scratch_bytes(largest k) */
+    float *exact;        /* exact mode: [16][k] rows and their [k][16] panel */
+    float *rows;         /* [NORM_ROWS][n_embd]: normalised rows on their way to their quantized form */
+    float *gate, *up;    /* [at most GEMM_TOKENS_MOST][FFN_CHUNK * PANEL_ROWS] */
+    act_buffer gathered; /* [at most GEMM_TOKENS_MOST]: rows of nrm that take the same expert_weights */
+    float *choosing;     /* [4 * n_experts] */
+    void *routing;       /* [routing_bytes]: of routers that read a part of their rows */
+    route_counts routed;
     float *head;          /* [HEAD_ROWS][head_out_stride]: what a head's matrix gives; one key */
     float *queries;       /* [ATTN_ROWS][attn_row_bytes] */
     float *page;          /* attn_scratch_bytes */
@@ -131,6 +134,12 @@ struct compute {
     act_buffer nrm, attn, hidden;
     expert_batch moe;
     latent_batch latent;
+    /* Ways of choosing that are not exact, or not from all scores; [n_layer] each or NULL. */
+    router_screen **screens;
+    router_memory **memories;
+    const kv_seq **routed_seq; /* whose tokens a memory has seen last */
+    router_moved *moved;       /* [max_tokens] */
+    size_t routing_bytes;
     float *cs[2];                 /* [max_tokens][n_rot]: cosine and sine per rope variant */
     double *inverse_frequency[2]; /* [n_rot / 2] */
     double *correction[2];        /* [n_rot / 2]: YaRN share of the extrapolated angle */
@@ -214,7 +223,11 @@ void step_attn_out(compute *c, const step *s, int worker);
 void step_route(compute *c, const step *s, int worker);
 void step_choose(compute *c, const step *s, int worker);
 void step_experts(compute *c, const step *s, int worker);
-void moe_release(compute *c); /* no expert is in use any longer */
+router_rule route_rule(const compute *c, uint32_t layer_index);
+DIL_MUST_CHECK dil_status route_new(compute *c, dil_error *err); /* what the way of choosing needs */
+void route_free(compute *c);
+void moe_prepare(compute *c, const step *s); /* after the choice, on one worker: what step_experts works on */
+void moe_release(compute *c);                /* no expert is in use any longer */
 void step_gate_up(compute *c, const step *s, int worker);
 void step_down(compute *c, const step *s, int worker);
 void step_head(compute *c, const step *s, int worker);

@@ -1,6 +1,6 @@
 /*
- * Layers with experts. Every token scores all experts (route) and takes some (choose); then tokens are put in order of their experts,
- * so that each expert's weights are read once for all that take it (experts). A token's place with one of its experts is a slot:
+ * Layers with experts. Who takes which is chosen (route.c); then tokens are put in order of their experts, so that each expert's
+ * weights are read once for all that take it. A token's place with one of its experts is a slot:
  * slots lie by expert, then by row of the batch.
  *
  *     hidden[slot] = act(gate_e nrm[row]) * (up_e nrm[row])
@@ -15,32 +15,6 @@
 #include "experts/router.h"
 
 static const expert_layer *layer_experts(const compute *c, const step *s) { return c->m->layers[s->layer].moe; }
-
-void step_route(compute *c, const step *s, int worker)
-{
-    const expert_layer *e = layer_experts(c, s);
-    const weight *w = &e->router;
-    expert_batch *b = &c->moe;
-    split parts = split_matrix(c, w->n_panels, w->n_panels, 1, step_rows(c, s), w->panel_bytes);
-    uint32_t index;
-    for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
-        tile it = split_tile(c, &parts, cl.part, index);
-        int first = it.panel * PANEL_ROWS;
-        float *y = b->scores + (size_t)it.row * b->score_stride + first;
-        linear(c, w, &c->nrm.view, it.panel, it.n_panels, it.row, it.n_rows, y, b->score_stride, &c->scratch[worker]);
-        add_bias(y, b->score_stride, e->router_bias, first, chunk_values(w, it.panel, it.n_panels), it.n_rows, c->k);
-    }
-}
-
-static router_rule layer_rule(const compute *c, uint32_t layer_index)
-{
-    static const router_gating of[] = {[GATING_SOFTMAX] = ROUTER_SOFTMAX,
-                                       [GATING_SIGMOID] = ROUTER_SIGMOID,
-                                       [GATING_SOFTMAX_CHOSEN] = ROUTER_SOFTMAX_CHOSEN};
-    const expert_params *p = &c->h->experts;
-    return (router_rule){of[p->gating],    p->n_experts, p->n_used, p->n_groups,
-                         p->n_groups_used, p->normalise, p->scale,  c->m->layers[layer_index].moe->choice_bias};
-}
 
 /* Slots by expert, then by row. */
 static void number_slots(compute *c, int32_t n_rows)
@@ -152,41 +126,9 @@ static void plan_rounds(compute *c, const step *s)
     b->round_first[b->n_rounds] = b->n_blocks;
 }
 
-/* ---- choosing ---- */
-
-static void choose_row(compute *c, const step *s, const router_rule *rule, int32_t row, worker_scratch *ws)
+void moe_prepare(compute *c, const step *s)
 {
-    const expert_layer *e = layer_experts(c, s);
-    expert_batch *b = &c->moe;
-    size_t at = (size_t)row * rule->n_used;
-    router_exact(rule, b->scores + (size_t)row * b->score_stride, b->chosen + at, b->weights + at, ws->choosing);
-    if (e->shared_gate) {
-        const float *x = c->nrm.f + (size_t)row * c->nrm.view.f_stride;
-        float dot = 0.0f;
-        for (uint32_t i = 0; i < c->h->n_embd; i++)
-            dot = fmaf(x[i], e->shared_gate[i], dot);
-        b->shared_weight[row] = 1.0f / (1.0f + expf(-dot));
-    }
-}
-
-#define CHOOSE_ROWS 8
-
-void step_choose(compute *c, const step *s, int worker)
-{
-    expert_batch *b = &c->moe;
-    router_rule rule = layer_rule(c, s->layer);
-    int32_t n = step_rows(c, s);
-    uint32_t n_items[TEAM_QUEUES], index;
-    count_items(c, n, CHOOSE_ROWS, 1, n_items);
-    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
-        int32_t first = part_first(c, cl.part), end = first + part_size(c, cl.part, n), from = first + (int32_t)index * CHOOSE_ROWS;
-        for (int32_t row = from; row < end && row < from + CHOOSE_ROWS; row++)
-            choose_row(c, s, &rule, row, &c->scratch[worker]);
-    }
-    if (atomic_fetch_add_explicit(&b->n_through, 1, memory_order_acq_rel) + 1 != (unsigned)c->n_workers)
-        return;
-    atomic_store_explicit(&b->n_through, 0, memory_order_relaxed); /* for the next layer, after a barrier */
-    number_slots(c, n);
+    number_slots(c, step_rows(c, s));
     plan_rounds(c, s);
     begin_round(c, s, 0);
 }
@@ -214,7 +156,7 @@ static void hint_next_layer(compute *c, const step *s, int worker)
     const weight *w = &l->moe->router;
     worker_scratch *ws = &c->scratch[worker];
     act x = {.f = b->ahead, .f_stride = c->x_stride};
-    router_rule rule = layer_rule(c, next);
+    router_rule rule = route_rule(c, next);
     uint16_t *guess = b->wanted;
     memset(b->resident, 0, h->experts.n_experts);
     for (int32_t row = 0; row < n; row++)

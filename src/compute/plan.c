@@ -102,7 +102,7 @@ static void find_layer_readers(const compute *c, const layer_weights *l, all_rea
         add_reader(c, &l->moe->experts[0].gate, &r->nrm);
         add_reader(c, &l->moe->experts[0].up, &r->nrm);
         add_reader(c, &l->moe->experts[0].down, &r->slots);
-        r->nrm.f32 = r->nrm.f32 || l->moe->shared_gate;
+        r->nrm.f32 = r->nrm.f32 || l->moe->shared_gate || c->options.route.mode != ROUTE_EXACT;
     }
 }
 
@@ -141,7 +141,7 @@ static void carve_scratch(carver *cv, compute *c, readers nrm, worker_scratch *w
     size_t few_slots = (tokens < FEW_ROWS ? tokens : FEW_ROWS) * h->experts.n_used;
     bool mixed = h->experts.n_experts > 0;
     carve_act(cv, &ws->gathered, mixed ? part : 0, h->n_embd, nrm);
-    ws->choosing = carve(cv, 2 * (size_t)h->experts.n_experts, sizeof *ws->choosing);
+    ws->choosing = carve(cv, 4 * (size_t)h->experts.n_experts, sizeof *ws->choosing);
     part = part > few_slots ? part : few_slots;
     ws->rows = carve(cv, NORM_ROWS * c->x_stride, sizeof *ws->rows);
     ws->gate = carve(cv, part * FFN_CHUNK * PANEL_ROWS, sizeof *ws->gate);
@@ -416,6 +416,7 @@ static dil_status build(compute *c, dil_error *err)
         acts[i]->rounded = acts[i]->rounded && c->k->bf16_dot;
     }
     rope_prepare(c);
+    DIL_TRY(route_new(c, err));
     return make_plan(c, err);
 }
 
@@ -447,6 +448,7 @@ void compute_free(compute *c)
     if (!c)
         return;
     mem_unmap(c->region, c->region_bytes, MEM_ACTIVATIONS);
+    route_free(c);
     arena_free(c->memory);
     mem_free(c);
 }

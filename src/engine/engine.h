@@ -28,7 +28,11 @@ typedef struct engine_options {
     bool timing, exact, no_vocab;
     uint64_t experts_memory;    /* most memory for experts, the rest stays on disk; 0: all in memory; ENGINE_EXPERTS_AUTO */
     policy_kind experts_policy; /* which experts stay */
-    bool no_pack_cache;         /* packed weights are neither read from disk nor kept there (model.h has the next two) */
+    route_options route;        /* how experts are chosen */
+    void (*on_choice)(void *ctx, uint32_t layer_index, int32_t n_rows, const uint16_t *chosen,
+                      const float *weights); /* compute.h */
+    void *choice_ctx;
+    bool no_pack_cache; /* packed weights are neither read from disk nor kept there (model.h has the next two) */
     uint64_t pack_cache_least, pack_cache_most;
     dil_progress_fn progress;
     void *user;

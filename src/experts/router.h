@@ -83,11 +83,12 @@ void router_certified(const router_screen *s, const router_rule *r, const float 
 typedef struct router_memory router_memory;
 typedef struct router_memory_options {
     uint32_t n_hot; /* often used experts that are always candidates */
-    float margin;   /* falls back when the k-th candidate is this many deviations below the running mean of k-th values; -inf: always,
+    float margin; /* falls back when the k-th candidate is this many deviations below the running mean of k-th values; -inf: always,
                        +inf: never after the first tokens */
 } router_memory_options;
 /* [owned: free with router_memory_free] */
-DIL_MUST_CHECK dil_status router_memory_new(router_memory **out, const router_rule *r, const router_memory_options *o, dil_error *err);
+DIL_MUST_CHECK dil_status router_memory_new(router_memory **out, const router_rule *r, const router_memory_options *o,
+                                            dil_error *err);
 void router_memory_clear(router_memory *m); /* a new sequence */
 void router_memory_free(router_memory *m);
 
@@ -114,8 +115,8 @@ typedef struct router_moved {
 
 /* Chooses by value + price for resident experts: lowest weights first, each against the best resident expert left, while the mass
  * stays within the budget. weights are those of the rule for the new set, ranked by value. scratch [4 * n_experts]. */
-void router_cached(const router_rule *r, const float *scores, const router_offer *o, uint16_t *chosen, float *weights, float *scratch,
-                   router_moved *out);
+void router_cached(const router_rule *r, const float *scores, const router_offer *o, uint16_t *chosen, float *weights,
+                   float *scratch, router_moved *out);
 
 typedef struct router_batch_report {
     uint32_t n_before, n_after;         /* different experts that must be loaded */

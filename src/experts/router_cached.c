@@ -35,8 +35,8 @@ static void shares(const router_rule *r, const router_offer *o, const uint16_t *
         share[i] = i < o->keep || o->resident[set[i]] || !(sum > 0.0f) ? INFINITY : weights[i] / sum;
 }
 
-void router_cached(const router_rule *r, const float *scores, const router_offer *o, uint16_t *chosen, float *weights, float *scratch,
-                   router_moved *out)
+void router_cached(const router_rule *r, const float *scores, const router_offer *o, uint16_t *chosen, float *weights,
+                   float *scratch, router_moved *out)
 {
     float *values = scratch, *share = values + r->n_experts, *before = share + r->n_experts;
     uint16_t *exact = (uint16_t *)(void *)(before + r->n_experts);

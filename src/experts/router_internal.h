@@ -51,16 +51,16 @@ struct router_screen {
 
 /* A work block in parts. */
 typedef struct router_work {
-    float *scores;  /* [n]: exact ones of the rows in `index`, minus infinity elsewhere */
-    float *values;  /* [n]: their selection values */
-    float *guess;   /* [n]: selection values by the screen */
-    double *high;   /* [n]: no selection value is larger; may be NaN: nothing is known */
-    float *y;       /* [2][n_panels * PANEL_ROWS]: the screen's scores of x and of what its quantization left over */
-    float *rest;    /* [n_embd]: x minus what was quantized */
-    int8_t *q;      /* [2][q_stride] */
-    float *d, *s;   /* [2][n_blocks] */
-    int32_t *isum;  /* [2][n_blocks] */
-    uint16_t *index; /* [n]: rows to be scored, or that were */
+    float *scores;     /* [n]: exact ones of the rows in `index`, minus infinity elsewhere */
+    float *values;     /* [n]: their selection values */
+    float *guess;      /* [n]: selection values by the screen */
+    double *high;      /* [n]: no selection value is larger; may be NaN: nothing is known */
+    float *y;          /* [2][n_panels * PANEL_ROWS]: the screen's scores of x and of what its quantization left over */
+    float *rest;       /* [n_embd]: x minus what was quantized */
+    int8_t *q;         /* [2][q_stride] */
+    float *d, *s;      /* [2][n_blocks] */
+    int32_t *isum;     /* [2][n_blocks] */
+    uint16_t *index;   /* [n]: rows to be scored, or that were */
     const float **row; /* [n] */
     float *sums;       /* [n] */
     uint8_t *seen;     /* [n] */

@@ -46,7 +46,8 @@ dil_status router_screen_flock(router_screen *s, team *workers, dil_error *err)
     float *white = mem_calloc((size_t)n * (size_t)s->n_embd, sizeof *white, MEM_MISC);
     int32_t *lists = mem_calloc((size_t)n * SWARM_NEIGHBOURS, sizeof *lists, MEM_MISC);
     swarm_graph flock = {0};
-    dil_status status = white && lists ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "router: no memory for the neighbours of %d rows", n);
+    dil_status status =
+        white && lists ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "router: no memory for the neighbours of %d rows", n);
     if (status == DIL_OK && n > 1) {
         whiten(s, white);
         status = swarm_nearest(white, n, (int32_t)s->n_embd, SWARM_COSINE, k, workers, lists, NULL, err);

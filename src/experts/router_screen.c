@@ -72,8 +72,7 @@ static void encode_row(const router_screen *s, const builder *b, double factor, 
     double error = 0.0, square = 0.0;
     for (int64_t c = 0; c < s->n_embd; c++)
         b->scaled[c] = factor > 0.0 ? (float)((double)row[c] * factor) : 0.0f;
-    s->k->quantize(&(quantize_args){
-        .f = b->scaled, .k = s->n_embd, .n_rows = 1, .q = b->q, .d = b->d, .s = b->s, .isum = b->isum});
+    s->k->quantize(&(quantize_args){.f = b->scaled, .k = s->n_embd, .n_rows = 1, .q = b->q, .d = b->d, .s = b->s, .isum = b->isum});
     for (int64_t block = 0; block < blocks_of(s); block++, out += Q8_BYTES) {
         uint16_t half = f32_to_f16(b->d[block]);
         double d = (double)f16_to_f32(half);
@@ -275,7 +274,8 @@ static void screen(const router_screen *s, const float *x, router_work *w, doubl
     double left = 1.001 * norm_at_least(w->rest, s->n_embd) + 4.0 * UNIT * (norm + e) + none;
     *x_norm = norm;
     *rest_norm = left + rounding(blocks_of(s) + 2) * (norm + 2.0 * e + left);
-    act a = {.q = w->q, .d = w->d, .s = w->s, .isum = w->isum, .q_stride = round_up_size(blocks * ACT_BLOCK, 64), .b_stride = blocks};
+    act a = {
+        .q = w->q, .d = w->d, .s = w->s, .isum = w->isum, .q_stride = round_up_size(blocks * ACT_BLOCK, 64), .b_stride = blocks};
     s->k->linear[DIL_TYPE_Q8_0].gemv(&(linear_args){.panels = s->panels,
                                                     .panel_bytes = s->panel_bytes,
                                                     .n_panels = s->n_panels,

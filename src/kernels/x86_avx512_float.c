@@ -204,7 +204,8 @@ AVX512_INLINE void turn_rows(const float *const *rows, int64_t c, __m512 w[16])
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) { /* quarters into place */
         const __m512 even = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88), odd = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xdd);
-        const __m512 even2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88), odd2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xdd);
+        const __m512 even2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88),
+                     odd2 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xdd);
         w[j] = _mm512_shuffle_f32x4(even, even2, 0x88);
         w[4 + j] = _mm512_shuffle_f32x4(odd, odd2, 0x88);
         w[8 + j] = _mm512_shuffle_f32x4(even, even2, 0xdd);

@@ -189,7 +189,8 @@ static void not_numbers(void **state)
     float z[32], bias[32], weights[32], scratch[64];
     uint16_t chosen[32], again[32];
     for (int round = 0; round < 4000; round++) {
-        router_rule r = {.gating = (router_gating)below(3), .n_experts = 32, .n_used = 1 + below(32), .normalise = below(2), .scale = 1.0f};
+        router_rule r = {
+            .gating = (router_gating)below(3), .n_experts = 32, .n_used = 1 + below(32), .normalise = below(2), .scale = 1.0f};
         uint32_t kinds = 1 + below(7);
         for (int i = 0; i < 32; i++) {
             z[i] = odd[below(kinds)];
