@@ -17,13 +17,13 @@
 typedef struct router_kind {
     const char *name;
     uint32_t n_layers, n_experts, n_used, n_tokens;
-    double zipf;     /* exponent of the popularity: 0 all alike */
-    double sticky;   /* chance that an expert of the token before stays */
-    double topic;    /* share of the choices that the topic makes */
-    double together; /* chance that the next expert comes from the clique of the one chosen last */
-    double shift;    /* chance that a token begins another topic */
-    uint64_t bytes;  /* of an expert */
-    bool mixed;      /* every third layer has experts of one and a half times the size */
+    double zipf;      /* exponent of the popularity: 0 all alike */
+    double sticky;    /* chance that an expert of the token before stays */
+    double topic;     /* share of the choices that the topic makes */
+    double together;  /* chance that the next expert comes from the clique of the one chosen last */
+    double shift;     /* chance that a token begins another topic */
+    uint64_t bytes;   /* of an expert */
+    bool mixed;       /* every third layer has experts of one and a half times the size */
     bool first_dense; /* layer 0 has no experts */
 } router_kind;
 
@@ -140,12 +140,14 @@ static inline void router_choose(router_state *s, uint32_t layer, uint16_t *out)
 }
 
 /* Writes n_tokens in passes of `batch` tokens. */
-static inline dil_status router_write(const router_kind *k, uint64_t seed, uint32_t batch, bool weights, const char *path, dil_error *err)
+static inline dil_status router_write(const router_kind *k, uint64_t seed, uint32_t batch, bool weights, const char *path,
+                                      dil_error *err)
 {
     trace_layer *layers = router_layers(k);
     uint16_t chosen[TRACE_MOST_USED];
     float parts[TRACE_MOST_USED];
-    trace_options o = {.name = k->name, .layers = layers, .n_layers = k->n_layers, .n_used = k->n_used, .most_tokens = batch, .weights = weights};
+    trace_options o = {
+        .name = k->name, .layers = layers, .n_layers = k->n_layers, .n_used = k->n_used, .most_tokens = batch, .weights = weights};
     router_state s = router_begin(k, seed);
     trace_writer *w = NULL;
     dil_status status = trace_writer_open(&w, path, &o, err);

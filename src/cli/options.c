@@ -85,6 +85,10 @@ static const option_row table[] = {
     {"type", NULL, "TYPE", OPTION_TEXT, AT(type), 0, 0, "type of the matrices: F32, F16, BF16, Q8_0, Q6_K, Q4_K, ..."},
     {"dry-run", NULL, NULL, OPTION_FLAG, AT(dry_run), 0, 0, "say what would be written, write nothing"},
     {"sha256", NULL, "HEX", OPTION_TEXT, AT(sha256), 0, 0, "refuse the file unless it has this SHA-256"},
+    {"policy", NULL, "NAME", OPTION_TEXT, AT(policy), 0, 0, "lru, lfu, stale, swarm, belady, or all (default)"},
+    {"budget", NULL, "SIZES", OPTION_TEXT, AT(budget), 0, 0,
+     "memory for experts: sizes or parts of all, separated by commas (10%,25%,50%)"},
+    {"layers", NULL, NULL, OPTION_FLAG, AT(layers), 0, 0, "figures of every layer too"},
     {"help", "h", NULL, OPTION_FLAG, AT(help), 0, 0, "this text"},
 };
 #define N_ROWS ((int)(sizeof table / sizeof table[0]))
@@ -300,7 +304,9 @@ static bool store_environment(cli_options *o, const cli_command *c, const option
 
 #define MAX_LONG 160
 
-/* The command's rows as getopt wants them: each under its name and its alias; val is the row's index. */
+#define FIRST_ROW 256 /* above the characters getopt answers with */
+
+/* The command's rows as getopt wants them: each under its name and its alias; val is FIRST_ROW + the row's index. */
 static int build_long(const cli_command *c, struct option *out, cli_options *o, bool *good)
 {
     int n = 0;
@@ -309,13 +315,13 @@ static int build_long(const cli_command *c, struct option *out, cli_options *o, 
         if (!row || n + 3 > MAX_LONG)
             continue;
         int has_arg = row->arg ? required_argument : no_argument;
-        out[n++] = (struct option){row->name, has_arg, NULL, (int)(row - table)};
+        out[n++] = (struct option){row->name, has_arg, NULL, FIRST_ROW + (int)(row - table)};
         if (row->alias)
-            out[n++] = (struct option){row->alias, has_arg, NULL, (int)(row - table)};
+            out[n++] = (struct option){row->alias, has_arg, NULL, FIRST_ROW + (int)(row - table)};
         *good = *good && store_environment(o, c, row);
     }
-    out[n++] = (struct option){"help", no_argument, NULL, N_ROWS - 1};
-    out[n++] = (struct option){"h", no_argument, NULL, N_ROWS - 1};
+    out[n++] = (struct option){"help", no_argument, NULL, FIRST_ROW + N_ROWS - 1};
+    out[n++] = (struct option){"h", no_argument, NULL, FIRST_ROW + N_ROWS - 1};
     out[n] = (struct option){0};
     return n;
 }
@@ -339,7 +345,7 @@ bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv
                     c->name);
             return false;
         }
-        good = store_for(out, c, &table[val], optarg);
+        good = store_for(out, c, &table[val - FIRST_ROW], optarg);
     }
     if (!good || out->help)
         return good;

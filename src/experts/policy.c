@@ -4,13 +4,18 @@
 
 #include "experts/flock.h"
 
-/* The swarm's estimate of a use at the next visit: of its own recent uses, of its lasting share, of its flock's recent uses. */
-#define FAST_KEEP 0.5f  /* per visit: uses of the last visits */
-#define SLOW_KEEP 0.99f /* uses of the last hundred visits */
-#define PART_FAST 0.35f
-#define PART_FLOCK 0.15f
-#define PART_SLOW 0.5f
-#define HORIZON 1.0
+/*
+ * The swarm's estimate of a use at the next visit of a layer is a weighted sum of what is known of the expert: whether it was
+ * used now, its share of the last visits (two spans), its lasting share, and how much its flock was used lately. The weights are
+ * least squares over the estimates that have come true or not, of all layers, old ones fading; so a model whose routers
+ * keep to their experts gets other weights than one whose routers do not.
+ */
+enum { KNOWN_NOW, KNOWN_FAST, KNOWN_SLOW, KNOWN_LASTING, KNOWN_FLOCK, KNOWN };
+static const float keep[KNOWN] = {0.0f, 0.6f, 0.93f, 0.998f, 0.0f}; /* per visit; the flock's is made of KNOWN_FAST */
+static const double first_weights[KNOWN] = {0.25, 0.15, 0.2, 0.3, 0.1};
+#define FIRST_TRUST 20.0 /* the first weights count as much as so many visits of an expert in use */
+#define FADE 0.99        /* of the evidence, per pass */
+#define HORIZON 0.1      /* passes beyond the next visit that count */
 
 typedef struct expert_use {
     uint64_t last;  /* clock of the last request; 0: never */
@@ -21,6 +26,7 @@ typedef struct expert_use {
 typedef struct layer_state {
     uint32_t n_experts, first; /* number of its expert 0 among all */
     uint32_t turn;             /* its place among the layers with experts */
+    uint32_t n_visits;
     flock near;
 } layer_state;
 
@@ -29,9 +35,11 @@ struct policy {
     uint32_t n_layers, n_turns;
     uint32_t layer; /* the last requested */
     uint64_t clock, pass;
-    layer_state *layers;           /* [n_layers] */
-    expert_use *uses;              /* [experts of all layers] */
-    float *fast, *slow, *expected; /* the same; swarm only */
+    layer_state *layers; /* [n_layers] */
+    expert_use *uses;    /* [experts of all layers] */
+    float *known;        /* [the same, KNOWN]; swarm only, as what follows */
+    float *expected;     /* [the same]: uses at the next visit */
+    double square[KNOWN][KNOWN], product[KNOWN], weights[KNOWN];
 };
 
 static const char *const names[POLICY_KINDS] = {"swarm", "lru", "lfu", "stale", "belady"};
@@ -76,18 +84,21 @@ static size_t place(char *memory, policy_kind kind, const uint32_t *n_experts, u
             flock_init(&layers[l].near, n_experts[l], near);
     }
     expert_use *uses = take(memory, &at, total * sizeof *uses);
-    float *rates[3] = {NULL};
-    for (int i = 0; kind == POLICY_SWARM && i < 3; i++)
-        rates[i] = take(memory, &at, total * sizeof(float));
+    float *known = kind == POLICY_SWARM ? take(memory, &at, total * KNOWN * sizeof *known) : NULL;
+    float *expected = kind == POLICY_SWARM ? take(memory, &at, total * sizeof *expected) : NULL;
     if (p) {
         p->kind = kind;
         p->n_layers = n_layers;
         p->layer = n_layers;
         p->layers = layers;
         p->uses = uses;
-        p->fast = rates[0];
-        p->slow = rates[1];
-        p->expected = rates[2];
+        p->known = known;
+        p->expected = expected;
+        for (int i = 0; i < KNOWN; i++) {
+            p->weights[i] = first_weights[i];
+            p->square[i][i] = FIRST_TRUST;
+            p->product[i] = FIRST_TRUST * first_weights[i];
+        }
     }
     return at;
 }
@@ -105,36 +116,82 @@ policy *policy_init(void *memory, policy_kind kind, const uint32_t *n_experts, u
 
 /* ---- the swarm ---- */
 
-/* Expected uses at the layer's next visit, from the rates after this one. The flock is symmetrised: who is minded minds back. */
-static void expect(policy *p, const layer_state *s)
+/* Weights from the evidence: Gaussian elimination; the first weights' trust never fades, so that pivots stay above it. */
+static void fit(policy *p)
 {
-    const float *fast = p->fast + s->first, *slow = p->slow + s->first;
-    float *expected = p->expected + s->first, share[FLOCK_SIZE];
+    double a[KNOWN][KNOWN + 1];
+    for (int i = 0; i < KNOWN; i++) {
+        memcpy(a[i], p->square[i], sizeof p->square[i]);
+        a[i][KNOWN] = p->product[i];
+    }
+    for (int i = 0; i < KNOWN; i++)
+        for (int row = 0; row < KNOWN; row++) {
+            double times = row == i ? 0 : a[row][i] / a[i][i];
+            for (int k = i; k <= KNOWN && row != i; k++)
+                a[row][k] -= times * a[i][k];
+        }
+    for (int i = 0; i < KNOWN; i++) {
+        p->weights[i] = a[i][KNOWN] / a[i][i];
+        p->product[i] = FADE * p->product[i] + (1 - FADE) * FIRST_TRUST * first_weights[i];
+        for (int k = 0; k < KNOWN; k++)
+            p->square[i][k] = FADE * p->square[i][k] + (k == i ? (1 - FADE) * FIRST_TRUST : 0);
+    }
+}
+
+/* What was known of an expert at the layer's last visit, and whether it came true. Nothing known teaches nothing. */
+static void take_evidence(policy *p, const float *known, bool used)
+{
+    if (!(known[KNOWN_SLOW] > 0.0f) && !used)
+        return;
+    for (int i = 0; i < KNOWN; i++) {
+        for (int k = 0; k < KNOWN; k++)
+            p->square[i][k] += (double)(known[i] * known[k]);
+        p->product[i] += used ? (double)known[i] : 0.0;
+    }
+}
+
+/* The flock's recent uses, symmetrised: who is minded minds back. */
+static void ask_flock(policy *p, const layer_state *s)
+{
+    float *known = p->known + (size_t)s->first * KNOWN, share[FLOCK_SIZE];
     uint16_t near[FLOCK_SIZE];
     for (uint32_t e = 0; e < s->n_experts; e++)
-        expected[e] = PART_FAST * fast[e] + PART_SLOW * slow[e];
+        known[e * KNOWN + KNOWN_FLOCK] = 0;
     for (uint32_t e = 0; e < s->n_experts; e++) {
         int n = flock_neighbours(&s->near, e, near, share);
         for (int i = 0; i < n; i++) {
-            expected[e] += 0.5f * PART_FLOCK * share[i] * fast[near[i]];
-            expected[near[i]] += 0.5f * PART_FLOCK * share[i] * fast[e];
+            known[e * KNOWN + KNOWN_FLOCK] += 0.5f * share[i] * known[near[i] * KNOWN + KNOWN_FAST];
+            known[near[i] * KNOWN + KNOWN_FLOCK] += 0.5f * share[i] * known[e * KNOWN + KNOWN_FAST];
         }
     }
 }
 
+/* uses: the layer's, with the present request already in. */
 static void learn(policy *p, layer_state *s, const uint16_t *experts, int n)
 {
-    float *fast = p->fast + s->first, *slow = p->slow + s->first;
+    const expert_use *uses = p->uses + s->first;
+    float share = (float)s->n_visits / (float)(s->n_visits + 1); /* a young mean forgets nothing */
+    float keeps[KNOWN];
+    for (int i = 0; i < KNOWN; i++)
+        keeps[i] = keep[i] < share ? keep[i] : share;
+    s->n_visits++;
+    float *expected = p->expected + s->first;
     for (uint32_t e = 0; e < s->n_experts; e++) {
-        fast[e] *= FAST_KEEP;
-        slow[e] *= SLOW_KEEP;
-    }
-    for (int i = 0; i < n; i++) {
-        fast[experts[i]] += 1 - FAST_KEEP;
-        slow[experts[i]] += 1 - SLOW_KEEP;
+        float *known = p->known + (size_t)(s->first + e) * KNOWN;
+        bool used = uses[e].last == p->clock;
+        take_evidence(p, known, used);
+        for (int i = 0; i < KNOWN_FLOCK; i++)
+            known[i] = keeps[i] * known[i] + (used ? 1 - keeps[i] : 0.0f);
     }
     flock_note(&s->near, experts, n);
-    expect(p, s);
+    ask_flock(p, s);
+    for (uint32_t e = 0; e < s->n_experts; e++) {
+        const float *known = p->known + (size_t)(s->first + e) * KNOWN;
+        double sum = 0;
+        for (int i = 0; i < KNOWN; i++)
+            sum += p->weights[i] * (double)known[i];
+        expected[e] = sum > 0 ? (float)sum : 0.0f;
+    }
 }
 
 /* Passes until the layer's next visit, 1 for the one just visited. */
@@ -154,11 +211,18 @@ static double rate(const policy *p, const layer_state *s, double expected, doubl
 
 /* ---- all ---- */
 
+static void next_pass(policy *p)
+{
+    p->pass++;
+    if (p->kind == POLICY_SWARM)
+        fit(p);
+}
+
 void policy_use(policy *p, uint32_t layer, const uint16_t *experts, int n)
 {
     layer_state *s = &p->layers[layer];
     if (p->layer >= p->n_layers || layer < p->layer || (layer == p->layer && p->n_turns == 1))
-        p->pass++;
+        next_pass(p);
     p->layer = layer;
     p->clock++;
     for (int i = 0; i < n; i++) {
@@ -182,7 +246,9 @@ policy_worth policy_worth_of(const policy *p, uint32_t layer, uint32_t expert)
     case POLICY_STALE: return u->pass == p->pass ? (policy_worth){1, -last} : (policy_worth){0, last};
     case POLICY_BELADY: return (policy_worth){-(double)u->count, last};
     case POLICY_SWARM:
-        return (policy_worth){rate(p, s, (double)p->expected[s->first + expert], (double)p->slow[s->first + expert]), last};
+        return (policy_worth){rate(p, s, (double)p->expected[s->first + expert],
+                                   (double)p->known[(size_t)(s->first + expert) * KNOWN + KNOWN_LASTING]),
+                              last};
     default: return (policy_worth){last, 0};
     }
 }

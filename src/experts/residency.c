@@ -113,6 +113,14 @@ static uint64_t count_experts(const residency_options *o)
     return n;
 }
 
+static uint32_t most_experts(const residency_options *o)
+{
+    uint32_t most = 0;
+    for (uint32_t l = 0; l < o->n_layers; l++)
+        most = o->layers[l].n_experts > most ? o->layers[l].n_experts : most;
+    return most;
+}
+
 /* Places all tables but the slots' (memory NULL: only counts). counts [n_layers] are the policy's numbers of experts. */
 static size_t place(char *memory, const residency_options *o, const uint32_t *counts)
 {
@@ -123,6 +131,7 @@ static size_t place(char *memory, const residency_options *o, const uint32_t *co
     uint8_t *class_of = take(memory, &at, o->n_layers);
     int32_t *where = take(memory, &at, n * sizeof *where);
     residency_counts *totals = take(memory, &at, o->n_layers * sizeof *totals);
+    residency_candidate *candidates = take(memory, &at, most_experts(o) * sizeof *candidates);
     void *rule = take(memory, &at, policy_bytes(o->policy, counts, o->n_layers));
     if (!memory)
         return at;
@@ -133,6 +142,7 @@ static size_t place(char *memory, const residency_options *o, const uint32_t *co
     r->class_of = class_of;
     r->where = where;
     r->counts = totals;
+    r->candidates = candidates;
     r->rule = policy_init(rule, o->policy, counts, o->n_layers);
     memset(where, 0xFF, n * sizeof *where);
     for (uint32_t l = 0, next = 0; l < o->n_layers; l++) {
@@ -280,23 +290,28 @@ uint64_t residency_slot_bytes(const residency *r, int32_t slot) { return class_a
 
 /* ---- what goes ---- */
 
-/* The slot of the class that is worth least, or -1. Ones that are due only when asked for, and then after all others. */
-static int32_t victim(const residency *r, const residency_class *c, bool also_due, policy_worth *worth)
+static bool goes_before(const residency_candidate *a, const residency_candidate *b)
 {
-    int32_t best = -1;
-    bool best_due = true;
+    return a->due != b->due ? b->due : policy_less(a->worth, b->worth);
+}
+
+/* The up to `most` slots of the class that go first, in that order, into out; returns how many there are. */
+static int find_candidates(const residency *r, const residency_class *c, bool also_due, int most, residency_candidate *out)
+{
+    int n = 0;
     for (uint32_t i = c->first; i < c->first + c->n_taken; i++) {
         const residency_slot *s = &r->slots[i];
-        if (s->pinned || s->closed || (s->due && (!also_due || !best_due)))
+        if (s->pinned || s->closed || (s->due && !also_due))
             continue;
-        policy_worth w = policy_worth_of(r->rule, s->layer, s->expert);
-        if (best < 0 || (best_due && !s->due) || policy_less(w, *worth)) {
-            best = (int32_t)i;
-            best_due = s->due;
-            *worth = w;
-        }
+        residency_candidate x = {.worth = policy_worth_of(r->rule, s->layer, s->expert), .slot = (int32_t)i, .due = s->due};
+        if (n == most && !goes_before(&x, &out[n - 1]))
+            continue;
+        int at = n < most ? n++ : n - 1;
+        for (; at > 0 && goes_before(&x, &out[at - 1]); at--)
+            out[at] = out[at - 1];
+        out[at] = x;
     }
-    return best;
+    return n;
 }
 
 static void evict(residency *r, int32_t slot)
@@ -347,30 +362,41 @@ static void pin_found(residency *r, uint32_t layer, const uint16_t *experts, int
     }
 }
 
-void residency_request(residency *r, uint32_t layer, const uint16_t *experts, int n, residency_place *places)
+/* Puts what is missing into free slots, then into those of the candidates. */
+static void place_missing(residency *r, uint32_t layer, const uint16_t *experts, int n, residency_place *places)
 {
     residency_class *c = &r->classes[r->class_of[layer]];
-    policy_worth worth = {0, 0};
-    r->counts[layer].requests += (uint64_t)n;
-    policy_use(r->rule, layer, experts, n);
-    pin_found(r, layer, experts, n, places);
-    drop_hints(r, layer);
+    int n_missing = 0, n_candidates = -1, next = 0;
+    for (int i = 0; i < n; i++)
+        n_missing += places[i].missing;
     for (int i = 0; i < n; i++) {
         if (!places[i].missing)
             continue;
-        if (residency_find(r, layer, experts[i]) >= 0) { /* named twice */
-            places[i] = (residency_place){.slot = residency_find(r, layer, experts[i])};
+        places[i].slot = residency_find(r, layer, experts[i]);
+        if (places[i].slot >= 0) { /* named twice */
+            places[i].missing = false;
             continue;
         }
         int32_t slot = fresh_slot(c);
-        if (slot < 0)
-            slot = victim(r, c, true, &worth);
+        if (slot < 0 && n_candidates < 0)
+            n_candidates = find_candidates(r, c, true, n_missing, r->candidates);
+        if (slot < 0 && next < n_candidates)
+            slot = r->candidates[next++].slot;
         places[i].slot = slot;
         if (slot < 0)
             continue;
         settle_in(r, slot, layer, experts[i]);
         r->slots[slot].pinned = true;
     }
+}
+
+void residency_request(residency *r, uint32_t layer, const uint16_t *experts, int n, residency_place *places)
+{
+    r->counts[layer].requests += (uint64_t)n;
+    policy_use(r->rule, layer, experts, n);
+    pin_found(r, layer, experts, n, places);
+    drop_hints(r, layer);
+    place_missing(r, layer, experts, n, places);
 }
 
 void residency_release(residency *r, uint32_t layer)
@@ -385,18 +411,16 @@ void residency_release(residency *r, uint32_t layer)
 int32_t residency_hint(residency *r, uint32_t layer, uint32_t expert)
 {
     residency_class *c = &r->classes[r->class_of[layer]];
-    policy_worth worth = {0, 0};
+    residency_candidate x;
     int32_t slot = residency_find(r, layer, expert);
     if (slot >= 0) {
         r->slots[slot].due = true;
         return -1;
     }
     slot = fresh_slot(c);
+    if (slot < 0 && find_candidates(r, c, false, 1, &x) == 1 && policy_less(x.worth, policy_worth_of_hint(r->rule, layer)))
+        slot = x.slot;
     if (slot < 0)
-        slot = victim(r, c, false, &worth);
-    else
-        worth.value = -1e300;
-    if (slot < 0 || !policy_less(worth, policy_worth_of_hint(r->rule, layer)))
         return -1;
     settle_in(r, slot, layer, expert);
     r->slots[slot].hinted = r->slots[slot].due = true;
@@ -404,28 +428,31 @@ int32_t residency_hint(residency *r, uint32_t layer, uint32_t expert)
     return slot;
 }
 
+/* An empty slot goes before all others. */
+static bool closable(const residency *r, const residency_class *c, residency_candidate *out)
+{
+    if (c->n - c->n_closed <= least_of(c, r->n_used))
+        return false;
+    *out = (residency_candidate){.worth = {-1e300, 0}, .slot = (int32_t)(c->first + c->n_taken)};
+    return c->n_taken < c->n || find_candidates(r, c, true, 1, out) == 1;
+}
+
 int32_t residency_close(residency *r)
 {
-    int32_t best = -1;
-    policy_worth least = {0, 0}, worth = {0, 0};
+    residency_candidate best = {.slot = -1}, x;
+    residency_class *of = NULL;
     for (uint32_t i = 0; i < r->n_classes; i++) {
-        residency_class *c = &r->classes[i];
-        if (c->n - c->n_closed <= least_of(c, r->n_used))
+        if (!closable(r, &r->classes[i], &x) || (of && !goes_before(&x, &best)))
             continue;
-        int32_t slot = fresh_slot(c);
-        if (slot < 0)
-            slot = victim(r, c, true, &worth);
-        else
-            worth = (policy_worth){-1e300, 0};
-        if (slot >= 0 && (best < 0 || policy_less(worth, least))) {
-            best = slot;
-            least = worth;
-        }
+        best = x;
+        of = &r->classes[i];
     }
-    if (best >= 0) {
-        evict(r, best);
-        r->slots[best].closed = true;
-        r->classes[class_at(r, best) - r->classes].n_closed++;
-    }
-    return best;
+    if (!of)
+        return -1;
+    if ((uint32_t)best.slot == of->first + of->n_taken)
+        of->n_taken++;
+    evict(r, best.slot);
+    r->slots[best.slot].closed = true;
+    of->n_closed++;
+    return best.slot;
 }

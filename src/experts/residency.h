@@ -59,6 +59,13 @@ typedef struct residency_slot {
 } residency_slot;
 #define RESIDENCY_NOBODY UINT32_MAX
 
+/* A slot that may be emptied. */
+typedef struct residency_candidate {
+    policy_worth worth;
+    int32_t slot;
+    bool due; /* goes after all that are not */
+} residency_candidate;
+
 typedef struct residency {
     uint32_t n_layers, n_classes, n_slots, n_used;
     residency_layer *layers; /* [n_layers] */
@@ -67,7 +74,8 @@ typedef struct residency {
     int32_t *where;          /* [experts of all layers]: slot or -1 */
     residency_slot *slots;   /* [n_slots] */
     residency_class classes[RESIDENCY_CLASSES];
-    residency_counts *counts; /* [n_layers] */
+    residency_counts *counts;        /* [n_layers] */
+    residency_candidate *candidates; /* [most experts of a layer] */
     policy *rule;
     uint64_t slots_bytes, tables_bytes; /* without what the caller keeps per slot */
 } residency;
@@ -79,9 +87,9 @@ DIL_MUST_CHECK dil_status residency_new(residency **out, const residency_options
 void residency_free(residency *r); /* NULL is allowed */
 
 uint32_t residency_capacity(const residency *r, uint32_t layer);
-static inline int32_t residency_find(const residency *r, uint32_t layer, uint32_t expert)
+static inline int32_t residency_find(const residency *r, uint32_t at_layer, uint32_t expert)
 {
-    return r->where[r->first[layer] + expert];
+    return r->where[r->first[at_layer] + expert];
 }
 uint64_t residency_slot_offset(const residency *r, int32_t slot); /* in the memory of all slots */
 uint64_t residency_slot_bytes(const residency *r, int32_t slot);

@@ -123,7 +123,8 @@ static residency_layer *sizes_of(const trace *t)
 
 static residency_options options_of(const trace *t, policy_kind kind, uint64_t budget, const residency_layer *sizes)
 {
-    return (residency_options){.layers = sizes, .n_layers = t->n_layers, .n_used = t->n_used, .budget_bytes = budget, .policy = kind};
+    return (
+        residency_options){.layers = sizes, .n_layers = t->n_layers, .n_used = t->n_used, .budget_bytes = budget, .policy = kind};
 }
 
 static dil_status prepare(replay *s, policy_kind kind, uint64_t budget, dil_error *err)

@@ -49,7 +49,8 @@ static dil_status read_header(trace *t, input *in, dil_error *err)
         return DIL_FAIL(err, DIL_UNSUPPORTED, "router log: wanted version %u at byte 8, found %u", TRACE_VERSION, version);
     if (t->n_layers == 0 || t->n_layers > TRACE_MOST_LAYERS || name_bytes > TRACE_MOST_NAME || flags > TRACE_WEIGHTS ||
         bytes != TRACE_HEAD_BYTES + t->n_layers * TRACE_LAYER_BYTES + name_bytes + 4)
-        return DIL_FAIL(err, DIL_FORMAT, "router log: wanted 1..%u layers and a header of their size at byte 12, found %u and %u bytes",
+        return DIL_FAIL(err, DIL_FORMAT,
+                        "router log: wanted 1..%u layers and a header of their size at byte 12, found %u and %u bytes",
                         TRACE_MOST_LAYERS, t->n_layers, bytes);
     if (bytes > in->n)
         return DIL_FAIL(err, DIL_FORMAT, "router log: wanted a header of %u bytes, found a file of %zu", bytes, in->n);
@@ -108,8 +109,8 @@ static dil_status read_record(trace *t, const input *in, dil_error *err)
         return DIL_FAIL(err, DIL_FORMAT, "router log: wanted the check of token %llu's record at byte %zu, found another",
                         (unsigned long long)t->n_tokens, in->at);
     if (!unpack(t, p + 1, t->chosen + t->n_tokens * per_token))
-        return DIL_FAIL(err, DIL_FORMAT, "router log: wanted different experts of their layers in the record at byte %zu, found others",
-                        in->at);
+        return DIL_FAIL(err, DIL_FORMAT,
+                        "router log: wanted different experts of their layers in the record at byte %zu, found others", in->at);
     if (in->weights)
         memcpy(t->weights + t->n_tokens * per_token, p + n - 4 - per_token, per_token);
     t->begins[t->n_tokens++] = p[0] == TRACE_BEGINS_PASS;
@@ -134,8 +135,9 @@ static dil_status read_records(trace *t, input *in, dil_error *err)
     if (!t->chosen || !t->begins || (in->weights && !t->weights))
         return DIL_FAIL(err, DIL_NO_MEMORY, "router log: no memory for %zu tokens", most);
     while (in->at < in->n && !(t->finished = is_end(t, in))) {
-        if (in->n - in->at < in->record_bytes) {
-            t->ignored_bytes = in->n - in->at;
+        size_t left = in->n - in->at;
+        if (left < in->record_bytes || (in->p[in->at] == TRACE_END && left < TRACE_END_BYTES)) {
+            t->ignored_bytes = left;
             break;
         }
         DIL_TRY(read_record(t, in, err));

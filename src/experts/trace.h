@@ -22,30 +22,30 @@
 #define TRACE_MOST_USED 1024
 
 typedef struct trace_layer {
-    uint64_t bytes; /* of one expert, at least 1 where there are experts */
+    uint64_t bytes;     /* of one expert, at least 1 where there are experts */
     uint32_t n_experts; /* 0: none; else at least n_used */
 } trace_layer;
 
 /* ---- reading ---- */
 
 typedef struct trace {
-    char *name;          /* of the model */
+    char *name; /* of the model */
     uint32_t n_layers, n_used;
     trace_layer *layers; /* [n_layers] */
     uint32_t n_places;   /* layers with experts */
     uint32_t *layer_of;  /* [n_places] */
     uint64_t n_tokens;
-    uint16_t *chosen;    /* [n_tokens, n_places, n_used], by rank */
-    uint8_t *weights;    /* the same shape, in 255ths; NULL: none were written */
-    uint8_t *begins;     /* [n_tokens]: 1 where a pass begins */
-    bool finished;       /* the writer came to its end */
+    uint16_t *chosen;       /* [n_tokens, n_places, n_used], by rank */
+    uint8_t *weights;       /* the same shape, in 255ths; NULL: none were written */
+    uint8_t *begins;        /* [n_tokens]: 1 where a pass begins */
+    bool finished;          /* the writer came to its end */
     uint64_t ignored_bytes; /* of the last record, when it is incomplete */
 } trace;
 
 /* FORMAT names the byte and what was wanted; LIMIT; IO; NO_MEMORY. [out: owned: free with trace_free] */
 DIL_MUST_CHECK dil_status trace_open(trace **out, const char *path, dil_error *err);
 DIL_MUST_CHECK dil_status trace_parse(trace **out, const void *bytes, size_t n, dil_error *err); /* the same from memory */
-void trace_free(trace *t); /* NULL is allowed */
+void trace_free(trace *t);                                                                       /* NULL is allowed */
 
 static inline const uint16_t *trace_chosen(const trace *t, uint64_t token, uint32_t place)
 {
@@ -72,6 +72,6 @@ DIL_MUST_CHECK dil_status trace_writer_begin(trace_writer *w, uint32_t n_tokens,
 void trace_writer_put(trace_writer *w, uint32_t token, uint32_t layer, const uint16_t *experts, const float *weights);
 DIL_MUST_CHECK dil_status trace_writer_end(trace_writer *w, dil_error *err);
 DIL_MUST_CHECK dil_status trace_writer_commit(trace_writer *w, dil_error *err); /* the writer is gone either way */
-void trace_writer_abort(trace_writer *w); /* nothing stays; NULL is allowed */
+void trace_writer_abort(trace_writer *w);                                       /* nothing stays; NULL is allowed */
 
 #endif

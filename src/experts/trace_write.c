@@ -47,7 +47,8 @@ static dil_status write_header(trace_writer *w, const char *name, dil_error *err
     uint8_t *head = mem_calloc(1, n, MEM_FILE), *p = head;
     if (!head)
         return DIL_FAIL(err, DIL_NO_MEMORY, "router log: no memory");
-    const uint32_t numbers[] = {TRACE_VERSION, (uint32_t)n, w->n_layers, w->n_used, w->weights ? TRACE_WEIGHTS : 0, (uint32_t)name_bytes};
+    const uint32_t numbers[] = {TRACE_VERSION,       (uint32_t)n, w->n_layers, w->n_used, w->weights ? TRACE_WEIGHTS : 0,
+                                (uint32_t)name_bytes};
     memcpy(p, trace_magic, sizeof trace_magic);
     p += sizeof trace_magic;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++, p += 4)
@@ -87,12 +88,13 @@ static dil_status allocate(trace_writer *w, const trace_options *o, dil_error *e
 dil_status trace_writer_open(trace_writer **out, const char *path, const trace_options *o, dil_error *err)
 {
     if (!trace_layers_fit(o->layers, o->n_layers, o->n_used) || o->most_tokens == 0 || strlen(o->name) > TRACE_MOST_NAME)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "router log: wanted layers of %u..%u experts and their bytes, found others", o->n_used,
-                        TRACE_MOST_EXPERTS);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "router log: wanted layers of %u..%u experts and their bytes, found others",
+                        o->n_used, TRACE_MOST_EXPERTS);
     trace_writer *w = mem_calloc(1, sizeof *w, MEM_FILE);
     if (!w)
         return DIL_FAIL(err, DIL_NO_MEMORY, "router log: no memory");
-    *w = (trace_writer){.file = {.fd = -1}, .n_layers = o->n_layers, .n_used = o->n_used, .most_tokens = o->most_tokens, .weights = o->weights};
+    *w = (trace_writer){
+        .file = {.fd = -1}, .n_layers = o->n_layers, .n_used = o->n_used, .most_tokens = o->most_tokens, .weights = o->weights};
     dil_status status = allocate(w, o, err);
     if (status == DIL_OK)
         status = os_writer_open(&w->file, path, err);
