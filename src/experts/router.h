@@ -104,6 +104,7 @@ typedef struct router_offer {
     float price;             /* router_cached: what a resident expert's value is raised by. router_batch: mass per loaded expert */
     float budget;            /* of mass per token: the largest share of the exact weights that may be taken away, 0..1 */
     uint32_t keep;           /* the best `keep` ranks always stay */
+    bool alone;              /* router_batch: best responses only, no expert leaves for all its tokens at once: worse, for comparison */
 } router_offer;
 
 /* ||y' - y|| <= change * max ||f_e(x)||, y the layer's exact output and f_e the experts. */
@@ -129,7 +130,7 @@ typedef struct router_batch_report {
 /*
  * A congestion game (theorem/game.h, CONGESTION_MARGINAL): tokens are players; a strategy is the exact set with some of its ranks
  * from `keep` on exchanged for experts outside of it, within the budget; it costs its mass, and the price of each expert nobody else
- * loads. Starts from the exact sets, takes experts out of the batch while that pays, then best responses until settled.
+ * loads. From the exact sets experts are taken out of the whole batch while that pays, then best responses until settled.
  * scores [n_tokens][stride] -> chosen, weights [n_tokens][n_used]; moved [n_tokens]: each token's evidence, or NULL.
  */
 DIL_MUST_CHECK dil_status router_batch(const router_rule *r, const float *scores, size_t stride, uint32_t n_tokens,

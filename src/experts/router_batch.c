@@ -7,7 +7,8 @@
  * A best response needs no list of strategies: only experts nobody else loads cost the price, exchanging one saves it and costs the
  * weight, so the cheapest weights go first while they are below the price and fit the budget. Moves of one token alone cannot take
  * out an expert that two tokens load; the start does that: whole experts leave, cheapest first, when all who load them can and
- * together gain.
+ * together gain. Where it stops nobody gains by changing alone (an expert with one user was tried too, and what it needs only becomes
+ * scarcer): the sweep that follows proves it. Best responses without the start stop at equilibria that are much worse.
  */
 #include <string.h>
 
@@ -58,13 +59,13 @@ static bool affordable(const batch *b, double mass) { return mass <= (double)b->
 
 static double share_of(const batch *b, uint32_t t, uint32_t rank) { return (double)b->share[(size_t)t * b->k + rank]; }
 
-/* The best expert for a token among those loaded already, outside of its exact set and of `set`, but not `without`; n_experts: none. */
-static uint32_t substitute(const batch *b, uint32_t t, const uint16_t *set, uint32_t without)
+/* The best expert for a token among those loaded already, outside of its exact set and of `set`; n_experts: none. */
+static uint32_t substitute(const batch *b, uint32_t t, const uint16_t *set)
 {
     const float *values = b->values + (size_t)t * b->r->n_experts;
     uint32_t best = b->r->n_experts;
     for (uint32_t e = 0; e < b->r->n_experts; e++) {
-        bool better = values[e] > (best < b->r->n_experts ? values[best] : -INFINITY) && e != without && is_loaded(b, e);
+        bool better = values[e] > (best < b->r->n_experts ? values[best] : -INFINITY) && is_loaded(b, e);
         if (better && !router_holds(b->exact + (size_t)t * b->k, b->k, e) && !router_holds(set, b->k, e))
             best = e;
     }
@@ -129,10 +130,9 @@ static dil_status batch_open(batch *b, dil_error *err)
 
 /* ---- the start: whole experts leave ---- */
 
-/* Takes an expert out of the batch; false, and nothing happened, when somebody cannot or together they would not gain. */
+/* Whether all who load an expert can do without it; really: they do. */
 static bool leave(batch *b, uint32_t expert, bool really)
 {
-    double cost = 0.0;
     for (uint32_t t = 0; t < b->n_tokens; t++) {
         uint16_t *now = b->now + (size_t)t * b->k;
         uint32_t rank = 0;
@@ -142,9 +142,8 @@ static bool leave(batch *b, uint32_t expert, bool really)
             continue;
         bool first = b->exact[(size_t)t * b->k + rank] == expert; /* else it stands in for another one already */
         double more = first ? share_of(b, t, rank) : 0.0;
-        uint32_t other = substitute(b, t, now, expert);
-        cost += more;
-        if (rank < b->o->keep || !affordable(b, b->mass[t] + more) || other == b->r->n_experts || cost >= (double)b->o->price)
+        uint32_t other = substitute(b, t, now);
+        if (rank < b->o->keep || !affordable(b, b->mass[t] + more) || other == b->r->n_experts)
             return false;
         if (really) {
             now[rank] = (uint16_t)other;
@@ -209,7 +208,7 @@ static double answer(batch *b, uint32_t t)
         double more = share_of(b, t, rank);
         if (rank < b->o->keep || is_loaded(b, exact[rank]))
             continue;
-        uint32_t other = substitute(b, t, b->reply, exact[rank]);
+        uint32_t other = substitute(b, t, b->reply);
         if (!(more < (double)b->o->price) || !affordable(b, mass + more) || other == b->r->n_experts)
             break;
         b->reply[rank] = (uint16_t)other;
@@ -269,7 +268,8 @@ dil_status router_batch(const router_rule *r, const float *scores, size_t stride
     for (uint32_t t = 0; t < n_tokens; t++)
         start_token(&b, t, scores + t * stride, weights + (size_t)t * b.k);
     *out = (router_batch_report){.n_before = count_loaded(&b), .potential_before = potential(&b)};
-    take_out(&b);
+    if (!o->alone)
+        take_out(&b);
     settle(&b, out);
     out->n_after = count_loaded(&b);
     out->potential = potential(&b);

@@ -67,6 +67,8 @@ typedef struct router_work {
 } router_work;
 
 router_work router_work_of(const router_screen *s, void *block);
+/* guess and high of every expert. */
+void router_bound(const router_screen *s, const router_rule *r, const float *x, router_work *w);
 /* Exact scores and values of the rows index[from..to-1]; marks them as seen. */
 void router_score(const router_screen *s, const router_rule *r, const float *x, router_work *w, uint32_t from, uint32_t to);
 /* Nothing is scored yet. */

@@ -292,8 +292,7 @@ static double sigmoid_value_at_most(double z, double bias)
     return (double)router_sigmoid((float)z) + bias + 1e-6 * (1.0 + fabs(bias));
 }
 
-/* guess and high of every expert. */
-static void bound(const router_screen *s, const router_rule *r, const float *x, router_work *w)
+void router_bound(const router_screen *s, const router_rule *r, const float *x, router_work *w)
 {
     double x_norm, rest_norm;
     screen(s, x, w, &x_norm, &rest_norm);
@@ -326,7 +325,7 @@ static uint32_t score_possible(const router_screen *s, const router_rule *r, con
 {
     uint32_t n = r->n_used;
     float threshold = INFINITY;
-    bound(s, r, x, w);
+    router_bound(s, r, x, w);
     router_pick(w->guess, s->n, n, w->index);
     router_score(s, r, x, w, 0, n);
     for (uint32_t j = 0; j < r->n_used; j++)
