@@ -34,6 +34,8 @@ void cli_progress_end(void);
 
 /* Time per kind of step since the engine was opened (it must have been opened with timing). */
 void cli_print_timing(engine *e);
+/* What the expert pool and the way of choosing experts did, on standard error; nothing for models that use neither. */
+void cli_print_experts(engine *e);
 
 /* JSON string escaping onto standard output. */
 void cli_print_json_string(str s);
@@ -50,6 +52,6 @@ void cli_print_json_string(str s);
 
 extern const cli_command command_run, command_chat, command_show, command_check, command_plan, command_tokenize, command_detokenize,
     command_eval_perplexity, command_eval_kld, command_eval_hellaswag, command_eval_logits, command_bench, command_quantize,
-    command_pull, command_list, command_rm, command_import, command_theorem, command_route;
+    command_pull, command_list, command_rm, command_import, command_theorem, command_trace, command_route;
 
 #endif

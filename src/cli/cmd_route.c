@@ -325,14 +325,14 @@ static int route(const cli_options *o, char **positional, int n_positional)
     return code;
 }
 
-static const char *const route_options[] = {"policy", "budget", "layers", "json", NULL};
+static const char *const replay_options[] = {"policy", "budget", "layers", "json", NULL};
 
 const cli_command command_route = {
     .name = "route",
     .usage = "route LOG",
     .summary = "Shows the reuse of experts in a router log, and what each policy of the expert pool would read.",
     .example = "dil route chat.route --budget 8G,25% --policy all",
-    .options = route_options,
+    .options = replay_options,
     .least_positional = 1,
     .most_positional = 1,
     .run = route};

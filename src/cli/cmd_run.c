@@ -91,8 +91,10 @@ static dil_status answer(engine *e, const cli_options *o, const char *text, doub
         print_json(&out, &stats, load_seconds);
     if (status == DIL_OK && !o->json) {
         putchar('\n');
-        if (!o->quiet)
+        if (!o->quiet) {
             print_stats(&stats, load_seconds);
+            cli_print_experts(e);
+        }
     }
     if (status == DIL_OK && o->timing)
         cli_print_timing(e);

@@ -104,7 +104,7 @@ typedef struct router_offer {
     float price;             /* router_cached: what a resident expert's value is raised by. router_batch: mass per loaded expert */
     float budget;            /* of mass per token: the largest share of the exact weights that may be taken away, 0..1 */
     uint32_t keep;           /* the best `keep` ranks always stay */
-    bool alone;              /* router_batch: best responses only, no expert leaves for all its tokens at once: worse, for comparison */
+    bool alone; /* router_batch: best responses only, no expert leaves for all its tokens at once: worse, for comparison */
 } router_offer;
 
 /* ||y' - y|| <= change * max ||f_e(x)||, y the layer's exact output and f_e the experts. */

@@ -258,7 +258,9 @@ static void fill_rows(field *f, kind kind)
         }
     }
     for (uint32_t i = 0; i < f->n; i++)
-        f->bias[i] = kind == ROUNDING || kind == TINY ? 0.0f : kind == ODD && below(9) == 0 ? NAN : (kind == NORMS ? 1e5f : 0.1f) * normal();
+        f->bias[i] = kind == ROUNDING || kind == TINY ? 0.0f
+                     : kind == ODD && below(9) == 0   ? NAN
+                                                      : (kind == NORMS ? 1e5f : 0.1f) * normal();
 }
 
 static void fill_x(field *f, kind kind)
@@ -529,7 +531,7 @@ static void local(void **state)
     }
     near(recall[0] + fell[0], 2.0, 1e-9); /* always the full scan */
     assert_true(recall[1] > recall[2] && fell[1] > fell[2] && recall[2] > 0.5);
-    near(fell[2], 8 / 40.0, 1e-9);                              /* the first tokens only */
+    near(fell[2], 8 / 40.0, 1e-9);                                           /* the first tokens only */
     assert_true((double)n_scored > 30.0 * 80.0 * (2.0 - fell[1] - fell[2])); /* neighbours are among the candidates */
     field_close(&f);
     field_open(&f, 1, 5, RANDOM, false); /* a flock of one */
