@@ -58,6 +58,8 @@ static int prepare(void **state)
     add_subject("q4_1-tied", tied, DIL_TYPE_F16, true);
     add_subject("q8_0-bias", bias, DIL_TYPE_F32, true);
     add_subject("q4_k", tiny_llama(DIL_TYPE_Q4_K), DIL_TYPE_F16, false);
+    add_subject("experts-q4_k", tiny_moe(DIL_TYPE_Q4_K, false), DIL_TYPE_F16, true);
+    add_subject("experts-shared", tiny_moe(DIL_TYPE_F16, true), DIL_TYPE_F32, false);
     add_subject("q6_k", tiny_llama(DIL_TYPE_Q6_K), DIL_TYPE_BF16, false);
     add_subject("gemma-f32", tiny_gemma(DIL_TYPE_F32), DIL_TYPE_F32, false);
     add_subject("gemma-f16", tiny_gemma(DIL_TYPE_F16), DIL_TYPE_BF16, true);

@@ -15,10 +15,11 @@
 #include "tokens/vocab.h"
 
 typedef struct tiny_model {
-    const char *arch; /* "llama", "qwen2" (with biases), "gemma3" (with windows) */
+    const char *arch; /* "llama", "qwen2" (with biases), "gemma3" (with windows), "qwen2moe", "qwen3moe" */
     dil_type type;    /* of the matrices */
     uint32_t n_embd, n_layer, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_context;
-    uint32_t window; /* gemma3 */
+    uint32_t window;                         /* gemma3 */
+    uint32_t n_experts, n_used, n_ff_shared; /* qwen2moe, qwen3moe: n_ff is the width of an expert */
     bool tied;
     uint32_t seed;
 } tiny_model;
@@ -52,11 +53,11 @@ static inline void tiny_ok(dil_status status, const dil_error *err)
     abort();
 }
 
-/* rows x cols values around `centre`, +- spread, of the given type. */
-static inline void tiny_tensor(tiny_writer *t, const char *name, dil_type type, int n_dims, uint64_t cols, uint64_t rows,
-                               float centre, float spread)
+/* rows x cols values around `centre`, +- spread, of the given type, `depth` times. */
+static inline void tiny_tensor_deep(tiny_writer *t, const char *name, dil_type type, int n_dims, uint64_t cols, uint64_t rows,
+                                    uint64_t depth, float centre, float spread)
 {
-    uint64_t ne[2] = {cols, rows}, row_bytes;
+    uint64_t ne[3] = {cols, rows, depth}, row_bytes;
     if (!t->data) {
         tiny_ok(gguf_writer_add_tensor(t->w, str_of(name), type, n_dims, ne, &t->err), &t->err);
         return;
@@ -65,7 +66,7 @@ static inline void tiny_tensor(tiny_writer *t, const char *name, dil_type type, 
         abort();
     float *values = malloc(cols * sizeof *values);
     void *bytes = malloc(row_bytes);
-    for (uint64_t r = 0; r < rows && values && bytes; r++) {
+    for (uint64_t r = 0; r < rows * depth && values && bytes; r++) {
         for (uint64_t i = 0; i < cols; i++)
             values[i] = centre + spread * tiny_uniform(&t->random);
         format_get(type)->encode(values, bytes, cols, NULL);
@@ -73,6 +74,12 @@ static inline void tiny_tensor(tiny_writer *t, const char *name, dil_type type, 
     }
     free(values);
     free(bytes);
+}
+
+static inline void tiny_tensor(tiny_writer *t, const char *name, dil_type type, int n_dims, uint64_t cols, uint64_t rows,
+                               float centre, float spread)
+{
+    tiny_tensor_deep(t, name, type, n_dims, cols, rows, 1, centre, spread);
 }
 
 static inline void tiny_matrix(tiny_writer *t, uint32_t layer, const char *role, uint64_t cols, uint64_t rows)
@@ -89,6 +96,30 @@ static inline void tiny_vector(tiny_writer *t, uint32_t layer, const char *name_
     tiny_tensor(t, name, DIL_TYPE_F32, 1, n, 1, centre, 0.2f);
 }
 
+static inline void tiny_stack(tiny_writer *t, uint32_t layer, const char *role, uint64_t cols, uint64_t rows)
+{
+    char name[64];
+    (void)snprintf(name, sizeof name, "blk.%u.%s.weight", layer, role);
+    tiny_tensor_deep(t, name, t->m->type, 3, cols, rows, t->m->n_experts, 0.0f, 1.7f / sqrtf((float)cols));
+}
+
+static inline void tiny_experts(tiny_writer *t, uint32_t i)
+{
+    const tiny_model *m = t->m;
+    char name[64];
+    (void)snprintf(name, sizeof name, "blk.%u.ffn_gate_inp.weight", i);
+    tiny_tensor(t, name, DIL_TYPE_F32, 2, m->n_embd, m->n_experts, 0.0f, 3.0f / sqrtf((float)m->n_embd));
+    tiny_stack(t, i, "ffn_gate_exps", m->n_embd, m->n_ff);
+    tiny_stack(t, i, "ffn_up_exps", m->n_embd, m->n_ff);
+    tiny_stack(t, i, "ffn_down_exps", m->n_ff, m->n_embd);
+    if (m->n_ff_shared == 0)
+        return;
+    tiny_matrix(t, i, "ffn_gate_shexp", m->n_embd, m->n_ff_shared);
+    tiny_matrix(t, i, "ffn_up_shexp", m->n_embd, m->n_ff_shared);
+    tiny_matrix(t, i, "ffn_down_shexp", m->n_ff_shared, m->n_embd);
+    tiny_vector(t, i, "ffn_gate_inp_shexp.weight", m->n_embd, 0.0f);
+}
+
 static inline void tiny_layer(tiny_writer *t, uint32_t i)
 {
     const tiny_model *m = t->m;
@@ -97,19 +128,25 @@ static inline void tiny_layer(tiny_writer *t, uint32_t i)
     tiny_matrix(t, i, "attn_q", m->n_embd, n_q);
     tiny_matrix(t, i, "attn_k", m->n_embd, n_kv);
     tiny_matrix(t, i, "attn_v", m->n_embd, n_kv);
-    if (strcmp(m->arch, "qwen2") == 0) {
+    if (strncmp(m->arch, "qwen2", 5) == 0) {
         tiny_vector(t, i, "attn_q.bias", n_q, 0.0f);
         tiny_vector(t, i, "attn_k.bias", n_kv, 0.0f);
         tiny_vector(t, i, "attn_v.bias", n_kv, 0.0f);
     }
-    if (strcmp(m->arch, "gemma3") == 0) {
+    if (strcmp(m->arch, "gemma3") == 0 || strcmp(m->arch, "qwen3moe") == 0) {
         tiny_vector(t, i, "attn_q_norm.weight", m->head_dim, 1.0f);
         tiny_vector(t, i, "attn_k_norm.weight", m->head_dim, 1.0f);
+    }
+    if (strcmp(m->arch, "gemma3") == 0) {
         tiny_vector(t, i, "post_attention_norm.weight", m->n_embd, 1.0f);
         tiny_vector(t, i, "post_ffw_norm.weight", m->n_embd, 1.0f);
     }
     tiny_matrix(t, i, "attn_output", n_q, m->n_embd);
     tiny_vector(t, i, "ffn_norm.weight", m->n_embd, 1.0f);
+    if (m->n_experts > 0) {
+        tiny_experts(t, i);
+        return;
+    }
     tiny_matrix(t, i, "ffn_gate", m->n_embd, m->n_ff);
     tiny_matrix(t, i, "ffn_up", m->n_embd, m->n_ff);
     tiny_matrix(t, i, "ffn_down", m->n_ff, m->n_embd);
@@ -184,6 +221,12 @@ static inline void tiny_values(tiny_writer *t)
     tiny_number(t, "attention.head_count_kv", m->n_head_kv);
     tiny_number(t, "attention.key_length", m->head_dim);
     tiny_number(t, "attention.value_length", m->head_dim);
+    if (m->n_experts) {
+        tiny_number(t, "expert_count", m->n_experts);
+        tiny_number(t, "expert_used_count", m->n_used);
+        tiny_number(t, "expert_feed_forward_length", m->n_ff);
+        tiny_number(t, "expert_shared_feed_forward_length", m->n_ff_shared);
+    }
     if (m->window) {
         tiny_number(t, "attention.sliding_window", m->window);
         tiny_number(t, "attention.sliding_window_pattern", 2);
@@ -217,6 +260,19 @@ static inline tiny_model tiny_llama(dil_type type)
                         .n_vocab = 301,
                         .n_context = 2048,
                         .seed = 1};
+}
+
+/* 16 small experts, 3 per token; with a shared one the family without Q/K norms. */
+static inline tiny_model tiny_moe(dil_type type, bool shared)
+{
+    tiny_model t = tiny_llama(type);
+    t.arch = shared ? "qwen2moe" : "qwen3moe";
+    t.n_experts = 16;
+    t.n_used = 3;
+    t.n_ff_shared = shared ? 256 : 0;
+    t.n_layer = 3;
+    t.seed = 5;
+    return t;
 }
 
 /* Windows smaller than a page, heads whose columns do not fill blocks of 32, tied embeddings. */
