@@ -365,6 +365,8 @@ static void check_levels(const subject *s)
         double limit = s->model.type == DIL_TYPE_F32 ? 1e-5 : 2e-2; /* a rounding may tip an 8-bit activation */
         if (needs[i] & CPU_AVX512_BF16)
             limit += 2e-2; /* attention rounds its weights and V, which tips more */
+        if (s->model.n_experts > 0)
+            limit += 1e-1; /* a token between two experts may take the other one */
         if (!(sqrt(difference / size) <= limit))
             fail_msg("%s, %s: relative difference from scalar %g", s->name, levels[i], sqrt(difference / size));
         free(found.p);
