@@ -59,14 +59,15 @@ static bool affordable(const batch *b, double mass) { return mass <= (double)b->
 
 static double share_of(const batch *b, uint32_t t, uint32_t rank) { return (double)b->share[(size_t)t * b->k + rank]; }
 
-/* The best expert for a token among those loaded already, outside of its exact set and of `set`; n_experts: none. */
+/* The best expert for a token among those loaded already, outside of `set`; n_experts: none. It is none of the exact set that was
+ * exchanged: those are not loaded any more. */
 static uint32_t substitute(const batch *b, uint32_t t, const uint16_t *set)
 {
     const float *values = b->values + (size_t)t * b->r->n_experts;
     uint32_t best = b->r->n_experts;
     for (uint32_t e = 0; e < b->r->n_experts; e++) {
         bool better = values[e] > (best < b->r->n_experts ? values[best] : -INFINITY) && is_loaded(b, e);
-        if (better && !router_holds(b->exact + (size_t)t * b->k, b->k, e) && !router_holds(set, b->k, e))
+        if (better && !router_holds(set, b->k, e))
             best = e;
     }
     return best;

@@ -227,7 +227,7 @@ typedef struct field {
     uint64_t read_bytes, full_bytes, states;
 } field;
 
-typedef enum kind { RANDOM, CLUSTERS, TWINS, NEAR_TIES, NORMS, LARGE, TINY, ODD, EXACT, ROUNDING, KINDS } kind;
+typedef enum kind { RANDOM, CLUSTERS, TWINS, NEAR_TIES, NORMS, LARGE, TINY, ODD, EXACT, ROUNDING, SWAMPED, KINDS } kind;
 
 /* A block's largest value is 127, their signs alternate. */
 static float exact_value(size_t c)
@@ -240,7 +240,11 @@ static void fill_rows(field *f, kind kind)
 {
     size_t k = (size_t)f->columns;
     for (uint32_t i = 0; i < f->n; i++) {
-        float *row = f->rows + i * k, size = kind == NORMS ? expf(12.0f * normal()) : kind == TINY && i % 2 ? 1e-36f : 0.05f;
+        float *row = f->rows + i * k, size = 0.05f;
+        if ((kind == TINY || kind == LARGE) && i % 2)
+            size = kind == TINY ? 1e-36f : 1e30f;
+        if (kind == NORMS)
+            size = expf(12.0f * normal());
         for (size_t c = 0; c < k; c++) {
             row[c] = size * normal();
             if (kind == CLUSTERS && i % 8)
@@ -253,6 +257,8 @@ static void fill_rows(field *f, kind kind)
                 row[c] = below(2) ? INFINITY : NAN;
             if (kind == EXACT || kind == ROUNDING) /* eight bits hold these */
                 row[c] = exact_value(c);
+            if (kind == SWAMPED)
+                row[c] = i % 2 ? 127.0f : -127.0f;
             if (kind == ROUNDING && i > 0 && k >= 32) /* blocks in another order: equal real scores, other rounded ones */
                 row[c] = f->rows[(c + 32 * i) % (k / 32 * 32)];
         }
@@ -265,11 +271,13 @@ static void fill_rows(field *f, kind kind)
 
 static void fill_x(field *f, kind kind)
 {
-    float size = kind == LARGE ? exp2f(90.0f + (float)below(40)) : kind == TINY ? exp2f(-60.0f - (float)below(70)) : 1.0f;
+    float size = kind == LARGE ? exp2f(10.0f + (float)below(100)) : kind == TINY ? exp2f(-60.0f - (float)below(70)) : 1.0f;
     for (int64_t c = 0; c < f->columns; c++) {
         f->x[c] = size * normal() * (below(64) ? 1.0f : 30.0f);
         if (kind == ROUNDING) /* the same in every block, and exact in eight bits */
             f->x[c] = c >= 32 ? f->x[c - 32] : c == 0 ? 127.0f : (float)below(127);
+        if (kind == SWAMPED) /* the chain of the exact score loses all but the first terms, the screen does not */
+            f->x[c] = c < 32 ? 127.0f : 127.0f * 0x1p-20f;
         if (kind == ODD && below(1000) == 0)
             f->x[c] = below(2) ? NAN : -INFINITY;
     }
@@ -610,7 +618,7 @@ static void cached_keeps_its_bound(void **state)
             gone += stays ? 0.0 : (double)v[i];
             sum += (double)v[i];
         }
-        near(moved.mass, gone / sum, 1e-5);
+        near(moved.mass, sum > 0.0 ? gone / sum : 0.0, 1e-5);
         if (r.gating == ROUTER_SOFTMAX && r.normalise && !r.bias)
             near(moved.change, 2.0 * moved.mass * (double)r.scale, 1e-5);
         changed += moved.n_changed > 0;
@@ -748,7 +756,7 @@ static void play(const game_case *c, explicit_game *x, router_batch_report *repo
     make_game(x, c->players, &c->r, &c->o, c->z, chosen);
     near(congestion_potential(&x->g, x->state), report->potential, 1e-6);
     ok(congestion_settle(&x->g, x->state, &settled, &err), &err);
-    assert_true(report->settled && settled.gap < 1e-6 && report->potential <= report->potential_before + 1e-9);
+    assert_true(report->settled && settled.potential > report->potential - 1e-6 && report->potential <= report->potential_before + 1e-9);
     for (uint32_t t = 0; t < c->players; t++)
         assert_true(moved[t].mass <= (double)c->o.budget && moved[t].mass <= report->most_mass);
 }
