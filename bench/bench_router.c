@@ -1,8 +1,9 @@
 /*
  * Routing of one token among N experts, n_embd 2048, 8 used, one thread: the full scan (F32 panels, gemv, exact choice) beside the
- * certified choice and the purely local mode. Cold: round robin over the routers of as many layers as exceed the caches. States are
- * synthetic: each channel has its own size, some are large, and a state keeps much of the one before.
- *     bench_router [LEVEL]
+ * certified choice and the purely local mode; then batches that agree on experts. Cold: round robin over the routers of as many
+ * layers as exceed the caches. States are synthetic: each channel has its own size, some are large, and a state keeps much of the
+ * one before.
+ *     bench_router [LEVEL [STATES]]   STATES: how many more are compared bit for bit with the full scan
  */
 #include <math.h>
 #include <stdio.h>
@@ -131,13 +132,20 @@ static double measure(run *r, way w, uint32_t n_layers)
     return best;
 }
 
-static void check_equal(run *r, const layer *l)
+/* The given states, and sums of two of them by chance. */
+static void check_equal(run *r, const layer *l, size_t more)
 {
+    static float x[EMBD];
     uint16_t a[USED], b[USED];
     float v[USED], w[USED];
-    for (size_t t = 0; t < STATES; t++) {
-        full(r, l, r->states + t * EMBD, a, v);
-        certified(r, l, r->states + t * EMBD, b, w);
+    for (size_t t = 0; t < STATES + more; t++) {
+        const float *first = r->states + (t < STATES ? t : random_next(&seed) % STATES) * EMBD;
+        const float *second = r->states + random_next(&seed) % STATES * EMBD;
+        const float part = t < STATES ? 0.0f : normal();
+        for (size_t c = 0; c < EMBD; c++)
+            x[c] = first[c] + part * second[c];
+        full(r, l, x, a, v);
+        certified(r, l, x, b, w);
         if (memcmp(a, b, sizeof a) != 0 || memcmp(v, w, sizeof v) != 0) {
             fprintf(stderr, "bench_router: the certified choice is another one at state %zu\n", t);
             exit(1);
@@ -153,7 +161,7 @@ static void local(run *r, const layer *l, float margin, uint32_t n_hot)
     router_evidence e, sum = {0};
     uint16_t a[USED], b[USED], last[USED] = {0};
     float v[USED], w[USED];
-    uint32_t common = 0, again = 0, fallbacks = 0;
+    uint32_t common = 0, again = 0, fallbacks = 0, candidates = 0;
     dil_error err;
     must(router_memory_new(&m, &r->rule, &(router_memory_options){n_hot, margin}, &err), &err);
     for (size_t t = 0; t < STATES; t++) {
@@ -164,16 +172,50 @@ static void local(run *r, const layer *l, float margin, uint32_t n_hot)
         common += router_common(a, b, USED);
         again += t > 0 ? router_common(a, last, USED) : 0;
         fallbacks += e.fell_back;
+        candidates += e.fell_back ? 0 : e.n_scored;
         memcpy(last, a, sizeof a);
     }
     printf(
-        "  local, %2u hot, margin %4.1f: bytes %5.1f %%, recall@8 %.3f, fell back %5.1f %%  (used again by the next token: %.2f)\n",
+        "  local, %u hot, margin %4.1f: bytes %5.1f %%, recall@8 %.3f, fell back %5.1f %%, %5.1f candidates; next token uses %.2f again\n",
         n_hot, (double)margin, 100.0 * (double)sum.read_bytes / (double)sum.full_bytes, (double)common / (STATES * USED),
-        100.0 * fallbacks / STATES, (double)again / ((STATES - 1) * USED));
+        100.0 * fallbacks / STATES, (double)candidates / (STATES - fallbacks), (double)again / ((STATES - 1) * USED));
     router_memory_free(m);
 }
 
-static void bench(const kernels *k, uint32_t n, const float *states)
+/* ---- batches ---- */
+
+/* Scores of a text: all tokens prefer some experts, each has its own taste. */
+static void batch(uint32_t n_tokens, uint32_t n, float budget)
+{
+    float *z = mem_alloc((size_t)n_tokens * n * sizeof *z, MEM_MISC), *w = mem_alloc((size_t)n_tokens * USED * sizeof *w, MEM_MISC);
+    uint16_t *chosen = mem_alloc((size_t)n_tokens * USED * sizeof *chosen, MEM_MISC);
+    router_rule r = {.gating = ROUTER_SOFTMAX, .n_experts = n, .n_used = USED, .normalise = true, .scale = 1.0f};
+    router_offer o = {.price = 1.0f, .budget = budget, .keep = 2};
+    router_batch_report report[2];
+    dil_error err;
+    for (uint32_t e = 0; e < n; e++)
+        for (uint32_t t = 0; t < n_tokens; t++)
+            z[(size_t)t * n + e] = 1.5f * normal() + (t > 0 ? 0.0f : 1.0f * normal());
+    for (size_t i = n; i < (size_t)n_tokens * n; i++)
+        z[i] += 0.7f * z[i % n];
+    double took = INFINITY;
+    for (int round = 0; round < 5; round++) {
+        double started = seconds();
+        must(router_batch(&r, z, n, n_tokens, &o, chosen, w, NULL, &report[0], &err), &err);
+        took = fmin(took, seconds() - started);
+    }
+    o.alone = true;
+    must(router_batch(&r, z, n, n_tokens, &o, chosen, w, NULL, &report[1], &err), &err);
+    printf(
+        "batch of %3u among %3u, budget %.2f: %3u experts -> %3u (best responses alone %3u), all pay %.1f -> %.1f, %u sweeps, %.2f ms\n",
+        n_tokens, n, (double)budget, report[0].n_before, report[0].n_after, report[1].n_after, report[0].potential_before,
+        report[0].potential, report[0].sweeps, 1e3 * took);
+    mem_free(z);
+    mem_free(w);
+    mem_free(chosen);
+}
+
+static void bench(const kernels *k, uint32_t n, const float *states, size_t more)
 {
     uint32_t n_layers = (uint32_t)(COLD_BYTES / ((double)n * EMBD * sizeof(float)));
     layer *layers = mem_calloc(n_layers, sizeof *layers, MEM_MISC);
@@ -185,17 +227,18 @@ static void bench(const kernels *k, uint32_t n, const float *states)
     r.y = mem_alloc(n * sizeof(float), MEM_MISC);
     r.scratch = mem_alloc(2 * n * sizeof(float), MEM_MISC);
     r.work = mem_alloc(router_work_bytes(layers[0].screen), MEM_MISC);
-    check_equal(&r, &layers[0]);
+    check_equal(&r, &layers[0], more);
     double bytes = 100.0 * (double)r.sum.read_bytes / (double)r.sum.full_bytes, rows = (double)r.sum.n_scored / r.n_calls;
     double cold[2] = {measure(&r, full, n_layers), measure(&r, certified, n_layers)};
     double hot[2] = {measure(&r, full, 1), measure(&r, certified, 1)};
     printf(
         "N %3u: certified bytes %5.1f %%, exact rows %5.1f; cold %6.1f us, full %6.1f us: %.2f x; hot %6.1f us, full %6.1f us: %.2f x\n",
         n, bytes, rows, cold[1], cold[0], cold[0] / cold[1], hot[1], hot[0], hot[0] / hot[1]);
+    static const float margins[] = {0.0f, 1.0f, 2.0f, INFINITY};
     must(router_screen_flock(layers[0].screen, NULL, &err), &err);
     for (uint32_t n_hot = 0; n_hot <= HOT; n_hot += HOT)
-        for (float margin = -1.0f; margin <= 2.0f; margin += 1.0f)
-            local(&r, &layers[0], margin, n_hot);
+        for (size_t i = 0; i < sizeof margins / sizeof *margins; i++)
+            local(&r, &layers[0], margins[i], n_hot);
     fflush(stdout);
     for (uint32_t l = 0; l < n_layers; l++) {
         mem_free(layers[l].rows);
@@ -218,7 +261,12 @@ int main(int argc, char **argv)
     printf("level %s\n", k.name);
     make_states(states);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        bench(&k, sizes[i], states);
+        bench(&k, sizes[i], states, argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 0);
+    static const uint32_t tokens[] = {4, 16, 64, 512};
+    for (size_t i = 0; i < 4; i++)
+        for (int budget = 1; budget <= 3; budget += 2)
+            for (uint32_t n = 64; n <= 256; n *= 4)
+                batch(tokens[i], n, 0.1f * (float)budget);
     mem_free(states);
     return 0;
 }

@@ -299,7 +299,8 @@ void router_bound(const router_screen *s, const router_rule *r, const float *x, 
     for (uint32_t i = 0; i < s->n; i++) {
         double score = s->unit[i] * ((double)w->y[i] + (double)rest[i]) + (s->bias ? (double)s->bias[i] : 0.0);
         double off = (s->by_x[i] * x_norm + s->by_rest[i] * rest_norm + s->least[i]) * (1.0 + 1e-9);
-        bool known = (s->by_x[i] + s->by_rest[i]) * x_norm <= MOST_SCORE; /* in the screen's units less: x_norm is finite below 2^84 */
+        bool known =
+            (s->by_x[i] + s->by_rest[i]) * x_norm <= MOST_SCORE; /* in the screen's units less: x_norm is finite below 2^84 */
         double high = known ? score + off : INFINITY;
         w->guess[i] = router_value(r, i, (float)score);
         w->high[i] = r->bias ? sigmoid_value_at_most(high, (double)r->bias[i]) : high;
