@@ -155,7 +155,7 @@ static void check_equal(run *r, const layer *l, size_t more)
 
 /* ---- the local mode ---- */
 
-static void local(run *r, const layer *l, float margin, uint32_t n_hot)
+static void local(run *r, const layer *l, float margin, uint32_t n_hot, uint32_t refresh)
 {
     router_memory *m;
     router_evidence e, sum = {0};
@@ -163,7 +163,7 @@ static void local(run *r, const layer *l, float margin, uint32_t n_hot)
     float v[USED], w[USED];
     uint32_t common = 0, again = 0, fallbacks = 0, candidates = 0;
     dil_error err;
-    must(router_memory_new(&m, &r->rule, &(router_memory_options){n_hot, margin}, &err), &err);
+    must(router_memory_new(&m, &r->rule, &(router_memory_options){n_hot, margin, refresh}, &err), &err);
     for (size_t t = 0; t < STATES; t++) {
         full(r, l, r->states + t * EMBD, a, v);
         router_local(l->screen, &r->rule, r->states + t * EMBD, m, r->work, b, w, &e);
@@ -176,8 +176,8 @@ static void local(run *r, const layer *l, float margin, uint32_t n_hot)
         memcpy(last, a, sizeof a);
     }
     printf(
-        "  local, %u hot, margin %4.1f: bytes %5.1f %%, recall@8 %.3f, fell back %5.1f %%, %5.1f candidates; next token uses %.2f again\n",
-        n_hot, (double)margin, 100.0 * (double)sum.read_bytes / (double)sum.full_bytes, (double)common / (STATES * USED),
+        "  local, %u hot, margin %4.1f, refresh %2u: bytes %5.1f %%, recall@8 %.3f, fell back %5.1f %%, %5.1f candidates; next token uses %.2f again\n",
+        n_hot, (double)margin, refresh, 100.0 * (double)sum.read_bytes / (double)sum.full_bytes, (double)common / (STATES * USED),
         100.0 * fallbacks / STATES, (double)candidates / (STATES - fallbacks), (double)again / ((STATES - 1) * USED));
     router_memory_free(m);
 }
@@ -236,9 +236,9 @@ static void bench(const kernels *k, uint32_t n, const float *states, size_t more
         n, bytes, rows, cold[1], cold[0], cold[0] / cold[1], hot[1], hot[0], hot[0] / hot[1]);
     static const float margins[] = {0.0f, 1.0f, 2.0f, INFINITY};
     must(router_screen_flock(layers[0].screen, NULL, &err), &err);
-    for (uint32_t n_hot = 0; n_hot <= HOT; n_hot += HOT)
-        for (size_t i = 0; i < sizeof margins / sizeof *margins; i++)
-            local(&r, &layers[0], margins[i], n_hot);
+    for (size_t i = 0; i < sizeof margins / sizeof *margins; i++)
+        for (uint32_t refresh = 0; refresh <= 8; refresh += 8)
+            local(&r, &layers[0], margins[i], HOT, refresh);
     fflush(stdout);
     for (uint32_t l = 0; l < n_layers; l++) {
         mem_free(layers[l].rows);

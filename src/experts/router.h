@@ -82,9 +82,10 @@ void router_certified(const router_screen *s, const router_rule *r, const float 
 /* What the local mode remembers of one sequence in one layer. */
 typedef struct router_memory router_memory;
 typedef struct router_memory_options {
-    uint32_t n_hot; /* often used experts that are always candidates */
-    float margin; /* falls back when the k-th candidate is this many deviations below the running mean of k-th values; -inf: always,
-                       +inf: never after the first tokens */
+    uint32_t n_hot;   /* often used experts that are always candidates */
+    float margin;     /* all rows are scored when the k-th candidate is this many deviations below the running mean of k-th values;
+                         -inf: always, +inf: never for that reason */
+    uint32_t refresh; /* and every so many tokens, because neighbours of neighbours need not lead everywhere; 0: never */
 } router_memory_options;
 /* [owned: free with router_memory_free] */
 DIL_MUST_CHECK dil_status router_memory_new(router_memory **out, const router_rule *r, const router_memory_options *o,
@@ -93,7 +94,7 @@ void router_memory_clear(router_memory *m); /* a new sequence */
 void router_memory_free(router_memory *m);
 
 /* Candidates are the last token's experts, their neighbours and the hot ones; the best k of them are chosen. All rows are scored
- * when they look weak (e->fell_back: then the choice is exact) and for the first tokens. s has its flock, the rule suits. */
+ * when they look weak, now and then, and for the first tokens (e->fell_back: the choice is exact). s has its flock, the rule suits. */
 void router_local(const router_screen *s, const router_rule *r, const float *x, router_memory *m, void *work, uint16_t *chosen,
                   float *weights, router_evidence *e);
 

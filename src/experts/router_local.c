@@ -158,7 +158,7 @@ void router_local(const router_screen *s, const router_rule *r, const float *x, 
     router_work w = router_work_of(s, work);
     uint32_t n = 0;
     router_work_clear(s, &w);
-    bool all = m->n_tokens < FIRST_TOKENS;
+    bool all = m->n_tokens < FIRST_TOKENS || (m->o.refresh > 0 && m->n_tokens % m->o.refresh == 0);
     if (!all) {
         n = candidates(s, m, &w);
         router_score(s, r, x, &w, 0, n);

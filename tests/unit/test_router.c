@@ -504,15 +504,15 @@ static void local(void **state)
     field_open(&f, 128, 256, RANDOM, false);
     ok(router_screen_flock(f.screen, NULL, &err), &err);
     router_rule r = {.n_experts = 128, .n_used = 8, .normalise = true, .scale = 1.0f};
-    static const float margins[] = {-INFINITY, 0.0f, INFINITY};
-    double recall[3] = {0}, fell[3] = {0};
+    static const float margins[] = {-INFINITY, 0.0f, INFINITY, INFINITY};
+    double recall[4] = {0}, fell[4] = {0};
     uint64_t n_scored = 0;
-    for (size_t m = 0; m < 3; m++) {
+    for (size_t m = 0; m < 4; m++) {
         router_memory *memory;
         uint16_t a[8], b[8], first[2][40][8];
         float v[8], w[8];
         router_evidence e;
-        ok(router_memory_new(&memory, &r, &(router_memory_options){4, margins[m]}, &err), &err);
+        ok(router_memory_new(&memory, &r, &(router_memory_options){4, margins[m], m == 3 ? 4 : 0}, &err), &err);
         for (int again = 0; again < 2; again++) {
             uint64_t before = seed;
             router_memory_clear(memory);
@@ -539,8 +539,10 @@ static void local(void **state)
     }
     near(recall[0] + fell[0], 2.0, 1e-9); /* always the full scan */
     assert_true(recall[1] > recall[2] && fell[1] > fell[2] && recall[2] > 0.5);
-    near(fell[2], 8 / 40.0, 1e-9);                                           /* the first tokens only */
-    assert_true((double)n_scored > 30.0 * 80.0 * (2.0 - fell[1] - fell[2])); /* neighbours are among the candidates */
+    near(fell[2], 8 / 40.0, 1e-9);  /* the first tokens only */
+    near(fell[3], 16 / 40.0, 1e-9); /* and every fourth */
+    assert_true(recall[3] > recall[2]);
+    assert_true((double)n_scored > 30.0 * 80.0 * (3.0 - fell[1] - fell[2] - fell[3])); /* neighbours are among the candidates */
     field_close(&f);
     field_open(&f, 1, 5, RANDOM, false); /* a flock of one */
     ok(router_screen_flock(f.screen, NULL, &err), &err);
