@@ -79,7 +79,8 @@ const uint8_t *pool_wait(pool *p, uint32_t layer, uint32_t expert);
 void pool_release(pool *p, uint32_t layer);
 
 /* These are likely to be requested soon: starts reads behind the requested ones, into slots that are free or hold what is worth
- * less. Never evicts what is pinned, or hinted and not asked for yet. A request of the same expert joins the read under way. */
+ * less. Never evicts what is pinned, or hinted and not asked for yet; a hint holds until the layer's turn is over (a request of
+ * another layer follows). A request of the same expert joins the read under way. */
 void pool_hint(pool *p, uint32_t layer, const uint16_t *experts, int n);
 
 /* flags [n_experts]: 1 for experts that are in memory or being read, 0 for others. For routers that mind the price. */

@@ -145,11 +145,15 @@ static size_t place(char *memory, const residency_options *o, const uint32_t *co
     r->candidates = candidates;
     r->rule = policy_init(rule, o->policy, counts, o->n_layers);
     memset(where, 0xFF, n * sizeof *where);
+    r->layer = o->n_layers;
+    uint32_t n_with = 0;
     for (uint32_t l = 0, next = 0; l < o->n_layers; l++) {
+        n_with += o->layers[l].n_experts > 0;
         layers[l] = o->layers[l];
         first[l] = next;
         next += layers[l].n_experts;
     }
+    r->alone = n_with == 1;
     return at;
 }
 
@@ -336,7 +340,7 @@ static void settle_in(residency *r, int32_t slot, uint32_t layer, uint32_t exper
 
 /* ---- requests and hints ---- */
 
-/* Hinted experts of the layer that were not asked for now: the hint was wrong. */
+/* Hinted experts of the layer that were not asked for in its turn: the hint was wrong. */
 static void drop_hints(residency *r, uint32_t layer)
 {
     for (uint32_t e = 0; e < r->layers[layer].n_experts; e++) {
@@ -395,7 +399,11 @@ void residency_request(residency *r, uint32_t layer, const uint16_t *experts, in
     r->counts[layer].requests += (uint64_t)n;
     policy_use(r->rule, layer, experts, n);
     pin_found(r, layer, experts, n, places);
-    drop_hints(r, layer);
+    if (r->alone)
+        drop_hints(r, layer);
+    else if (r->layer < r->n_layers && r->layer != layer) /* its turn is over: all portions of a batch have been asked for */
+        drop_hints(r, r->layer);
+    r->layer = layer;
     place_missing(r, layer, experts, n, places);
 }
 

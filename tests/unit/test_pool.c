@@ -294,9 +294,15 @@ static void hints(void **state)
         pool_request(p, 1, (const uint16_t[]){3}, 1); /* the first wish was kept */
         wait_right(p, 1, 3);
         pool_release(p, 1);
+        pool_request(p, 1, (const uint16_t[]){4}, 1); /* another portion of the same turn */
+        wait_right(p, 1, 4);
+        pool_release(p, 1);
         pool_stats(p, 1, &c);
-        assert_int_equal(c.hits, 1);
-        assert_int_equal(c.wasted, room - 4);
+        assert_int_equal(c.hits, room > 4 ? 2 : 1);
+        assert_int_equal(c.wasted, 0);
+        pool_request(p, 2, (const uint16_t[]){4}, 1); /* the turn is over */
+        pool_stats(p, 1, &c);
+        assert_int_equal(c.wasted, room > 4 ? room - 5 : 0);
     }
     pool_free(p);
 }
