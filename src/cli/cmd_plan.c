@@ -101,7 +101,13 @@ static void print_people(const forecast *f, const char *path, bool given)
     char size[32], note[96], rate[32];
     printf("%s (%s), context %d, %d %s\n\n", path, str_bytes(p->file_bytes, size, sizeof size), p->context, p->n_threads,
            p->n_threads == 1 ? "thread" : "threads");
-    print_row("weights", p->packed_bytes, "packed for the kernels");
+    if (p->experts_memory > 0) {
+        print_row("weights", p->packed_bytes - p->expert_bytes, "packed for the kernels, without experts");
+        snprintf(note, sizeof note, "of %s; the rest stays on disk", str_bytes(p->expert_bytes, size, sizeof size));
+        print_row("experts", p->experts_memory, note);
+    } else {
+        print_row("weights", p->packed_bytes, "packed for the kernels");
+    }
     snprintf(note, sizeof note, "%s per token", str_bytes(p->kv_bytes_per_token, size, sizeof size));
     print_row("KV cache", p->kv_bytes, note);
     print_row("activations", p->activation_bytes, "buffers of one pass");
@@ -115,8 +121,9 @@ static void print_people(const forecast *f, const char *path, bool given)
     if (f->bandwidth > 0)
         printf(
             "  %-14s %6.1f tokens/s at the start, %.1f with the context full\n  %-14s (estimate, upper bound: %s/s of memory reads just "
-            "measured; dil bench measures the model)\n",
-            "generation", f->first_rate, f->last_rate, "", str_bytes((uint64_t)f->bandwidth, rate, sizeof rate));
+            "measured%s; dil bench measures the model)\n",
+            "generation", f->first_rate, f->last_rate, "", str_bytes((uint64_t)f->bandwidth, rate, sizeof rate),
+            p->experts_memory > 0 ? ", if all experts were in memory" : "");
 }
 
 static void print_json(const forecast *f, const char *path)
@@ -125,13 +132,14 @@ static void print_json(const forecast *f, const char *path)
     fputs("{\"path\": ", stdout);
     cli_print_json_string(str_of(path));
     printf(
-        ", \"file_bytes\": %" PRIu64 ", \"weight_bytes\": %" PRIu64 ", \"kv_bytes\": %" PRIu64 ", \"activation_bytes\": %" PRIu64
-        ", \"vocab_bytes\": %" PRIu64 ", \"total_bytes\": %" PRIu64 ", \"limit_bytes\": %" PRIu64 ", \"fits\": %s, "
+        ", \"file_bytes\": %" PRIu64 ", \"weight_bytes\": %" PRIu64 ", \"expert_bytes\": %" PRIu64 ", \"experts_memory\": %" PRIu64
+        ", \"kv_bytes\": %" PRIu64 ", \"activation_bytes\": %" PRIu64 ", \"vocab_bytes\": %" PRIu64 ", \"total_bytes\": %" PRIu64
+        ", \"limit_bytes\": %" PRIu64 ", \"fits\": %s, "
         "\"kv_bytes_per_token\": %" PRIu64 ", \"weight_bytes_per_token\": %" PRIu64 ", \"threads\": %d, \"context\": %d, "
         "\"estimate\": {\"read_bytes_per_second\": %.0f, \"tokens_per_second\": %.2f, \"tokens_per_second_full_context\": %.2f}}\n",
-        p->file_bytes, p->packed_bytes, p->kv_bytes, p->activation_bytes, p->vocab_bytes, p->total_bytes, f->limit,
-        f->fits ? "true" : "false", p->kv_bytes_per_token, p->weight_bytes_per_token, p->n_threads, p->context, f->bandwidth,
-        f->first_rate, f->last_rate);
+        p->file_bytes, p->packed_bytes, p->expert_bytes, p->experts_memory, p->kv_bytes, p->activation_bytes, p->vocab_bytes,
+        p->total_bytes, f->limit, f->fits ? "true" : "false", p->kv_bytes_per_token, p->weight_bytes_per_token, p->n_threads,
+        p->context, f->bandwidth, f->first_rate, f->last_rate);
 }
 
 static int plan(const cli_options *o, char **positional, int n_positional)

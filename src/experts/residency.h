@@ -68,8 +68,8 @@ typedef struct residency_candidate {
 
 typedef struct residency {
     uint32_t n_layers, n_classes, n_slots, n_used;
-    uint32_t layer; /* the last requested; n_layers: none */
-    bool alone;     /* only one layer has experts */
+    uint32_t layer;          /* the last requested; n_layers: none */
+    bool alone;              /* only one layer has experts */
     residency_layer *layers; /* [n_layers] */
     uint32_t *first;         /* [n_layers]: number of the layer's expert 0 among all */
     uint8_t *class_of;       /* [n_layers] */
