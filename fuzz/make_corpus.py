@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds fuzz/corpus/gguf and fuzz/corpus/formats: small valid files and one per kind of defect that has hurt other
+"""Writes the seeds fuzz/corpus/gguf, fuzz/corpus/formats and fuzz/corpus/route: small valid files and one per kind of defect that has hurt other
 readers. Only the standard library; the same bytes every time. usage: make_corpus.py [--check]"""
 
 import pathlib
@@ -168,9 +168,62 @@ def format_seeds():
     return seeds
 
 
+def fnv(*parts):
+    state = 0x811C9DC5
+    for byte in b"".join(parts):
+        state = (state ^ byte) * 0x1B3 & 0xFFFFFFFF
+    return struct.pack("<I", state)
+
+
+def route(layers, n_used, tokens, weights=False, name=b"seed", finished=True, begins=1):
+    """A router log as src/experts/trace.h describes it. layers: (bytes, experts); tokens: lists of the chosen experts."""
+    head = b"DILROUTE" + struct.pack(
+        "<6I", 1, 36 + 16 * len(layers) + len(name), len(layers), n_used, int(weights), len(name)
+    )
+    head += b"".join(struct.pack("<QII", size, n, 0) for size, n in layers) + name
+    out = head + fnv(head)
+    bits = [max(1, (n - 1).bit_length()) for _, n in layers if n for _ in range(n_used)]
+    for number, chosen in enumerate(tokens):
+        packed, at = 0, 0
+        for width, expert in zip(bits, chosen):
+            packed |= expert << at
+            at += width
+        record = bytes([number % begins == 0]) + packed.to_bytes((at + 7) // 8, "little")
+        record += bytes(range(len(chosen))) if weights else b""
+        out += record + fnv(struct.pack("<Q", number), record)
+    end = b"\2" + struct.pack("<Q", len(tokens))
+    return out + end + fnv(end) if finished else out
+
+
+def route_seeds():
+    layers, tokens = [(0, 0), (4096, 5), (9000, 9)], [[0, 4, 8, 7], [1, 4, 8, 2], [0, 4, 3, 2]]
+    valid = route(layers, 2, tokens)
+    return {
+        "empty": b"",
+        "no_tokens": route(layers, 2, []),
+        "valid": valid,
+        "valid_weights": route(layers, 2, tokens * 20, weights=True, begins=4),
+        "valid_one": route([(1, 2)], 1, [[0], [1], [1]]),
+        "not_finished": route(layers, 2, tokens, finished=False),
+        "cut": valid[:-20],
+        "expert_beyond": route(layers, 2, [[0, 7, 8, 7]]),
+        "expert_twice": route(layers, 2, [[4, 4, 8, 7]]),
+        "used_above_experts": route(layers, 6, [[0] * 12]),
+        "bytes_max": route([(MAX64, 5)], 2, [[0, 1]]),
+        "experts_max": route([(4096, 2**32 - 1)], 2, []),
+        "experts_many": route([(4096, 65535)] * 3, 1, [[65534, 0, 1]] * 3),
+        "layers_none": route([], 1, []),
+        "name_long": route(layers, 2, [], name=b"n" * 5000),
+    }
+
+
 def main():
     check, wrong = "--check" in sys.argv[1:], 0
-    for folder, seeds in (("gguf", gguf_seeds()), ("formats", format_seeds())):
+    for folder, seeds in (
+        ("gguf", gguf_seeds()),
+        ("formats", format_seeds()),
+        ("route", route_seeds()),
+    ):
         (HERE / folder).mkdir(parents=True, exist_ok=True)
         for name, data in seeds.items():
             path = HERE / folder / name

@@ -90,23 +90,55 @@ static void limit_cpus(os_limits *out, double quota, double period)
         out->cpus = quota / period;
 }
 
-/* Version 1 says "no limit" with a number near 2^63. */
-static void limit_memory(os_limits *out, const char *text)
+/* Bytes of cached files that have not been used for long, from a memory.stat. */
+static uint64_t idle_file_bytes(const search *s, const char *directory, const char *key)
+{
+    char path[PATH_MOST + 64], line[256], name[64];
+    unsigned long long bytes = 0, found = 0;
+    (void)snprintf(path, sizeof path, "%s/memory.stat", directory);
+    FILE *f = open_below(s->root, path);
+    while (f && !found && fgets(line, sizeof line, f))
+        if (sscanf(line, "%63s %llu", name, &bytes) == 2 && strcmp(name, key) == 0)
+            found = bytes;
+    if (f)
+        fclose(f);
+    return found;
+}
+
+/* What a group with that limit has left. */
+static void left_of(const search *s, const char *directory, uint64_t limit, const char *usage, const char *key)
+{
+    char text[64];
+    int64_t used;
+    if (!read_value(s, directory, usage, text, sizeof text) || !str_to_i64(text, &used) || used < 0)
+        return;
+    uint64_t idle = idle_file_bytes(s, directory, key), busy = (uint64_t)used > idle ? (uint64_t)used - idle : 0;
+    uint64_t left = busy < limit ? limit - busy : 0;
+    if (left < s->out->memory_left_bytes)
+        s->out->memory_left_bytes = left;
+}
+
+/* True: text is a limit (*limit). Version 1 says "no limit" with a number near 2^63. */
+static bool limit_memory(os_limits *out, const char *text, uint64_t *limit)
 {
     int64_t bytes;
-    if (str_to_i64(text, &bytes) && bytes > 0 && bytes < INT64_MAX / 2 &&
-        (out->memory_bytes == 0 || (uint64_t)bytes < out->memory_bytes))
-        out->memory_bytes = (uint64_t)bytes;
+    if (!str_to_i64(text, &bytes) || bytes <= 0 || bytes >= INT64_MAX / 2)
+        return false;
+    *limit = (uint64_t)bytes;
+    if (out->memory_bytes == 0 || *limit < out->memory_bytes)
+        out->memory_bytes = *limit;
+    return true;
 }
 
 static void read_unified(const search *s, const char *directory)
 {
     char text[128];
     double quota, period;
+    uint64_t limit;
     if (read_value(s, directory, "cpu.max", text, sizeof text) && sscanf(text, "%lf %lf", &quota, &period) == 2)
         limit_cpus(s->out, quota, period);
-    if (read_value(s, directory, "memory.max", text, sizeof text))
-        limit_memory(s->out, text);
+    if (read_value(s, directory, "memory.max", text, sizeof text) && limit_memory(s->out, text, &limit))
+        left_of(s, directory, limit, "memory.current", "inactive_file");
 }
 
 static void read_cpu(const search *s, const char *directory)
@@ -121,8 +153,9 @@ static void read_cpu(const search *s, const char *directory)
 static void read_memory(const search *s, const char *directory)
 {
     char text[64];
-    if (read_value(s, directory, "memory.limit_in_bytes", text, sizeof text))
-        limit_memory(s->out, text);
+    uint64_t limit;
+    if (read_value(s, directory, "memory.limit_in_bytes", text, sizeof text) && limit_memory(s->out, text, &limit))
+        left_of(s, directory, limit, "memory.usage_in_bytes", "total_inactive_file");
 }
 
 /* Calls read for the group and everything above it, as far as the mount shows them. */
@@ -148,7 +181,7 @@ void os_limits_read(const char *root, os_limits *out)
 {
     char line[LINE_MOST];
     search s = {.root = root ? root : "", .out = out};
-    *out = (os_limits){0};
+    *out = (os_limits){.memory_left_bytes = UINT64_MAX};
     read_mounts(&s);
     FILE *f = open_below(s.root, "/proc/self/cgroup");
     while (f && fgets(line, sizeof line, f)) { /* "4:cpu,cpuacct:/group", version 2: "0::/group" */

@@ -312,6 +312,14 @@ uint64_t pool_shrink(pool *p, uint64_t bytes)
     return freed;
 }
 
+#define LEAST_CLEAR ((uint64_t)32 << 20)
+
+uint64_t pool_adjust(pool *p, uint64_t memory_left_bytes)
+{
+    uint64_t clear = p->r->slots_bytes / 16 > LEAST_CLEAR ? p->r->slots_bytes / 16 : LEAST_CLEAR;
+    return memory_left_bytes < clear ? pool_shrink(p, clear - memory_left_bytes) : 0;
+}
+
 /* ---- opening and closing ---- */
 
 /* Every layer's run must lie in the file, at aligned places. */

@@ -8,7 +8,7 @@
  *                      pool_hint    (the next layer's likely experts, behind those reads)
  *                      pool_wait    (any thread; expert by expert, in the order they are worked on)
  *                      pool_release (unpins)
- * pool_request, pool_hint, pool_release, pool_resident, pool_stats, pool_error and pool_shrink belong to one caller at a time;
+ * pool_request, pool_hint, pool_release, pool_resident, pool_stats, pool_error, pool_shrink and pool_adjust belong to one caller at a time;
  * pool_wait may be called by any number of threads in between, for experts of requests that are not released yet.
  * Which experts stay depends on the sequence of these calls alone, never on how fast the disk was.
  */
@@ -115,5 +115,9 @@ uint64_t pool_budget_within(uint64_t memory_bytes, uint64_t all_bytes,
 /* Gives back about that many bytes of slots, those worth least first, for good; pool_capacity falls, never below n_used.
  * Between tokens only: nothing may be pinned. Returns what was given back. */
 uint64_t pool_shrink(pool *p, uint64_t bytes);
+
+/* pool_shrink when little memory is left until a control group's limit (os_limits.memory_left_bytes): a sixteenth of the slots,
+ * at least 32 MB, are kept clear of it. Between tokens, now and then; returns what was given back. */
+uint64_t pool_adjust(pool *p, uint64_t memory_left_bytes);
 
 #endif

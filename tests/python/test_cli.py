@@ -32,7 +32,7 @@ except ImportError as missing:
     print(f"skipped: {missing} (pip install numpy gguf)")
     sys.exit(77)
 
-COMMANDS = ["theorem", "run", "chat", "show", "check", "plan", "tokenize", "detokenize", "eval perplexity", "eval kld", "eval hellaswag",
+COMMANDS = ["theorem", "route", "run", "chat", "show", "check", "plan", "tokenize", "detokenize", "eval perplexity", "eval kld", "eval hellaswag",
             "eval logits", "bench", "quantize", "import", "pull", "list", "rm"]
 # Types that quantize writes: general.file_type as llama.cpp numbers it.
 TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q6_K": 18, "Q5_1": 9, "Q5_0": 8, "Q5_K": 16, "Q4_1": 3, "Q4_0": 2, "Q4_K": 14,
@@ -87,6 +87,42 @@ def test_theorem(room):
     want("a Nash equilibrium" in out and "used 54 of 54" in out and "Chosen: F" in out, out)
     want(dil("theorem", "demo")[0] == out, "the demonstration is the same every time")
     want("wanted 'demo'" in dil("theorem", "proof", code=2)[1], "another word")
+
+
+def test_route(room):
+    """A log written here, as src/experts/trace.h describes it: figures that can be counted by hand, cut and wrong files."""
+    sys.path.insert(0, os.path.join(SOURCE, "fuzz"))
+    from make_corpus import route
+    log = room("log.route")
+
+    def write(data):
+        with open(log, "wb") as f:
+            f.write(data)
+
+    layers, turns = [(0, 0), (1 << 20, 8), (3 << 20, 8)], 40
+    tokens = [[t % 4, 4 + t % 2, 7, t % 2] for t in range(turns)]
+    write(route(layers, 2, tokens, name=b"by hand"))
+    got = json.loads(dil("route", log, "--json", "--layers", "--budget", "200%")[0])
+    want((got["model"], got["tokens"], got["layers"], got["used"], got["experts"]) == ("by hand", turns, 2, 2, 16), str(got))
+    want(got["expert_bytes"] == 32 << 20 and got["token_bytes"] == 8 << 20 and got["finished"] and got["distinct"] == 6 + 3, str(got))
+    first, second = got["by_layer"]
+    want(first["layer"] == 1 and first["reuse_within"]["1"] == 0 and abs(first["reuse_within"]["2"] - 38 / 80) < 1e-4, str(first))
+    want(abs(first["reuse_within"]["4"] - (38 + 36) / 80) < 1e-4 and abs(second["reuse_within"]["1"] - 39 / 80) < 1e-4, str(got))
+    rows = got["budgets"][0]["policies"]
+    want([r["policy"] for r in rows] == ["lru", "lfu", "stale", "swarm", "belady"], str(rows))
+    for r in rows:  # everything fits: each expert is read once
+        want(r["requests"] == 4 * turns and r["hits"] == r["requests"] - 9 and len(r["hit_rates"]) == 2, str(r))
+        want(abs(r["bytes_per_token"] - ((6 << 20) + (9 << 20)) / turns) < 1, str(r))
+    out, _ = dil("route", log, "--budget", "40%,200%", "--policy", "swarm", "--layers")
+    want(out.count("\nbudget ") == 2 and "swarm" in out and "lru" not in out and "reuse within" in out, out)
+    want(out == dil("route", log, "--budget", "40%,200%", "--policy", "swarm", "--layers")[0], "the same every time")
+    write(route(layers, 2, tokens)[:-20])
+    out, err = dil("route", log, "--budget", "200%")
+    want("was not finished" in err and f"seed: {turns - 1} tokens" in out, out + err)
+    want("DILROUTE" in dil("route", room("llama.gguf"), code=1)[1], "another file")
+    want("at least" in dil("route", log, "--budget", "1M", code=1)[1], "too little")
+    want("wanted lru" in dil("route", log, "--policy", "mru", code=2)[1], "unknown policy")
+    want("found '10%,x'" in dil("route", log, "--budget", "10%,x", code=2)[1], "no size")
 
 
 def test_words(room):

@@ -69,6 +69,15 @@ static void limits_nested(void **state)
     put("v2", "sys/fs/cgroup/user.slice/job.scope/cpu.max", "50000 100000\n");
     os_limits_read(root, &l);
     assert_float_equal(l.cpus, 0.5, 1e-9);
+    assert_true(l.memory_left_bytes == UINT64_MAX);
+    put("v2", "sys/fs/cgroup/user.slice/memory.current", "500000000\n");
+    put("v2", "sys/fs/cgroup/user.slice/job.scope/memory.stat", "anon 7\ninactive_file 400000000\nactive_file 5\n");
+    put("v2", "sys/fs/cgroup/user.slice/job.scope/memory.current", "2000000000\n");
+    os_limits_read(root, &l);
+    assert_int_equal(l.memory_left_bytes, 1400000000); /* the inner group is nearer to its limit */
+    put("v2", "sys/fs/cgroup/user.slice/memory.current", "2100000000\n");
+    os_limits_read(root, &l);
+    assert_int_equal(l.memory_left_bytes, 0);
 }
 
 static void limits_container(void **state)
@@ -101,6 +110,10 @@ static void limits_version_1(void **state)
     os_limits_read(root, &l);
     assert_float_equal(l.cpus, 3.0, 1e-9);
     assert_int_equal(l.memory_bytes, 1073741824);
+    put("v1", "sys/fs/cgroup/memory/app/memory.stat", "inactive_file 1\ntotal_inactive_file 1000000\n");
+    put("v1", "sys/fs/cgroup/memory/app/memory.usage_in_bytes", "1001000000\n");
+    os_limits_read(root, &l);
+    assert_int_equal(l.memory_left_bytes, 73741824);
 }
 
 static void limits_none(void **state)

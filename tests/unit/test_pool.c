@@ -657,6 +657,24 @@ static void shrinking(void **state)
     pool_free(p);
 }
 
+static void adjusting(void **state)
+{
+    (void)state;
+    const uint64_t mb = 1 << 20;
+    pool *p;
+    dil_error err;
+    pool_options o = options_for(10000000);
+    ok(pool_new(&p, &o, &err), &err);
+    assert_int_equal(pool_adjust(p, UINT64_MAX), 0);
+    assert_int_equal(pool_adjust(p, 32 * mb), 0);
+    uint64_t freed = pool_adjust(p, 32 * mb - 100000);
+    assert_true(freed >= 100000 && freed < 130000);
+    assert_true(pool_adjust(p, 0) > 0); /* down to the least */
+    for (uint32_t l = 1; l < LAYERS; l++)
+        assert_int_equal(pool_capacity(p, l), USED);
+    pool_free(p);
+}
+
 static void budgets(void **state)
 {
     (void)state;
@@ -773,7 +791,7 @@ int main(void)
         cmocka_unit_test_setup(replaced, fresh),
         cmocka_unit_test_setup(short_reads, fresh),
         cmocka_unit_test_setup(read_errors, fresh),
-        cmocka_unit_test_setup(shrinking, fresh),
+        cmocka_unit_test_setup(shrinking, fresh), cmocka_unit_test_setup(adjusting, fresh),
         cmocka_unit_test_setup(budgets, fresh),
         cmocka_unit_test_setup(many_sizes, fresh),
         cmocka_unit_test_setup(torture, fresh),
