@@ -23,7 +23,8 @@ static void use(const trace *t)
     free(reuse);
     for (int k = 0; k < POLICY_KINDS; k++) {
         uint64_t least = simulate_least(t, (policy_kind)k);
-        if (simulate(t, (policy_kind)k, least + simulate_token_bytes(t), &s, NULL, &err) != DIL_OK || s.total.hits > s.total.requests)
+        if (simulate(t, (policy_kind)k, least + simulate_token_bytes(t), &s, NULL, &err) != DIL_OK ||
+            s.total.hits > s.total.requests)
             abort();
     }
 }

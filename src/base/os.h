@@ -103,7 +103,8 @@ uint64_t os_memory_bytes(void); /* physical, or the cgroup limit when lower */
 typedef struct os_limits {
     double cpus;
     uint64_t memory_bytes;
-    uint64_t memory_left_bytes; /* until the nearest of them is reached, cached file pages taken as free; UINT64_MAX: none, unknown */
+    uint64_t
+        memory_left_bytes; /* until the nearest of them is reached, cached file pages taken as free; UINT64_MAX: none, unknown */
 } os_limits;
 void os_limits_read(const char *root, os_limits *out);
 /* Numbers of the logical processors this process may run on, ascending: how many there are; at most `most` are stored. */
