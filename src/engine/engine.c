@@ -135,6 +135,7 @@ static dil_status open_chat(engine *e, dil_error *err)
 static dil_status build(engine *e, const char *path, dil_error *err)
 {
     engine_options *o = &e->options;
+    bool automatic = o->experts_memory == ENGINE_EXPERTS_AUTO;
     DIL_TRY(kernels_select(&e->k, o->cpu ? o->cpu : "auto", err));
     DIL_TRY(check_memory(path, o, err));
     DIL_TRY(choose_threads(o, &e->workers, err));
@@ -150,8 +151,10 @@ static dil_status build(engine *e, const char *path, dil_error *err)
     DIL_TRY(resolve(o, &e->m->h, err));
     DIL_TRY(kv_pool_new(&e->pool, &e->m->h, o->type_k, o->type_v, pool_pages(o), err));
     compute_options co = compute_options_of(o);
-    if (o->experts_memory > 0)
+    if (o->experts_memory > 0) {
         DIL_TRY(experts_pool(&e->experts, e->m, o, err));
+        e->adjusts = automatic;
+    }
     co.experts = e->experts;
     co.route = o->route;
     co.on_choice = o->on_choice;
@@ -175,6 +178,20 @@ dil_status engine_open(engine **out, const char *path, const engine_options *opt
         return status;
     }
     *out = e;
+    return DIL_OK;
+}
+
+#define PASSES_BETWEEN_LOOKS 16
+
+dil_status engine_pass(engine *e, int32_t n, dil_error *err)
+{
+    DIL_TRY(compute_run(e->c, e->batch, n, err));
+    if (e->adjusts && ++e->n_passes % PASSES_BETWEEN_LOOKS == 0) {
+        os_limits limits;
+        os_limits_read(NULL, &limits);
+        if (limits.memory_bytes > 0)
+            pool_adjust(e->experts, limits.memory_left_bytes);
+    }
     return DIL_OK;
 }
 

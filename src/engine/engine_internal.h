@@ -11,11 +11,16 @@ struct engine {
     model *m;
     kv_pool *pool;
     pool *experts; /* or NULL */
+    bool adjusts;  /* their memory was chosen by us: it shrinks when others need it */
+    int32_t n_passes;
     compute *c;
     chat_template *chat;
     batch_token *batch; /* [micro_batch] */
     session *sessions;  /* list of all, for shared prefixes */
 };
+
+/* Runs the first n tokens of e->batch. */
+DIL_MUST_CHECK dil_status engine_pass(engine *e, int32_t n, dil_error *err);
 
 struct session {
     engine *e;

@@ -82,7 +82,7 @@ static dil_status run(session *s, const token_id *tokens, int32_t n, dil_error *
     if (from + n > s->e->options.context)
         return DIL_FAIL(err, DIL_LIMIT, "context: wanted room for %d tokens, it holds %d; use a larger context (-c)", from + n,
                         s->e->options.context);
-    DIL_TRY(compute_run(s->e->c, s->e->batch, n, err));
+    DIL_TRY(engine_pass(s->e, n, err));
     memcpy(s->tokens + from, tokens, (size_t)n * sizeof *tokens);
     return DIL_OK;
 }
@@ -150,7 +150,7 @@ dil_status engine_step(engine *e, session *const *sessions, const token_id *toke
             return DIL_FAIL(err, DIL_BAD_ARGUMENT, "step: session %d appears twice", i);
         e->batch[i] = (batch_token){&sessions[i]->kv, tokens[i], true};
     }
-    DIL_TRY(compute_run(e->c, e->batch, n, err));
+    DIL_TRY(engine_pass(e, n, err));
     for (int32_t i = 0; i < n; i++) {
         session *s = sessions[i];
         s->tokens[s->kv.n_tokens - 1] = tokens[i];

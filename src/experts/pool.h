@@ -105,7 +105,7 @@ void pool_info_get(const pool *p, pool_info *out);
 
 /*
  * A budget for experts of all_bytes when the rest of the process takes other_bytes: what the control group or the machine has,
- * less the rest, less room for everybody else (an eighth, at least 256 MB); at most what all experts and the tables take.
+ * less the rest, less room for everybody else (an eighth, at least 64 MB); at most what all experts and the tables take.
  * 0: there is no room.
  */
 uint64_t pool_budget_auto(uint64_t all_bytes, uint64_t other_bytes);

@@ -2,7 +2,7 @@
 #include "base/os.h"
 #include "experts/pool.h"
 
-#define LEAST_LEFT ((uint64_t)256 << 20)
+#define LEAST_LEFT ((uint64_t)64 << 20)
 
 uint64_t pool_budget_within(uint64_t memory_bytes, uint64_t all_bytes, uint64_t other_bytes)
 {

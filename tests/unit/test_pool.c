@@ -681,9 +681,9 @@ static void budgets(void **state)
     const uint64_t gb = (uint64_t)1 << 30;
     assert_int_equal(pool_budget_within(16 * gb, 100 * gb, 4 * gb), 10 * gb);
     assert_int_equal(pool_budget_within(16 * gb, gb, 4 * gb), gb + gb / 64 + ((uint64_t)16 << 20));
-    assert_int_equal(pool_budget_within(gb, 100 * gb, gb / 2), gb / 4);
+    assert_int_equal(pool_budget_within(gb, 100 * gb, gb / 2), gb / 8 * 3);
     assert_int_equal(pool_budget_within(gb, 100 * gb, gb), 0);
-    assert_int_equal(pool_budget_within(gb / 8, gb, 0), 0);
+    assert_int_equal(pool_budget_within(gb / 16, gb, 0), 0);
     assert_int_equal(pool_budget_within(gb, gb, UINT64_MAX), 0);
     assert_true(pool_budget_auto(gb, 0) <= os_memory_bytes());
 }
