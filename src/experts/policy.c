@@ -1,21 +1,26 @@
 #include "experts/policy.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "experts/flock.h"
 
 /*
- * The swarm's estimate of a use at the next visit of a layer is a weighted sum of what is known of the expert: whether it was
- * used now, its share of the last visits (two spans), its lasting share, and how much its flock was used lately. The weights are
- * least squares over the estimates that have come true or not, of all layers, old ones fading; so a model whose routers
- * keep to their experts gets other weights than one whose routers do not.
+ * The swarm wants to know how soon an expert is used again: the value V of an expert that is used at the T-th visit of its layer from
+ * now is the mean of g^(T-1). g, the discount, tells how far ahead it pays to look: as far as memory holds passes. V is a weighted
+ * sum of what is known of the expert: whether it was used now, its share of the last visits (two spans), its lasting share, how long ago
+ * its last use was, and how much its flock was used lately. From one visit to the next
+ *     V(known before) = 1 where it was used, else g V(known after)
+ * and the weights are those that come nearest to it over what has happened (least squares of temporal differences), of all layers,
+ * old visits fading; so a model whose routers keep to their experts gets other weights than one whose routers do not.
  */
-enum { KNOWN_NOW, KNOWN_FAST, KNOWN_SLOW, KNOWN_LASTING, KNOWN_FLOCK, KNOWN };
-static const float keep[KNOWN] = {0.0f, 0.6f, 0.93f, 0.998f, 0.0f}; /* per visit; the flock's is made of KNOWN_FAST */
-static const double first_weights[KNOWN] = {0.25, 0.15, 0.2, 0.3, 0.1};
+enum { KNOWN_NOW, KNOWN_FAST, KNOWN_SLOW, KNOWN_LASTING, KNOWN_AGE, KNOWN_FAR, KNOWN_FLOCK, KNOWN };
+static const float keep[KNOWN] = {0.0f, 0.6f, 0.93f, 0.998f, 0.8f, 0.95f, 0.0f}; /* per visit; the flock's is made of KNOWN_FAST */
+static const double first_weights[KNOWN] = {0.25, 0.15, 0.2, 0.3, 0.05, 0.05, 0.1};
 #define FIRST_TRUST 20.0 /* the first weights count as much as so many visits of an expert in use */
 #define FADE 0.99        /* of the evidence, per pass */
-#define HORIZON 0.1      /* passes beyond the next visit that count */
+#define HINT_VALUE 0.7   /* of an expert that another router guessed */
+#define REACH 1.0        /* how far it pays to look, in what memory holds */
 
 typedef struct expert_use {
     uint64_t last;  /* clock of the last request; 0: never */
@@ -38,7 +43,9 @@ struct policy {
     layer_state *layers; /* [n_layers] */
     expert_use *uses;    /* [experts of all layers] */
     float *known;        /* [the same, KNOWN]; swarm only, as what follows */
-    float *expected;     /* [the same]: uses at the next visit */
+    float *value;        /* [the same]: V */
+    float *before;       /* [experts of the largest layer, KNOWN]: what was known at the visit before */
+    double discount;     /* g, per pass */
     double square[KNOWN][KNOWN], product[KNOWN], weights[KNOWN];
 };
 
@@ -68,7 +75,7 @@ static void *take(char *memory, size_t *at, size_t bytes)
 /* Places everything; memory NULL: only counts. Returns the bytes. */
 static size_t place(char *memory, policy_kind kind, const uint32_t *n_experts, uint32_t n_layers)
 {
-    size_t at = 0, total = 0;
+    size_t at = 0, total = 0, largest = 0;
     policy *p = take(memory, &at, sizeof *p);
     layer_state *layers = take(memory, &at, n_layers * sizeof *layers);
     for (uint32_t l = 0; l < n_layers; l++) {
@@ -77,6 +84,7 @@ static size_t place(char *memory, policy_kind kind, const uint32_t *n_experts, u
         if (p && n_experts[l] > 0)
             p->n_turns++;
         total += n_experts[l];
+        largest = n_experts[l] > largest ? n_experts[l] : largest;
         if (kind != POLICY_SWARM)
             continue;
         void *near = take(memory, &at, flock_bytes(n_experts[l]));
@@ -85,7 +93,8 @@ static size_t place(char *memory, policy_kind kind, const uint32_t *n_experts, u
     }
     expert_use *uses = take(memory, &at, total * sizeof *uses);
     float *known = kind == POLICY_SWARM ? take(memory, &at, total * KNOWN * sizeof *known) : NULL;
-    float *expected = kind == POLICY_SWARM ? take(memory, &at, total * sizeof *expected) : NULL;
+    float *value = kind == POLICY_SWARM ? take(memory, &at, total * sizeof *value) : NULL;
+    float *before = kind == POLICY_SWARM ? take(memory, &at, largest * KNOWN * sizeof *before) : NULL;
     if (p) {
         p->kind = kind;
         p->n_layers = n_layers;
@@ -93,7 +102,9 @@ static size_t place(char *memory, policy_kind kind, const uint32_t *n_experts, u
         p->layers = layers;
         p->uses = uses;
         p->known = known;
-        p->expected = expected;
+        p->value = value;
+        p->before = before;
+        policy_set_depth(p, 1.0);
         for (int i = 0; i < KNOWN; i++) {
             p->weights[i] = first_weights[i];
             p->square[i][i] = FIRST_TRUST;
@@ -116,7 +127,7 @@ policy *policy_init(void *memory, policy_kind kind, const uint32_t *n_experts, u
 
 /* ---- the swarm ---- */
 
-/* Weights from the evidence: Gaussian elimination; the first weights' trust never fades, so that pivots stay above it. */
+/* Weights from the evidence: Gaussian elimination; the first weights' trust never fades, which keeps pivots away from 0. */
 static void fit(policy *p)
 {
     double a[KNOWN][KNOWN + 1];
@@ -138,15 +149,16 @@ static void fit(policy *p)
     }
 }
 
-/* What was known of an expert at the layer's last visit, and whether it came true. Nothing known teaches nothing. */
-static void take_evidence(policy *p, const float *known, bool used)
+/* One expert from visit to visit. Nothing known teaches nothing. */
+static void take_evidence(policy *p, const float *before, const float *known, bool used)
 {
-    if (!(known[KNOWN_SLOW] > 0.0f) && !used)
+    if (!(before[KNOWN_SLOW] > 0.0f) && !used)
         return;
+    double later = used ? 0.0 : p->discount;
     for (int i = 0; i < KNOWN; i++) {
         for (int k = 0; k < KNOWN; k++)
-            p->square[i][k] += (double)(known[i] * known[k]);
-        p->product[i] += used ? (double)known[i] : 0.0;
+            p->square[i][k] += (double)before[i] * ((double)before[k] - later * (double)known[k]);
+        p->product[i] += used ? (double)before[i] : 0.0;
     }
 }
 
@@ -175,22 +187,25 @@ static void learn(policy *p, layer_state *s, const uint16_t *experts, int n)
     for (int i = 0; i < KNOWN; i++)
         keeps[i] = keep[i] < share ? keep[i] : share;
     s->n_visits++;
-    float *expected = p->expected + s->first;
+    float *layer_known = p->known + (size_t)s->first * KNOWN, *value = p->value + s->first;
+    memcpy(p->before, layer_known, (size_t)s->n_experts * KNOWN * sizeof *p->before);
     for (uint32_t e = 0; e < s->n_experts; e++) {
-        float *known = p->known + (size_t)(s->first + e) * KNOWN;
+        float *known = layer_known + e * KNOWN;
         bool used = uses[e].last == p->clock;
-        take_evidence(p, known, used);
-        for (int i = 0; i < KNOWN_FLOCK; i++)
+        for (int i = 0; i < KNOWN_AGE; i++)
             known[i] = keeps[i] * known[i] + (used ? 1 - keeps[i] : 0.0f);
+        for (int i = KNOWN_AGE; i <= KNOWN_FAR; i++)
+            known[i] = used ? 1.0f : keep[i] * known[i];
     }
     flock_note(&s->near, experts, n);
     ask_flock(p, s);
     for (uint32_t e = 0; e < s->n_experts; e++) {
-        const float *known = p->known + (size_t)(s->first + e) * KNOWN;
+        const float *known = layer_known + e * KNOWN;
         double sum = 0;
+        take_evidence(p, p->before + e * KNOWN, known, uses[e].last == p->clock);
         for (int i = 0; i < KNOWN; i++)
             sum += p->weights[i] * (double)known[i];
-        expected[e] = sum > 0 ? (float)sum : 0.0f;
+        value[e] = sum > 0 ? (float)sum : 0.0f;
     }
 }
 
@@ -203,10 +218,13 @@ static double distance(const policy *p, const layer_state *s)
     return (double)(ahead ? ahead : p->n_turns) / p->n_turns;
 }
 
-/* Uses per pass of holding it to the next visit and HORIZON beyond. */
-static double rate(const policy *p, const layer_state *s, double expected, double lasting)
+/* The value now of an expert whose layer comes after some of the pass. */
+static double worth_now(const policy *p, const layer_state *s, double value) { return pow(p->discount, distance(p, s)) * value; }
+
+void policy_set_depth(policy *p, double depth)
 {
-    return (expected + HORIZON * lasting) / (distance(p, s) + HORIZON);
+    double reach = REACH * (depth > 0.1 ? depth : 0.1);
+    p->discount = exp(-1.0 / reach);
 }
 
 /* ---- all ---- */
@@ -245,10 +263,7 @@ policy_worth policy_worth_of(const policy *p, uint32_t layer, uint32_t expert)
     case POLICY_LFU: return (policy_worth){(double)u->count, last};
     case POLICY_STALE: return u->pass == p->pass ? (policy_worth){1, -last} : (policy_worth){0, last};
     case POLICY_BELADY: return (policy_worth){-(double)u->count, last};
-    case POLICY_SWARM:
-        return (policy_worth){rate(p, s, (double)p->expected[s->first + expert],
-                                   (double)p->known[(size_t)(s->first + expert) * KNOWN + KNOWN_LASTING]),
-                              last};
+    case POLICY_SWARM: return (policy_worth){worth_now(p, s, (double)p->value[s->first + expert]), last};
     default: return (policy_worth){last, 0};
     }
 }
@@ -257,7 +272,7 @@ policy_worth policy_worth_of(const policy *p, uint32_t layer, uint32_t expert)
 policy_worth policy_worth_of_hint(const policy *p, uint32_t layer)
 {
     if (p->kind == POLICY_SWARM)
-        return (policy_worth){rate(p, &p->layers[layer], 0.7, 0.0), 0};
+        return (policy_worth){worth_now(p, &p->layers[layer], HINT_VALUE), 0};
     return (policy_worth){1e300, 0};
 }
 

@@ -31,6 +31,9 @@ size_t policy_bytes(policy_kind kind, const uint32_t *n_experts, uint32_t n_laye
 /* memory: policy_bytes, zeroed, aligned to 64; the policy lies in it and ends with it. */
 policy *policy_init(void *memory, policy_kind kind, const uint32_t *n_experts, uint32_t n_layers);
 
+/* How many passes' experts memory holds (at first 1): how far the swarm looks ahead. */
+void policy_set_depth(policy *p, double depth);
+
 /* The experts of that layer are requested now. */
 void policy_use(policy *p, uint32_t layer, const uint16_t *experts, int n);
 

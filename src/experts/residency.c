@@ -228,6 +228,15 @@ static void number_slots(residency *r)
             r->class_of[l] = class_for(r->classes, r->layers[l].bytes);
 }
 
+/* Passes of single tokens whose experts fit. */
+static double depth_of(const residency *r)
+{
+    double used = 0;
+    for (uint32_t l = 0; l < r->n_layers; l++)
+        used += r->layers[l].n_experts > r->n_used ? r->n_used : r->layers[l].n_experts;
+    return used > 0 ? r->n_slots / used : 1;
+}
+
 dil_status residency_new(residency **out, const residency_options *o, dil_error *err)
 {
     residency_class classes[RESIDENCY_CLASSES];
@@ -259,6 +268,7 @@ dil_status residency_new(residency **out, const residency_options *o, dil_error 
         r->tables_bytes = bytes;
         memcpy(r->classes, classes, sizeof classes);
         number_slots(r);
+        policy_set_depth(r->rule, depth_of(r));
         *out = r;
     }
     mem_free(counts);
