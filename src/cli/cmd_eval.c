@@ -68,6 +68,8 @@ static int eval_perplexity(const cli_options *o, char **positional, int n_positi
                (long long)r.n_scored);
     if (status == DIL_OK && o->timing)
         cli_print_timing(e);
+    if (status == DIL_OK && !o->quiet)
+        cli_print_experts(e);
     engine_close(e);
     mem_free(text);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
@@ -115,6 +117,8 @@ static int eval_kld(const cli_options *o, char **positional, int n_positional)
     end_report();
     if (status == DIL_OK)
         print_divergence(&r, o->json);
+    if (status == DIL_OK && !o->quiet)
+        cli_print_experts(e);
     engine_close(e);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
@@ -141,6 +145,8 @@ static int eval_hellaswag(const cli_options *o, char **positional, int n_positio
                r.n_right, r.n_tasks);
     else if (status == DIL_OK)
         printf("HellaSwag acc_norm %.2f %% [%.2f, %.2f], %d of %d tasks\n", r.score, r.low, r.high, r.n_right, r.n_tasks);
+    if (status == DIL_OK && !o->quiet)
+        cli_print_experts(e);
     engine_close(e);
     mem_free(text);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
@@ -180,6 +186,8 @@ static int eval_logits(const cli_options *o, char **positional, int n_positional
         status = cli_open(&e, o, &eo, &err);
     if (status == DIL_OK)
         status = evaluate_logits(e, list.ids, (int32_t)list.n, o->output, &err);
+    if (status == DIL_OK && !o->quiet)
+        cli_print_experts(e);
     engine_close(e);
     token_list_free(&list);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
@@ -187,7 +195,7 @@ static int eval_logits(const cli_options *o, char **positional, int n_positional
 
 #define ENGINE_OPTIONS                                                                                                     \
     "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "cpu", "memory", "experts-memory", \
-        "experts-policy", "no-pack-cache", "exact"
+        "experts-policy", "route", "route-mass", "no-pack-cache", "exact"
 static const char *const perplexity_list[] = {"model",        "file",   "prompt", "chunks", "save-base",
                                               ENGINE_OPTIONS, "timing", "json",   "quiet",  NULL};
 static const char *const kld_list[] = {"model", "base", "chunks", ENGINE_OPTIONS, "json", "quiet", NULL};

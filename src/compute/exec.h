@@ -48,11 +48,13 @@ typedef struct expert_batch {
     int32_t n_rounds;
     int32_t part_block[TEAM_QUEUES + 1]; /* part p of a round: blocks part_block[p] .. part_block[p + 1] - 1 */
     /* With a pool only: */
-    int64_t held_layer; /* whose experts are pinned; -1: none */
-    uint8_t *resident;  /* [n_experts] */
-    uint16_t *wanted;   /* [n_experts] */
-    float *ahead;       /* [FEW_ROWS][x_stride]: what the next router would see */
-    atomic_bool lost;   /* an expert could not be read */
+    int64_t held_layer;      /* whose experts are pinned; -1: none */
+    uint8_t *resident;       /* [n_experts] */
+    uint16_t *wanted;        /* [n_experts] */
+    uint64_t hinted, wasted; /* reads the last guesses of the next layer began, and those nobody asked for, when last looked at */
+    int32_t silent;          /* layers to come in which nothing is guessed */
+    float *ahead;            /* [FEW_ROWS][x_stride]: what the next router would see */
+    atomic_bool lost;        /* an expert could not be read */
 } expert_batch;
 
 /* Attention through latents: what stands between its matrices. */

@@ -143,14 +143,38 @@ static uint32_t next_moe_layer(const compute *c, uint32_t i)
     return i;
 }
 
-/* With few rows: what the router of the next layer would choose from the state of this one, which is a good guess, is read already. */
+#define HINTS_WEIGHED 64  /* reads after which it is asked what guessing is worth */
+#define PASSES_SILENT 256 /* before it is tried again */
+
+/* Whether guessing pays: at least half of the reads it began were for experts that were asked for. Called once per layer. */
+static bool guesses_pay(compute *c)
+{
+    expert_batch *b = &c->moe;
+    pool_counts n;
+    if (b->silent > 0) {
+        b->silent--;
+        return false;
+    }
+    pool_stats(c->options.experts, UINT32_MAX, &n);
+    uint64_t tried = n.hinted - b->hinted, wasted = n.wasted - b->wasted;
+    if (tried < HINTS_WEIGHED)
+        return true;
+    b->hinted = n.hinted;
+    b->wasted = n.wasted;
+    if (2 * wasted <= tried)
+        return true;
+    b->silent = PASSES_SILENT * (int32_t)c->h->n_layer;
+    return false;
+}
+
+/* With few rows: what the router of the next layer would choose from the state of this one is read already. */
 static void hint_next_layer(compute *c, const step *s, int worker)
 {
     expert_batch *b = &c->moe;
     const hparams *h = c->h;
     uint32_t next = next_moe_layer(c, s->layer), n_used = h->experts.n_used;
     int32_t n = step_rows(c, s);
-    if (next == h->n_layer || n > FEW_ROWS || c->m->layers[next].moe->router.type != DIL_TYPE_F32)
+    if (next == h->n_layer || n > FEW_ROWS || c->m->layers[next].moe->router.type != DIL_TYPE_F32 || !guesses_pay(c))
         return;
     const layer_weights *l = &c->m->layers[next];
     const weight *w = &l->moe->router;
