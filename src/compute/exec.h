@@ -94,7 +94,7 @@ typedef struct worker_scratch {
     uint8_t *linear;     /* linear_scratch_bytes(largest k) */
     float *exact;        /* exact mode: [16][k] rows and their [k][16] panel */
     float *rows;         /* [NORM_ROWS][n_embd]: normalised rows on their way to their quantized form */
-    float *gate, *up;    /* [at most GEMM_TOKENS_MOST][FFN_CHUNK * PANEL_ROWS] */
+    float *gate, *up;    /* [ffn_room]: [rows][panels * PANEL_ROWS] */
     act_buffer gathered; /* [at most GEMM_TOKENS_MOST]: rows of nrm that take the same expert_weights */
     float *choosing;     /* [4 * n_experts] */
     void *routing;       /* [routing_bytes]: of routers that read a part of their rows */
@@ -107,6 +107,7 @@ typedef struct worker_scratch {
 } worker_scratch;
 
 #define FFN_CHUNK 8          /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
+#define FFN_CHUNK_FEW 64     /* the same where rows are so few that reading counts: long runs of memory */
 #define LEAST_TOKEN_CHUNK 32 /* of any level's token_chunk */
 #define FEW_ROWS 8           /* batches up to here have little work between two barriers */
 #define PART_ROWS_LEAST 128  /* rows of the batch that are worth expanding weights for */
@@ -150,6 +151,7 @@ struct compute {
     int heads_per_item;           /* query heads of one KV head handled together */
     int tokens_per_item;
     size_t head_stride;       /* floats: head_dim_v rounded up to whole vectors */
+    size_t ffn_room;          /* floats of a worker's gate and of its up */
     size_t head_out_stride;   /* floats: kv_rank, n_value or a key, rounded up to whole panels */
     size_t max_chunks;        /* of ATTN_CHUNK pages in a context */
     float *partials;          /* [ATTN_SPLIT_TOKENS][n_head][max_chunks][head_stride + 16] */
@@ -268,6 +270,8 @@ typedef struct projection {
     size_t y_stride;
 } projection;
 void project_all(compute *c, int worker, const projection *list, int n);
+/* Panels of gate and up, or of experts' outputs, that a worker computes at a time when it holds so many rows of them. */
+int ffn_chunk(const compute *c, const step *s, int32_t held);
 /* y += bias of the n_values from first_row on, in n rows; bias NULL: nothing. */
 void add_bias(float *y, size_t y_stride, const float *bias, int first_row, int n_values, int32_t n, const kernels *k);
 /* Values of a chunk of panels that exist: the last panel may be padded. */

@@ -210,12 +210,20 @@ void finish_hidden(compute *c, act_buffer *hidden, const tile *it, int values, s
     }
 }
 
+int ffn_chunk(const compute *c, const step *s, int32_t held)
+{
+    if (step_rows(c, s) > FEW_ROWS)
+        return FFN_CHUNK;
+    int room = (int)(c->ffn_room / ((size_t)(held > 0 ? held : 1) * PANEL_ROWS));
+    return room < FFN_CHUNK ? FFN_CHUNK : room < FFN_CHUNK_FEW ? room / 2 * 2 : FFN_CHUNK_FEW;
+}
+
 /* hidden = act(gate * nrm) * (up * nrm), quantized for the down projection on the way. */
 void step_gate_up(compute *c, const step *s, int worker)
 {
     const layer_weights *l = &c->m->layers[s->layer];
     worker_scratch *ws = &c->scratch[worker];
-    split parts = split_matrix(c, l->gate.n_panels, FFN_CHUNK, 2, step_rows(c, s), 2 * l->gate.panel_bytes);
+    split parts = split_matrix(c, l->gate.n_panels, ffn_chunk(c, s, step_rows(c, s)), 2, step_rows(c, s), 2 * l->gate.panel_bytes);
     uint32_t index;
     for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
         tile it = split_tile(c, &parts, cl.part, index);

@@ -292,8 +292,9 @@ static void gate_up_item(compute *c, const step *s, const block_item *bi, worker
     act in = gather(c, &gate, blk, &token, ws), up_in = in;
     if (up.type != gate.type) /* rare: another form may be needed */
         up_in = gather(c, &up, blk, &token, ws);
-    for (int p = bi->panel; p < bi->end; p += FFN_CHUNK) {
-        tile it = {p, bi->end - p < FFN_CHUNK ? bi->end - p : FFN_CHUNK, blk->slot, blk->n};
+    int chunk = ffn_chunk(c, s, blk->n);
+    for (int p = bi->panel; p < bi->end; p += chunk) {
+        tile it = {p, bi->end - p < chunk ? bi->end - p : chunk, blk->slot, blk->n};
         int first = p * PANEL_ROWS, values = chunk_values(&gate, p, it.n_panels);
         size_t stride = (size_t)it.n_panels * PANEL_ROWS;
         linear(c, &gate, &in, p, it.n_panels, token, blk->n, ws->gate, stride, ws);
@@ -336,7 +337,8 @@ static void down_and_combine(compute *c, const step *s, int worker)
     worker_scratch *ws = &c->scratch[worker];
     const weight *any = &layer_experts(c, s)->experts[0].down;
     int32_t n = step_rows(c, s);
-    split parts = split_matrix(c, any->n_panels, FFN_CHUNK, 1, n, any->panel_bytes * (size_t)b->n_blocks);
+    int most = ffn_chunk(c, s, n * (int32_t)c->h->experts.n_used);
+    split parts = split_matrix(c, any->n_panels, most, 1, n, any->panel_bytes * (size_t)b->n_blocks);
     uint32_t index;
     for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
         tile it = split_tile(c, &parts, cl.part, index);
