@@ -69,8 +69,12 @@ typedef struct dil_engine_options {
     const char *cpu_level; /* "auto" (default), "scalar", "avx2", "avx512", "avx512_bf16"; NULL: auto [borrowed during the call] */
     dil_progress_fn progress; /* may be NULL */
     void *user;
-    bool no_pack_cache; /* true: packed weights are neither read from $XDG_CACHE_HOME/dilmodeli nor kept there */
+    bool no_pack_cache;      /* true: packed weights are neither read from $XDG_CACHE_HOME/dilmodeli nor kept there */
+    bool route_local;        /* true: experts are chosen from a part of the router's bytes; the same experts, bit for bit */
+    uint64_t experts_memory; /* most bytes of experts in memory, the rest stays on disk, same answers; 0: all in memory */
 } dil_engine_options;
+
+#define DIL_EXPERTS_AUTO UINT64_MAX /* for experts_memory: what can be spared; all in memory where they fit */
 
 DIL_API dil_engine_options dil_engine_options_default(void);
 
@@ -86,7 +90,9 @@ typedef struct dil_model_info {
     char architecture[64];
     uint64_t n_params, file_bytes, packed_bytes, kv_bytes;
     int32_t n_vocab, n_embd, n_layer, n_head, n_head_kv, n_ff, n_context_trained, n_context, n_threads;
-    char pack_cache[12]; /* packed weights on disk: "off", "read", "written", "failed" (could not be kept) */
+    char pack_cache[12];               /* packed weights on disk: "off", "read", "written", "failed" (could not be kept) */
+    int32_t n_experts, n_experts_used; /* of a layer; of them per token; 0: dense */
+    uint64_t experts_memory;           /* the budget they share; 0: all are in memory */
 } dil_model_info;
 
 DIL_API DIL_MUST_CHECK dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *err);

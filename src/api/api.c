@@ -67,6 +67,8 @@ dil_status dil_engine_open(dil_engine **out, const char *path, const dil_engine_
     eo.memory_bytes = o.memory_bytes;
     eo.cpu = o.cpu_level;
     eo.no_pack_cache = o.no_pack_cache;
+    eo.route.mode = o.route_local ? ROUTE_LOCAL : ROUTE_EXACT;
+    eo.experts_memory = o.experts_memory;
     eo.progress = o.progress;
     eo.user = o.user;
     DIL_TRY(engine_open(&e, path, &eo, err));
@@ -94,12 +96,19 @@ dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *
                            .n_ff = (int32_t)m->h.n_ff,
                            .n_context_trained = (int32_t)m->h.n_context,
                            .n_context = engine_context(inner(e)),
-                           .n_threads = engine_n_threads(inner(e))};
+                           .n_threads = engine_n_threads(inner(e)),
+                           .n_experts = (int32_t)m->h.experts.n_experts,
+                           .n_experts_used = (int32_t)m->h.experts.n_used};
     if (out->struct_size < sizeof(uint32_t) || out->struct_size > 4096)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_model_info: struct_size: wanted %zu, found %u", sizeof info, out->struct_size);
     static const char *const cache_states[] = {
         [PACK_CACHE_OFF] = "off", [PACK_CACHE_READ] = "read", [PACK_CACHE_WRITTEN] = "written", [PACK_CACHE_FAILED] = "failed"};
     snprintf(info.pack_cache, sizeof info.pack_cache, "%s", cache_states[m->cache_state]);
+    if (engine_experts(inner(e))) {
+        pool_info pi;
+        pool_info_get(engine_experts(inner(e)), &pi);
+        info.experts_memory = pi.budget_bytes;
+    }
     snprintf(info.architecture, sizeof info.architecture, "%.*s", STR_ARG(m->h.architecture));
     memcpy(out, &info, out->struct_size < sizeof info ? out->struct_size : sizeof info);
     return DIL_OK;

@@ -180,11 +180,50 @@ static void bad_calls(void **state)
     dil_session_free(NULL);
 }
 
+/* Experts on disk and certified routing: the same text. */
+static void experts(void **state)
+{
+    (void)state;
+    char moe[600], cache[600], *wanted = NULL;
+    tiny_model m = tiny_moe(DIL_TYPE_Q8_0, false);
+    tiny_write(tiny_path(moe, "moe.gguf"), &m);
+    assert_int_equal(setenv("XDG_CACHE_HOME", tiny_path(cache, "cache"), 1), 0);
+    for (int i = 0; i < 3; i++) {
+        dil_engine *e;
+        dil_error err;
+        dil_engine_options o = dil_engine_options_default();
+        o.n_threads = 2;
+        o.n_context = 128;
+        o.route_local = i == 1;
+        o.experts_memory = i == 2 ? 3 << 20 : 0;
+        assert_int_equal(dil_engine_open(&e, moe, &o, &err), DIL_OK);
+        dil_model_info mi = {.struct_size = sizeof mi};
+        assert_int_equal(dil_engine_info(e, &mi, &err), DIL_OK);
+        assert_int_equal(mi.n_experts, 16);
+        assert_int_equal(mi.n_experts_used, 3);
+        assert_int_equal(mi.experts_memory, o.experts_memory);
+        dil_session *s;
+        int32_t tokens[20];
+        const float *logits;
+        for (int t = 0; t < 20; t++)
+            tokens[t] = 3 + 11 * t;
+        assert_int_equal(dil_session_new(&s, e, &err), DIL_OK);
+        assert_int_equal(dil_session_sync(s, tokens, 20, &logits, &err), DIL_OK);
+        size_t n = 301 * sizeof *logits;
+        if (i == 0 && (wanted = malloc(n)))
+            memcpy(wanted, logits, n);
+        assert_memory_equal(logits, wanted, n);
+        dil_session_free(s);
+        dil_engine_close(e);
+    }
+    free(wanted);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(versions),   cmocka_unit_test(info),  cmocka_unit_test(text),
-        cmocka_unit_test(generation), cmocka_unit_test(steps), cmocka_unit_test(bad_calls),
+        cmocka_unit_test(versions), cmocka_unit_test(info),      cmocka_unit_test(text),    cmocka_unit_test(generation),
+        cmocka_unit_test(steps),    cmocka_unit_test(bad_calls), cmocka_unit_test(experts),
     };
     return cmocka_run_group_tests(tests, open_engine, close_engine);
 }
