@@ -108,7 +108,7 @@ main() {
     fi
     if [ $tsan = yes ]; then
         sanitized_build build/tsan thread
-        TSAN_OPTIONS=halt_on_error=1 run_ctest build/tsan '^test_.*(base|thread|engine|session|compute|theorem|pool)'
+        TSAN_OPTIONS=halt_on_error=1 run_ctest build/tsan '^test_.*(base|thread|engine|session|compute|theorem|pool|experts)'
     fi
     python3 scripts/count_tests.py $checks_passed $checks_failed "${logs[@]}"
 }
