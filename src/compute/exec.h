@@ -140,8 +140,9 @@ struct compute {
     /* Ways of choosing that are not exact, or not from all scores; [n_layer] each or NULL. */
     router_screen **screens;
     router_memory **memories;
-    const kv_seq **routed_seq; /* whose tokens a memory has seen last */
-    router_moved *moved;       /* [max_tokens] */
+    const kv_seq *routed_seq; /* whose tokens the memories have seen last, */
+    int32_t routed_end;       /* and the position after them */
+    router_moved *moved;      /* [max_tokens] */
     size_t routing_bytes;
     float *cs[2];                 /* [max_tokens][n_rot]: cosine and sine per rope variant */
     double *inverse_frequency[2]; /* [n_rot / 2] */
@@ -230,6 +231,8 @@ void step_experts(compute *c, const step *s, int worker);
 router_rule route_rule(const compute *c, uint32_t layer_index);
 DIL_MUST_CHECK dil_status route_new(compute *c, dil_error *err); /* what the way of choosing needs */
 void route_free(compute *c);
+void route_begin(
+    compute *c); /* a batch was described: if it does not go on where the last one ended, what routers remember is forgotten */
 void moe_prepare(compute *c, const step *s); /* after the choice, on one worker: what step_experts works on */
 void moe_release(compute *c);                /* no expert is in use any longer */
 void step_gate_up(compute *c, const step *s, int worker);

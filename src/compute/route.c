@@ -75,21 +75,33 @@ static void choose_exact(compute *c, const step *s, const router_rule *rule, int
     }
 }
 
-/* Each token after the one before it: what the layer remembers belongs to one sequence. */
+/* Each token after the one before it; what the layer remembers belongs to one sequence, as long as that goes on where it ended. */
 static void choose_by_neighbours(compute *c, const step *s, const router_rule *rule, worker_scratch *ws)
 {
     expert_batch *b = &c->moe;
     router_memory *memory = c->memories[s->layer];
+    int32_t run = 0; /* route_begin cleared what does not go on */
     for (int32_t row = 0; row < step_rows(c, s); row++) {
         int32_t t = s->on_outputs ? c->token_of[row] : row;
         size_t at = (size_t)row * rule->n_used;
         router_evidence seen;
-        if (c->position[t] == 0 || c->tokens[t].seq != c->routed_seq[s->layer])
+        if (c->run_of[t] != run)
             router_memory_clear(memory);
-        c->routed_seq[s->layer] = c->tokens[t].seq;
+        run = c->run_of[t];
         router_local(c->screens[s->layer], rule, row_state(c, row), memory, ws->routing, b->chosen + at, b->weights + at, &seen);
         count_evidence(&ws->routed, &seen);
     }
+}
+
+void route_begin(compute *c)
+{
+    const batch_run *first = &c->runs[0], *last = &c->runs[c->n_runs - 1];
+    bool goes_on = first->seq == c->routed_seq && first->position == c->routed_end;
+    for (uint32_t i = 0; c->memories && !goes_on && i < c->h->n_layer; i++)
+        if (c->memories[i])
+            router_memory_clear(c->memories[i]);
+    c->routed_seq = last->seq;
+    c->routed_end = last->position + last->n;
 }
 
 /* Experts in memory first, within the mass; few rows one after the other, each finding what those before it will bring; many at once. */
@@ -199,10 +211,9 @@ dil_status route_new(compute *c, dil_error *err)
     if (c->h->experts.n_experts == 0 || mode == ROUTE_EXACT)
         return DIL_OK;
     c->moved = arena_calloc(c->memory, (size_t)c->options.max_tokens, sizeof *c->moved);
-    c->routed_seq = arena_calloc(c->memory, n_layer, sizeof *c->routed_seq);
     c->screens = mode == ROUTE_CACHE ? NULL : arena_calloc(c->memory, n_layer, sizeof *c->screens);
     c->memories = arena_calloc(c->memory, n_layer, sizeof *c->memories);
-    if (!c->moved || !c->routed_seq || !c->memories || (mode != ROUTE_CACHE && !c->screens))
+    if (!c->moved || !c->memories || (mode != ROUTE_CACHE && !c->screens))
         return DIL_FAIL(err, DIL_NO_MEMORY, "plan: no memory for routing");
     for (uint32_t i = 0; c->screens && i < n_layer; i++)
         if (c->m->layers[i].moe)

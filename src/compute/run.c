@@ -138,6 +138,7 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
     c->tokens = tokens;
     c->n = n;
     number_attention_items(c);
+    route_begin(c);
     divide_work(c);
     atomic_store(&c->unreadable, false);
     team_run_some(c->workers, c->n_workers, walk, c);

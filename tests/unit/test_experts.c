@@ -299,6 +299,25 @@ static void truncated(void **state)
     same_logits(expected(), &a, "written anew");
 }
 
+/* Checksums that are themselves wrong make the file worthless, and it is written anew. */
+static void flipped_checksum(void **state)
+{
+    (void)state;
+    answer a;
+    dil_error err;
+    struct stat st;
+    char path[800];
+    open_engine x = open_with(least_budget(), 1);
+    (void)snprintf(path, sizeof path, "%s", engine_model(x.e)->cache_path);
+    close_engine(&x);
+    assert_int_equal(stat(path, &st), 0);
+    flip(path, st.st_size - 1);
+    engine_options o = small();
+    o.experts_memory = least_budget();
+    ok(ask(&a, &o, &err), &err);
+    same_logits(expected(), &a, "wrong checksum of an expert");
+}
+
 /* Another file takes its name: the one that is open stays good. */
 static void replaced(void **state)
 {
@@ -363,6 +382,17 @@ static void by_neighbours(void **state)
     o.n_threads = 3;
     ok(ask(&again, &o, &err), &err);
     same_logits(&a, &again, "--route neighbours with other threads");
+    engine *e; /* what a sequence taught is forgotten when it begins again */
+    session *s;
+    ok(engine_open(&e, model_path, &o, &err), &err);
+    ok(session_new(&s, e, &err), &err);
+    for (int i = 0; i < 2; i++) {
+        session_truncate(s, 0);
+        ok(run_tokens(e, s, &again, &err), &err);
+        same_logits(&a, &again, "--route neighbours from the start again");
+    }
+    session_free(s);
+    engine_close(e);
 }
 
 /* The n-th allocation, open, read or thread start fails, until none does. */
@@ -398,10 +428,10 @@ static void torture(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_bits),     cmocka_unit_test(within_budget), cmocka_unit_test(what_cannot_be),
-        cmocka_unit_test(full_disk),     cmocka_unit_test(flipped_byte),  cmocka_unit_test(truncated),
-        cmocka_unit_test(replaced),      cmocka_unit_test(certified),     cmocka_unit_test(cached),
-        cmocka_unit_test(by_neighbours), cmocka_unit_test(torture),
+        cmocka_unit_test(same_bits), cmocka_unit_test(within_budget),    cmocka_unit_test(what_cannot_be),
+        cmocka_unit_test(full_disk), cmocka_unit_test(flipped_byte),     cmocka_unit_test(truncated),
+        cmocka_unit_test(replaced),  cmocka_unit_test(flipped_checksum), cmocka_unit_test(certified),
+        cmocka_unit_test(cached),    cmocka_unit_test(by_neighbours),    cmocka_unit_test(torture),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
 }
