@@ -62,8 +62,62 @@ static void late_workers_hold_nobody_back(void **state)
     }
 }
 
+/* ---- experts ---- */
+
+#define MIX_ROWS 512
+#define MIX_EXPERTS 16u
+#define MIX_USED 2
+#define MIX_SLOTS (MIX_ROWS * MIX_USED)
+
+/* One expert that everybody takes leaves no worker idle: it is cut in blocks, and every worker gets its share of all rows. */
+static void popular_expert(void **state)
+{
+    (void)state;
+    static uint16_t chosen[MIX_SLOTS];
+    static int32_t slot_of[MIX_SLOTS], row_of[MIX_SLOTS], first_slot[MIX_EXPERTS + 1], round_first[MIX_EXPERTS + 2];
+    static expert_block blocks[MIX_EXPERTS + MIX_SLOTS / LEAST_TOKEN_CHUNK + 1];
+    hparams h = {.experts = {.n_experts = MIX_EXPERTS, .n_used = MIX_USED}};
+    kernels k = {.token_chunk = 64};
+    for (int parts = 1; parts <= 8; parts++) {
+        static compute c;
+        c = (compute){.h = &h, .k = &k, .n = MIX_ROWS, .n_parts = parts, .n_workers = parts};
+        c.moe = (expert_batch){.chosen = chosen,
+                               .slot_of = slot_of,
+                               .row_of = row_of,
+                               .first_slot = first_slot,
+                               .blocks = blocks,
+                               .round_first = round_first,
+                               .held_layer = -1};
+        for (int row = 0; row < MIX_ROWS; row++) {
+            chosen[row * MIX_USED] = 3;
+            chosen[row * MIX_USED + 1] = (uint16_t)(row % 3 ? 4 : 5 + row % 11);
+        }
+        moe_prepare(&c, &(step){.layer = 0});
+        assert_int_equal(c.moe.n_rounds, 1);
+        int32_t next = 0;
+        for (int p = 0; p < parts; p++) {
+            int32_t rows = 0;
+            for (int32_t i = c.moe.part_block[p]; i < c.moe.part_block[p + 1]; i++) {
+                const expert_block *b = &c.moe.blocks[i];
+                assert_int_equal(b->slot, next); /* each slot once */
+                assert_true(b->n > 0 && b->n <= 64);
+                for (int32_t slot = b->slot; slot < b->slot + b->n; slot++) {
+                    int32_t at = row_of[slot] * MIX_USED;
+                    assert_true(slot_of[at] == slot ? chosen[at] == b->expert
+                                                    : chosen[at + 1] == b->expert && slot_of[at + 1] == slot);
+                }
+                next += b->n;
+                rows += b->n;
+            }
+            int32_t fair = MIX_SLOTS / parts;
+            assert_in_range(rows, fair * 2 / 3 - 32, fair + 72); /* to a block */
+        }
+        assert_int_equal(next, MIX_SLOTS);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(late_workers_hold_nobody_back)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(late_workers_hold_nobody_back), cmocka_unit_test(popular_expert)};
     return leaks_run_group_tests(tests, NULL, NULL);
 }
