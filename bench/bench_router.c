@@ -189,7 +189,7 @@ static void batch(uint32_t n_tokens, uint32_t n, float budget)
 {
     float *z = mem_alloc((size_t)n_tokens * n * sizeof *z, MEM_MISC), *w = mem_alloc((size_t)n_tokens * USED * sizeof *w, MEM_MISC);
     uint16_t *chosen = mem_alloc((size_t)n_tokens * USED * sizeof *chosen, MEM_MISC);
-    router_rule r = {.gating = ROUTER_SOFTMAX, .n_experts = n, .n_used = USED, .normalise = true, .scale = 1.0f};
+    router_rule r = {.gating = GATING_SOFTMAX, .n_experts = n, .n_used = USED, .normalise = true, .scale = 1.0f};
     router_offer o = {.price = 1.0f, .budget = budget, .keep = 2};
     router_batch_report report[2];
     dil_error err;
@@ -223,7 +223,7 @@ static void bench(const kernels *k, uint32_t n, const float *states, size_t more
     for (uint32_t l = 0; l < n_layers; l++)
         make_layer(k, n, &layers[l]);
     run r = {.k = k, .layers = layers, .states = states};
-    r.rule = (router_rule){.gating = ROUTER_SOFTMAX, .n_experts = n, .n_used = USED, .normalise = true, .scale = 1.0f};
+    r.rule = (router_rule){.gating = GATING_SOFTMAX, .n_experts = n, .n_used = USED, .normalise = true, .scale = 1.0f};
     r.y = mem_alloc(n * sizeof(float), MEM_MISC);
     r.scratch = mem_alloc(2 * n * sizeof(float), MEM_MISC);
     r.work = mem_alloc(router_work_bytes(layers[0].screen), MEM_MISC);

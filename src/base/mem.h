@@ -56,4 +56,12 @@ void arena_reset(arena *a, arena_mark mark); /* gives back everything allocated 
 size_t arena_bytes(const arena *a);
 void arena_free(arena *a); /* NULL is allowed */
 
+/* Hands out pieces of one block, each on a cache line: *used grows by bytes rounded up. base NULL: only counts, returns NULL. */
+static inline void *mem_carve(void *base, size_t *used, size_t bytes)
+{
+    void *p = base ? (char *)base + *used : NULL;
+    *used += (bytes + 63) & ~(size_t)63;
+    return p;
+}
+
 #endif

@@ -175,6 +175,8 @@ struct compute {
     uint64_t times[STEP_KINDS];
 };
 
+static inline const expert_layer *layer_experts(const compute *c, const step *s) { return c->m->layers[s->layer].moe; }
+
 /* Rows a step works on. */
 static inline int32_t step_rows(const compute *c, const step *s) { return s->on_outputs ? c->n_outputs : c->n; }
 

@@ -14,8 +14,6 @@
 
 #include "experts/router.h"
 
-static const expert_layer *layer_experts(const compute *c, const step *s) { return c->m->layers[s->layer].moe; }
-
 /* Slots by expert, then by row. */
 static void number_slots(compute *c, int32_t n_rows)
 {

@@ -10,14 +10,10 @@
 #include "compute/exec.h"
 #include "experts/router.h"
 
-static const expert_layer *layer_experts(const compute *c, const step *s) { return c->m->layers[s->layer].moe; }
-
 router_rule route_rule(const compute *c, uint32_t layer_index)
 {
-    static const router_gating of[] = {
-        [GATING_SOFTMAX] = ROUTER_SOFTMAX, [GATING_SIGMOID] = ROUTER_SIGMOID, [GATING_SOFTMAX_CHOSEN] = ROUTER_SOFTMAX_CHOSEN};
     const expert_params *p = &c->h->experts;
-    return (router_rule){of[p->gating],    p->n_experts, p->n_used, p->n_groups,
+    return (router_rule){p->gating,        p->n_experts, p->n_used, p->n_groups,
                          p->n_groups_used, p->normalise, p->scale,  c->m->layers[layer_index].moe->choice_bias};
 }
 

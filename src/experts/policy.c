@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "experts/flock.h"
 
 /*
@@ -65,19 +66,12 @@ bool policy_find(const char *name, policy_kind *out)
 
 /* ---- memory ---- */
 
-static void *take(char *memory, size_t *at, size_t bytes)
-{
-    void *p = memory ? memory + *at : NULL;
-    *at += (bytes + 63) & ~(size_t)63;
-    return p;
-}
-
 /* Places everything; memory NULL: only counts. Returns the bytes. */
 static size_t place(char *memory, policy_kind kind, const uint32_t *n_experts, uint32_t n_layers)
 {
     size_t at = 0, total = 0, largest = 0;
-    policy *p = take(memory, &at, sizeof *p);
-    layer_state *layers = take(memory, &at, n_layers * sizeof *layers);
+    policy *p = mem_carve(memory, &at, sizeof *p);
+    layer_state *layers = mem_carve(memory, &at, n_layers * sizeof *layers);
     for (uint32_t l = 0; l < n_layers; l++) {
         if (layers)
             layers[l] = (layer_state){.n_experts = n_experts[l], .first = (uint32_t)total, .turn = p->n_turns};
@@ -87,14 +81,14 @@ static size_t place(char *memory, policy_kind kind, const uint32_t *n_experts, u
         largest = n_experts[l] > largest ? n_experts[l] : largest;
         if (kind != POLICY_SWARM)
             continue;
-        void *near = take(memory, &at, flock_bytes(n_experts[l]));
+        void *near = mem_carve(memory, &at, flock_bytes(n_experts[l]));
         if (near)
             flock_init(&layers[l].near, n_experts[l], near);
     }
-    expert_use *uses = take(memory, &at, total * sizeof *uses);
-    float *known = kind == POLICY_SWARM ? take(memory, &at, total * KNOWN * sizeof *known) : NULL;
-    float *value = kind == POLICY_SWARM ? take(memory, &at, total * sizeof *value) : NULL;
-    float *before = kind == POLICY_SWARM ? take(memory, &at, largest * KNOWN * sizeof *before) : NULL;
+    expert_use *uses = mem_carve(memory, &at, total * sizeof *uses);
+    float *known = kind == POLICY_SWARM ? mem_carve(memory, &at, total * KNOWN * sizeof *known) : NULL;
+    float *value = kind == POLICY_SWARM ? mem_carve(memory, &at, total * sizeof *value) : NULL;
+    float *before = kind == POLICY_SWARM ? mem_carve(memory, &at, largest * KNOWN * sizeof *before) : NULL;
     if (p) {
         p->kind = kind;
         p->n_layers = n_layers;

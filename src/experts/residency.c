@@ -98,13 +98,6 @@ static void share(const residency_options *o, residency_class *classes, uint32_t
 
 /* ---- memory ---- */
 
-static void *take(char *memory, size_t *at, size_t bytes)
-{
-    void *p = memory ? memory + *at : NULL;
-    *at += (bytes + 63) & ~(size_t)63;
-    return p;
-}
-
 static uint64_t count_experts(const residency_options *o)
 {
     uint64_t n = 0;
@@ -125,14 +118,14 @@ static uint32_t most_experts(const residency_options *o)
 static size_t place(char *memory, const residency_options *o, const uint32_t *counts)
 {
     size_t at = 0, n = count_experts(o);
-    residency *r = take(memory, &at, sizeof *r);
-    residency_layer *layers = take(memory, &at, o->n_layers * sizeof *layers);
-    uint32_t *first = take(memory, &at, o->n_layers * sizeof *first);
-    uint8_t *class_of = take(memory, &at, o->n_layers);
-    int32_t *where = take(memory, &at, n * sizeof *where);
-    residency_counts *totals = take(memory, &at, o->n_layers * sizeof *totals);
-    residency_candidate *candidates = take(memory, &at, most_experts(o) * sizeof *candidates);
-    void *rule = take(memory, &at, policy_bytes(o->policy, counts, o->n_layers));
+    residency *r = mem_carve(memory, &at, sizeof *r);
+    residency_layer *layers = mem_carve(memory, &at, o->n_layers * sizeof *layers);
+    uint32_t *first = mem_carve(memory, &at, o->n_layers * sizeof *first);
+    uint8_t *class_of = mem_carve(memory, &at, o->n_layers);
+    int32_t *where = mem_carve(memory, &at, n * sizeof *where);
+    residency_counts *totals = mem_carve(memory, &at, o->n_layers * sizeof *totals);
+    residency_candidate *candidates = mem_carve(memory, &at, most_experts(o) * sizeof *candidates);
+    void *rule = mem_carve(memory, &at, policy_bytes(o->policy, counts, o->n_layers));
     if (!memory)
         return at;
     r->n_layers = o->n_layers;

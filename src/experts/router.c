@@ -21,8 +21,8 @@ static router_norm softmax_norm(const float *scores, uint32_t n)
 static float probability(const router_rule *r, router_norm norm, float z)
 {
     switch (r->gating) {
-    case ROUTER_SOFTMAX: return above(z, norm.max) / norm.sum;
-    case ROUTER_SIGMOID: return router_sigmoid(z);
+    case GATING_SOFTMAX: return above(z, norm.max) / norm.sum;
+    case GATING_SIGMOID: return router_sigmoid(z);
     default: return z;
     }
 }
@@ -68,7 +68,7 @@ router_norm router_values(const router_rule *r, const float *scores, float *valu
 {
     bool by_score = router_by_score(r);
     router_norm norm = {0};
-    if (r->gating == ROUTER_SOFTMAX && !(by_score && r->normalise))
+    if (r->gating == GATING_SOFTMAX && !(by_score && r->normalise))
         norm = softmax_norm(scores, r->n_experts);
     for (uint32_t i = 0; i < r->n_experts; i++) {
         float z = router_clean(scores[i]);
@@ -122,7 +122,7 @@ static void weigh_each(const router_rule *r, const float *scores, router_norm no
 
 void router_weigh(const router_rule *r, const float *scores, router_norm norm, const uint16_t *chosen, float *weights)
 {
-    bool among = r->gating == ROUTER_SOFTMAX_CHOSEN || (r->gating == ROUTER_SOFTMAX && r->normalise && router_by_score(r));
+    bool among = r->gating == GATING_SOFTMAX_CHOSEN || (r->gating == GATING_SOFTMAX && r->normalise && router_by_score(r));
     if (among)
         weigh_among(scores, chosen, r->n_used, weights);
     else

@@ -16,19 +16,14 @@
 #include "base/threads.h"
 #include "dilmodeli.h"
 #include "kernels/kernels.h"
+#include "model/hparams.h"
 
 /* ---- the rule of a layer ---- */
 
-typedef enum router_gating {
-    ROUTER_SOFTMAX,       /* p = softmax(scores) */
-    ROUTER_SIGMOID,       /* p = sigmoid(scores) */
-    ROUTER_SOFTMAX_CHOSEN /* chosen by p = scores; weights are their softmax over the chosen */
-} router_gating;
-
 typedef struct router_rule {
-    router_gating gating;
-    uint32_t n_experts;               /* 1..16384 */
-    uint32_t n_used;                  /* 1..n_experts */
+    expert_gating gating; /* softmax of all scores; sigmoid; scores themselves, and weights are their softmax over the chosen */
+    uint32_t n_experts;   /* 1..16384 */
+    uint32_t n_used;      /* 1..n_experts */
     uint32_t n_groups, n_groups_used; /* experts in n_groups runs of the same length; n_groups <= 1: no groups */
     bool normalise;                   /* weights are divided by their sum, at least ROUTER_LEAST_SUM */
     float scale;                      /* then multiplied by this, > 0 */

@@ -32,8 +32,8 @@ static int64_t blocks_of(const router_screen *s) { return (s->n_embd + ACT_BLOCK
 
 bool router_screen_suits(const router_rule *r)
 {
-    bool weights = r->gating != ROUTER_SOFTMAX || r->normalise; /* need no other score */
-    bool values = !r->bias || r->gating == ROUTER_SIGMOID;
+    bool weights = r->gating != GATING_SOFTMAX || r->normalise; /* need no other score */
+    bool values = !r->bias || r->gating == GATING_SIGMOID;
     return r->n_groups <= 1 && weights && values;
 }
 
@@ -164,33 +164,26 @@ void router_screen_free(router_screen *s)
 
 /* ---- the work block ---- */
 
-static void *carve(uint8_t *base, size_t *used, size_t bytes)
-{
-    void *p = base ? base + *used : NULL;
-    *used += round_up_size(bytes, 64);
-    return p;
-}
-
 /* base NULL: only the size counts. */
 static router_work lay_out(const router_screen *s, uint8_t *base, size_t *used)
 {
     size_t n = s->n, blocks = (size_t)blocks_of(s), q_stride = round_up_size(blocks * ACT_BLOCK, 64);
     *used = 0;
     router_work w;
-    w.high = carve(base, used, n * sizeof *w.high);
-    w.row = carve(base, used, n * sizeof *w.row);
-    w.scores = carve(base, used, n * sizeof *w.scores);
-    w.values = carve(base, used, n * sizeof *w.values);
-    w.guess = carve(base, used, n * sizeof *w.guess);
-    w.sums = carve(base, used, n * sizeof *w.sums);
-    w.y = carve(base, used, 2 * (size_t)s->n_panels * PANEL_ROWS * sizeof *w.y);
-    w.rest = carve(base, used, (size_t)s->n_embd * sizeof *w.rest);
-    w.q = carve(base, used, 2 * q_stride);
-    w.d = carve(base, used, 2 * blocks * sizeof *w.d);
-    w.s = carve(base, used, 2 * blocks * sizeof *w.s);
-    w.isum = carve(base, used, 2 * blocks * sizeof *w.isum);
-    w.index = carve(base, used, n * sizeof *w.index);
-    w.seen = carve(base, used, n);
+    w.high = mem_carve(base, used, n * sizeof *w.high);
+    w.row = mem_carve(base, used, n * sizeof *w.row);
+    w.scores = mem_carve(base, used, n * sizeof *w.scores);
+    w.values = mem_carve(base, used, n * sizeof *w.values);
+    w.guess = mem_carve(base, used, n * sizeof *w.guess);
+    w.sums = mem_carve(base, used, n * sizeof *w.sums);
+    w.y = mem_carve(base, used, 2 * (size_t)s->n_panels * PANEL_ROWS * sizeof *w.y);
+    w.rest = mem_carve(base, used, (size_t)s->n_embd * sizeof *w.rest);
+    w.q = mem_carve(base, used, 2 * q_stride);
+    w.d = mem_carve(base, used, 2 * blocks * sizeof *w.d);
+    w.s = mem_carve(base, used, 2 * blocks * sizeof *w.s);
+    w.isum = mem_carve(base, used, 2 * blocks * sizeof *w.isum);
+    w.index = mem_carve(base, used, n * sizeof *w.index);
+    w.seen = mem_carve(base, used, n);
     return w;
 }
 

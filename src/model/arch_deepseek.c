@@ -74,6 +74,7 @@ static dil_status read_gating(hparams *h, const gguf *g, dil_error *err)
     e->scale = e->scale != 0.0f ? e->scale : 1.0f;
     DIL_TRY(arch_bound(g, "expert_gating_func", gating, 0, 3, err));
     DIL_TRY(arch_bound(g, "expert_shared_count", n_shared, 0, 64, err));
+    DIL_TRY(arch_bound(g, "expert_feed_forward_length", e->n_ff, 1, 1u << 20, err));
     e->n_groups = e->n_groups > 0 ? e->n_groups : 1;
     e->n_groups_used = e->n_groups > 1 ? e->n_groups_used : 1;
     DIL_TRY(arch_bound(g, "expert_group_used_count", e->n_groups_used, 1, e->n_groups, err));

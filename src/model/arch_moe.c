@@ -6,6 +6,13 @@
 
 #include "base/status.h"
 
+/* Without a width of their own the experts of a token share that of the dense network. */
+static void share_width(hparams *h)
+{
+    if (h->experts.n_ff == 0)
+        h->experts.n_ff = h->n_ff / h->experts.n_used;
+}
+
 /* A shared expert weighted by a gate of its own. */
 dil_status arch_read_qwen2moe(hparams *h, const gguf *g, dil_error *err)
 {
@@ -13,6 +20,7 @@ dil_status arch_read_qwen2moe(hparams *h, const gguf *g, dil_error *err)
     if (h->experts.n_ff_shared == 0)
         h->experts.n_ff_shared = h->n_ff;
     h->experts.shared_gate = true;
+    share_width(h);
     return arch_read_qwen2(h, g, err);
 }
 
@@ -20,6 +28,7 @@ dil_status arch_read_qwen3moe(hparams *h, const gguf *g, dil_error *err)
 {
     DIL_TRY(arch_need_experts(h, g, err));
     h->experts.normalise = true;
+    share_width(h);
     return arch_read_qwen3(h, g, err);
 }
 

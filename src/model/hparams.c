@@ -121,9 +121,6 @@ static dil_status read_rope(hparams *h, const gguf *g, dil_error *err)
     return DIL_OK;
 }
 
-/* Files of these without a width of their experts share the dense one among those used. */
-static bool is_qwen(const hparams *h) { return h->architecture.n > 4 && memcmp(h->architecture.p, "qwen", 4) == 0; }
-
 /* Counts and widths of experts; how they are chosen differs by family, see arch_*.c. */
 static dil_status read_experts(hparams *h, const gguf *g, dil_error *err)
 {
@@ -137,11 +134,19 @@ static dil_status read_experts(hparams *h, const gguf *g, dil_error *err)
     DIL_TRY(arch_u32(h, g, "expert_shared_feed_forward_length", &e->n_ff_shared, err));
     DIL_TRY(arch_bound(g, "expert_count", e->n_experts, 1, MODEL_MAX_EXPERTS, err));
     DIL_TRY(arch_bound(g, "expert_used_count", e->n_used, 1, e->n_experts, err));
-    if (e->n_ff == 0)
-        e->n_ff = is_qwen(h) ? h->n_ff / e->n_used : h->n_ff;
-    DIL_TRY(arch_bound(g, "expert_feed_forward_length", e->n_ff, 1, 1u << 20, err));
-    DIL_TRY(arch_bound(g, "expert_shared_feed_forward_length", e->n_ff_shared, 0, 1u << 20, err));
     return DIL_OK;
+}
+
+/* Where neither the file nor its family says how wide experts are, they are as wide as the dense network. */
+static dil_status check_widths(hparams *h, const gguf *g, dil_error *err)
+{
+    expert_params *e = &h->experts;
+    if (e->n_experts == 0)
+        return DIL_OK;
+    if (e->n_ff == 0)
+        e->n_ff = h->n_ff;
+    DIL_TRY(arch_bound(g, "expert_feed_forward_length", e->n_ff, 1, 1u << 20, err));
+    return arch_bound(g, "expert_shared_feed_forward_length", e->n_ff_shared, 0, 1u << 20, err);
 }
 
 static dil_status read_vocab_size(hparams *h, const gguf *g, dil_error *err)
@@ -178,6 +183,7 @@ dil_status hparams_read(hparams *out, const gguf *g, dil_error *err)
     DIL_TRY(read_rope(&h, g, err));
     DIL_TRY(read_experts(&h, g, err));
     DIL_TRY(a->read(&h, g, err));
+    DIL_TRY(check_widths(&h, g, err));
     *out = h;
     return DIL_OK;
 }

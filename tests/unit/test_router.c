@@ -60,9 +60,9 @@ static void all_different(const uint16_t *chosen, const router_rule *r)
 static double probability(const router_rule *r, const float *z, uint32_t i)
 {
     double max = -INFINITY, sum = 0.0;
-    if (r->gating == ROUTER_SOFTMAX_CHOSEN)
+    if (r->gating == GATING_SOFTMAX_CHOSEN)
         return (double)z[i];
-    if (r->gating == ROUTER_SIGMOID)
+    if (r->gating == GATING_SIGMOID)
         return 1.0 / (1.0 + exp(-(double)z[i]));
     for (uint32_t j = 0; j < r->n_experts; j++)
         max = (double)z[j] > max ? (double)z[j] : max;
@@ -123,7 +123,7 @@ static void choice_is_the_best(const router_rule *r, const float *z, const uint1
         double v = value(r, z, chosen[i]);
         assert_true(v <= last + 2e-6);
         last = v;
-        w[i] = r->gating == ROUTER_SOFTMAX_CHOSEN ? exp((double)z[chosen[i]] - (double)z[chosen[0]]) : probability(r, z, chosen[i]);
+        w[i] = r->gating == GATING_SOFTMAX_CHOSEN ? exp((double)z[chosen[i]] - (double)z[chosen[0]]) : probability(r, z, chosen[i]);
         total += w[i];
     }
     for (uint32_t e = 0; e < r->n_experts; e++) {
@@ -132,7 +132,7 @@ static void choice_is_the_best(const router_rule *r, const float *z, const uint1
             taken |= chosen[i] == e;
         assert_true(taken || value(r, z, e) <= last + 2e-6);
     }
-    bool divides = r->normalise || r->gating == ROUTER_SOFTMAX_CHOSEN;
+    bool divides = r->normalise || r->gating == GATING_SOFTMAX_CHOSEN;
     double by = divides ? (total > 6.103515625e-5 ? total : 6.103515625e-5) : 1.0;
     for (uint32_t i = 0; i < r->n_used; i++)
         near((double)weights[i], w[i] / by * (double)r->scale, 3e-6 * (double)r->scale * fmax(1.0, w[i] / by));
@@ -145,7 +145,7 @@ static void exact_by_definition(void **state)
     static uint16_t chosen[MOST_N];
     static const uint32_t sizes[] = {1, 2, 8, 16, 48, 64, 128, 256};
     for (int round = 0; round < 1000; round++) {
-        router_rule r = {.gating = (router_gating)below(3), .n_experts = sizes[below(8)], .normalise = below(2), .scale = 1.0f};
+        router_rule r = {.gating = (expert_gating)below(3), .n_experts = sizes[below(8)], .normalise = below(2), .scale = 1.0f};
         r.scale = below(2) ? 1.0f : 2.5f;
         float spread = below(2) ? 1.0f : 8.0f;
         for (uint32_t i = 0; i < r.n_experts; i++) {
@@ -191,7 +191,7 @@ static void not_numbers(void **state)
     uint16_t chosen[32], again[32];
     for (int round = 0; round < 4000; round++) {
         router_rule r = {
-            .gating = (router_gating)below(3), .n_experts = 32, .n_used = 1 + below(32), .normalise = below(2), .scale = 1.0f};
+            .gating = (expert_gating)below(3), .n_experts = 32, .n_used = 1 + below(32), .normalise = below(2), .scale = 1.0f};
         uint32_t kinds = 1 + below(7);
         for (int i = 0; i < 32; i++) {
             z[i] = odd[below(kinds)];
@@ -356,9 +356,9 @@ static void certified_equals_full(field *f, const router_rule *r, bool biased)
 
 static router_rule random_rule(uint32_t n, const float *choice_bias)
 {
-    router_rule r = {.gating = (router_gating)below(3), .n_experts = n, .normalise = true, .scale = below(2) ? 1.0f : 2.5f};
-    r.normalise = r.gating == ROUTER_SOFTMAX || below(2);
-    r.bias = r.gating == ROUTER_SIGMOID && below(2) ? choice_bias : NULL;
+    router_rule r = {.gating = (expert_gating)below(3), .n_experts = n, .normalise = true, .scale = below(2) ? 1.0f : 2.5f};
+    r.normalise = r.gating == GATING_SOFTMAX || below(2);
+    r.bias = r.gating == GATING_SIGMOID && below(2) ? choice_bias : NULL;
     r.n_used = below(12) == 0 ? n : 1 + below(n < 8 ? n : 8);
     assert_true(router_screen_suits(&r));
     return r;
@@ -440,7 +440,7 @@ static void certified_at_its_worst(void **state)
         uint32_t best = 1 + below(31);
         f.columns = 256;
         for (int64_t c = 0; c < f.columns; c++)
-            f.x[c] = c % 32 == 0 ? 1.5f : (float)(uniform() - 0.5) * 2.0f; /* one row, for now */
+            f.x[c] = c % 32 == 0 ? 1.5f : (float)(uniform() - 0.5) * 2.0f; /* the largest of every block is the same */
         eight_bits(&f, f.x, true, coarse);
         uint64_t before = seed; /* the same rows again when they are filled below */
         field_open(&f, 32, 256, RANDOM, false);
@@ -464,13 +464,13 @@ static void screen_suits(void **state)
 {
     (void)state;
     static const float bias[8] = {0};
-    router_rule r = {.gating = ROUTER_SOFTMAX, .n_experts = 8, .n_used = 2, .scale = 1.0f};
+    router_rule r = {.gating = GATING_SOFTMAX, .n_experts = 8, .n_used = 2, .scale = 1.0f};
     assert_false(router_screen_suits(&r));
     r.normalise = true;
     assert_true(router_screen_suits(&r));
     r.bias = bias;
     assert_false(router_screen_suits(&r));
-    r.gating = ROUTER_SIGMOID;
+    r.gating = GATING_SIGMOID;
     assert_true(router_screen_suits(&r));
     r.n_groups = 2;
     assert_false(router_screen_suits(&r));
@@ -591,7 +591,7 @@ static void cached_keeps_its_bound(void **state)
     outputs o;
     int changed = 0;
     for (int round = 0; round < 5000; round++) {
-        router_rule r = {.gating = (router_gating)below(3), .n_experts = 64, .n_used = 1 + below(12), .normalise = below(2)};
+        router_rule r = {.gating = (expert_gating)below(3), .n_experts = 64, .n_used = 1 + below(12), .normalise = below(2)};
         r.scale = below(2) ? 1.0f : 2.5f;
         for (int i = 0; i < 64; i++) {
             z[i] = below(50) ? 2.0f * normal() : NAN;
@@ -621,7 +621,7 @@ static void cached_keeps_its_bound(void **state)
             sum += (double)v[i];
         }
         near(moved.mass, sum > 0.0 ? gone / sum : 0.0, 1e-5);
-        if (r.gating == ROUTER_SOFTMAX && r.normalise && !r.bias)
+        if (r.gating == GATING_SOFTMAX && r.normalise && !r.bias)
             near(moved.change, 2.0 * moved.mass * (double)r.scale, 1e-5);
         changed += moved.n_changed > 0;
     }
@@ -636,7 +636,7 @@ static void cached_without_limit(void **state)
     uint8_t resident[64];
     uint16_t a[8], b[8];
     for (int round = 0; round < 2000; round++) {
-        router_rule r = {.gating = ROUTER_SOFTMAX, .n_experts = 64, .n_used = 8, .normalise = true, .scale = 1.0f};
+        router_rule r = {.gating = GATING_SOFTMAX, .n_experts = 64, .n_used = 8, .normalise = true, .scale = 1.0f};
         router_offer offer = {resident, (float)uniform() * 3.0f, 2.0f, 0, false};
         for (int i = 0; i < 64; i++) {
             z[i] = normal();
@@ -738,7 +738,7 @@ static void random_case(game_case *c)
 {
     float spread = 0.2f + (float)uniform();
     c->players = 1 + below(PLAYERS);
-    c->r = (router_rule){.gating = ROUTER_SOFTMAX, .n_experts = RESOURCES, .n_used = PLACES, .normalise = true, .scale = 1.0f};
+    c->r = (router_rule){.gating = GATING_SOFTMAX, .n_experts = RESOURCES, .n_used = PLACES, .normalise = true, .scale = 1.0f};
     for (int i = 0; i < PLAYERS * RESOURCES; i++)
         c->z[i] = spread * normal();
     for (int e = 0; e < RESOURCES; e++)
@@ -802,7 +802,7 @@ static void batch_of_many(void **state)
     static float z[TOKENS * N], w[TOKENS * K], v[K], scratch[2 * N];
     static uint16_t chosen[TOKENS * K], again[TOKENS * K], exact[K];
     static router_moved moved[TOKENS];
-    router_rule r = {.gating = ROUTER_SIGMOID, .n_experts = N, .n_used = K, .normalise = true, .scale = 2.5f};
+    router_rule r = {.gating = GATING_SIGMOID, .n_experts = N, .n_used = K, .normalise = true, .scale = 2.5f};
     router_offer o = {NULL, 3.0f, 0.3f, 2, false};
     router_batch_report report, same;
     dil_error err;
