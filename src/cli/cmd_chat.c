@@ -261,6 +261,7 @@ static void command_stats(chat *c, char *rest)
     fprintf(stderr, "context %d of %d tokens, KV cache %s, memory of the process %s, %d %s, kernels %s\n", session_n_tokens(c->s),
             engine_context(c->e), str_bytes(engine_kv_bytes(c->e), kv, sizeof kv), str_bytes(os_rss_bytes(), rss, sizeof rss),
             engine_n_threads(c->e), engine_n_threads(c->e) == 1 ? "thread" : "threads", engine_kernels(c->e)->name);
+    cli_print_experts(c->e);
 }
 
 static void command_bye(chat *c, char *rest)
