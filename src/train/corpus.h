@@ -1,0 +1,60 @@
+/*
+ * Texts for training: files (plain or .zst) cut into a training and a held-out part, tokenised once into a cache, and batches
+ * drawn from them by (seed, step) alone, so that a run can stop and go on anywhere.
+ */
+#ifndef TRAIN_CORPUS_H
+#define TRAIN_CORPUS_H
+
+#include "base/str.h"
+#include "dilmodeli.h"
+#include "tokens/vocab.h"
+
+#define CORPUS_MOST_SOURCES 16
+
+typedef struct corpus_source {
+    char name[32]; /* "en" */
+    char path[1024];
+    double weight;   /* share of the sequences of a batch, any scale; > 0 */
+    double held_out; /* share of the file's end kept for evaluation, cut at a line's end; 0 .. 0.5 */
+} corpus_source;
+
+/* The text of a source: whole file, decompressed, checked to be UTF-8. n_train: bytes before the held-out part. [owned: mem_free(*text)] */
+DIL_MUST_CHECK dil_status corpus_read(const corpus_source *source, char **text, size_t *n, size_t *n_train, dil_error *err);
+
+typedef struct corpus corpus;
+
+/*
+ * Tokenises what the cache in `directory` does not have yet (keyed by the source's size, time and held_out, and by the vocabulary),
+ * on n_threads threads, with progress. Every text begins and ends with the vocabulary's end token. context: tokens of a training sequence. [owned: free with corpus_free]
+ */
+typedef struct corpus_options {
+    const corpus_source *sources;
+    int n_sources;
+    const vocab *v;
+    const char *directory;
+    int context;
+    uint64_t seed;
+    int n_threads;
+    dil_progress_fn progress; /* may be NULL */
+    void *user;
+} corpus_options;
+DIL_MUST_CHECK dil_status corpus_open(corpus **out, const corpus_options *o, dil_error *err);
+void corpus_free(corpus *c);
+
+/*
+ * Sequences of step `step`: tokens [n_sequences][context + 1] (the last is only a target), from [n_sequences]: source of each,
+ * may be NULL. Source of a sequence by weight; within a source the training part is cut into pieces of context tokens, visited
+ * in an order drawn for each pass over the source: none comes again before all have come (within rounding of what a batch takes).
+ * Depends on seed, step and n_sequences only.
+ */
+void corpus_batch(const corpus *c, uint64_t step, int n_sequences, int32_t *tokens, int *from);
+
+/* Held-out part of a source: its tokens, and how many bytes of text they are. */
+typedef struct corpus_part {
+    const uint16_t *tokens; /* borrowed */
+    size_t n, n_bytes;
+} corpus_part;
+corpus_part corpus_held_out(const corpus *c, int source);
+corpus_part corpus_training(const corpus *c, int source);
+
+#endif
