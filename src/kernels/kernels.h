@@ -17,6 +17,7 @@
 
 #include "dilmodeli.h"
 #include "formats/formats.h"
+#include "kernels/training.h"
 
 #define PANEL_ROWS 16    /* rows (output values) per panel of packed weights */
 #define ACT_BLOCK 32     /* activations share a scale per 32 values */
@@ -204,6 +205,8 @@ typedef struct kernels {
     float (*peak_f32)(const float *a, const float *b, int64_t rounds);        /* a[PEAK_ROWS][16], b[PEAK_COLS][16] */
     /* Reads n_bytes (a multiple of 64, p likewise) once, in order; returns the exclusive or of all 64-bit words. */
     uint64_t (*read_stream)(const void *p, size_t n_bytes);
+
+    training_kernels training;
 } kernels;
 
 /* Which level to use: "auto", "scalar", "avx2", "avx512", "avx512_bf16"; BAD_ARGUMENT lists what this CPU has. */

@@ -8,4 +8,5 @@ void kernels_add_scalar(kernels *k)
     scalar_add_vector(k);
     scalar_add_attention(k);
     scalar_add_peak(k);
+    scalar_add_training(k);
 }

@@ -8,5 +8,6 @@ void scalar_add_linear(kernels *k);
 void scalar_add_vector(kernels *k);
 void scalar_add_attention(kernels *k);
 void scalar_add_peak(kernels *k);
+void scalar_add_training(kernels *k);
 
 #endif

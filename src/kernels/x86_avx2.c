@@ -9,4 +9,5 @@ void kernels_add_avx2(kernels *k)
     avx2_add_vector(k);
     avx2_add_attention(k);
     avx2_add_peak(k);
+    avx2_add_training(k);
 }

@@ -16,6 +16,7 @@ void avx2_add_float(kernels *k);
 void avx2_add_vector(kernels *k);
 void avx2_add_attention(kernels *k);
 void avx2_add_peak(kernels *k);
+void avx2_add_training(kernels *k);
 
 /* Reads one block of an IQ1, IQ2 or IQ3 group as unpack.h does, u - 128 + bias instead of u. */
 void avx2_unpack_grid(dil_type type, const uint8_t *group, int block, int bias, unpacked *out);

@@ -15,4 +15,5 @@ void kernels_add_avx512(kernels *k)
     avx512_add_vector(k);
     avx512_add_attention(k);
     avx512_add_peak(k);
+    avx512_add_training(k);
 }

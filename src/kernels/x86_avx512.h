@@ -27,6 +27,8 @@ void avx512_bf16_add_attention(kernels *k); /* over avx512_add_attention, which 
 void avx512_attn_pv(const attn_page *v, const float *p, size_t p_stride, float *acc, size_t acc_stride);
 void avx512_attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m, float *l);
 void avx512_add_peak(kernels *k);
+void avx512_add_training(kernels *k);
+void avx512_bf16_add_training(kernels *k);
 
 /* The first n lanes of 16; n <= 0: none, n >= 16: all. */
 AVX512_INLINE __mmask16 avx512_lanes(int64_t n)

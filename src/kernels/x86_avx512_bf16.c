@@ -208,4 +208,5 @@ void kernels_add_avx512_bf16(kernels *k)
     k->round_bf16 = round_bf16;
     k->peak_bf16 = peak_bf16;
     avx512_bf16_add_attention(k);
+    avx512_bf16_add_training(k);
 }
