@@ -84,8 +84,8 @@ static float vector_softmax(float *x, int64_t n)
     return max + logf(sum);
 }
 
-static void vector_silu_mul_back(const float *gate, const float *up, const float *dy, float scale, float *y, float *dgate, float *dup,
-                                 int64_t n)
+static void vector_silu_mul_back(const float *gate, const float *up, const float *dy, float scale, float *y, float *dgate,
+                                 float *dup, int64_t n)
 {
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; i++) {
@@ -98,8 +98,8 @@ static void vector_silu_mul_back(const float *gate, const float *up, const float
 }
 
 /* gelu(g) = g s(2c(g + 0.044715 g^3)), c = sqrt(2 / pi), s the logistic function: its tanh form. */
-static void vector_gelu_mul_back(const float *gate, const float *up, const float *dy, float scale, float *y, float *dgate, float *dup,
-                                 int64_t n)
+static void vector_gelu_mul_back(const float *gate, const float *up, const float *dy, float scale, float *y, float *dgate,
+                                 float *dup, int64_t n)
 {
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; i++) {

@@ -1,6 +1,6 @@
 /* The trainer's kernels for AVX-512. */
-#include "kernels/training_vector.h"
 #include "kernels/x86_avx512_training.h"
+#include "kernels/training_vector.h"
 
 AVX512_INLINE __m512 multiply_add(__m512 acc, __m512 x, __m512 b) { return _mm512_fmadd_ps(x, b, acc); }
 

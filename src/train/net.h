@@ -77,7 +77,7 @@ size_t net_size(const net *n);   /* values of all parameters together */
 float *net_values(net *n);       /* [net_size]: all of them, in the order of net_parameter_at, without gaps */
 float *net_gradients(net *n);    /* [net_size] */
 size_t net_active(const net *n); /* values that take part in a token: all but the experts it does not use, embedding once */
-double net_flops(const net *n);  /* floating point operations of a training step per token: 6 * net_active + attention */
+double net_flops(const net *n);  /* floating point operations of a training step per token, as usually counted: 6 * net_active */
 float *net_prices(net *n);       /* [n_layer][n_experts]: prices of experts in the choice; NULL without experts */
 
 /* Values drawn for seed: normal, deviation 0.02 (output projections divided by sqrt(2 n_layer)), norms 1, biases 0. */
@@ -87,21 +87,23 @@ void net_initialise(net *n, uint64_t seed);
 typedef struct net_result {
     double ce;                                   /* cross-entropy, nats per token */
     double z_loss;                               /* mean squared log of the partition sum of the output */
-    loss_values router;                          /* means over the layers */
+    double total;                                /* ce and every weighted term; those of the router summed over the layers */
+    loss_values router;                          /* means over the layers; violation: the worst */
     float load[NET_MAX_LAYERS][NET_MAX_EXPERTS]; /* tokens * n_used / n_experts = 1: how often an expert was chosen */
 } net_result;
 
 /*
  * One pass over n_sequences of n_context tokens. tokens [n_sequences][n_context + 1]: inputs and, shifted by one, targets.
  * Gradients of the whole loss are added to those there are (net_clear_gradients first). router NULL: cross-entropy and z_loss
- * only. Equal bits for any number of workers.
+ * only. Equal bits for any number of workers. Fails where router rows are not finite.
  */
 typedef struct net_loss {
     float z_weight;            /* of the output's z_loss */
     const loss_config *router; /* weights of the terms as they are in this step; NULL: none */
 } net_loss;
 void net_clear_gradients(net *n);
-void net_train(net *n, const int32_t *tokens, int n_sequences, const net_loss *loss, net_result *out);
+DIL_MUST_CHECK dil_status net_train(net *n, const int32_t *tokens, int n_sequences, const net_loss *loss, net_result *out,
+                                    dil_error *err);
 
 /* Forward only. nats [n_sequences * n_context]: minus log probability of each target. */
 void net_evaluate(net *n, const int32_t *tokens, int n_sequences, float *nats);
