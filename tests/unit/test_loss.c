@@ -176,8 +176,8 @@ static loss_values token_terms(const batch *b, const constants *k, int t, const 
 
 static double weighted(const loss_values *v, const loss_config *c)
 {
-    return (double)c->balance * v->balance - (double)c->cache * v->cache - (double)c->swarm * v->swarm +
-           (double)c->nash * v->nash + (double)c->z * v->z;
+    return (double)c->balance * v->balance - (double)c->cache * v->cache - (double)c->swarm * v->swarm + (double)c->nash * v->nash +
+           (double)c->z * v->z;
 }
 
 static const loss_config plain = {.recency = 0.8f, .beta = 0.5f};
@@ -200,8 +200,8 @@ static float gradient[MOST_TOKENS * MOST_EXPERTS];
 /* ---- shapes ---- */
 
 static const int shapes[][4] = {/* sequences, tokens, experts, used */
-                                {1, 1, 4, 1},  {3, 2, 4, 1},  {1, 9, 4, 1},   {2, 64, 4, 1},  {5, 1, 32, 2}, {2, 2, 32, 2},
-                                {3, 9, 32, 2}, {2, 64, 32, 2}, {1, 64, 32, 4}, {2, 9, 1, 1}, {2, 12, 17, 3}, {2, 20, 48, 4}};
+                                {1, 1, 4, 1},  {3, 2, 4, 1},   {1, 9, 4, 1},   {2, 64, 4, 1}, {5, 1, 32, 2},  {2, 2, 32, 2},
+                                {3, 9, 32, 2}, {2, 64, 32, 2}, {1, 64, 32, 4}, {2, 9, 1, 1},  {2, 12, 17, 3}, {2, 20, 48, 4}};
 #define SHAPES (int)(sizeof shapes / sizeof *shapes)
 
 static batch *shaped(int i)
@@ -573,10 +573,10 @@ static void equal_bits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values),        cmocka_unit_test(gradients),         cmocka_unit_test(all_off),
-        cmocka_unit_test(even_router),   cmocka_unit_test(equilibrium),       cmocka_unit_test(price_is_absorbed),
-        cmocka_unit_test(recency),       cmocka_unit_test(nothing_fades),     cmocka_unit_test(flock),
-        cmocka_unit_test(price_balances), cmocka_unit_test(price_rules),      cmocka_unit_test(equal_bits),
+        cmocka_unit_test(values),         cmocka_unit_test(gradients),     cmocka_unit_test(all_off),
+        cmocka_unit_test(even_router),    cmocka_unit_test(equilibrium),   cmocka_unit_test(price_is_absorbed),
+        cmocka_unit_test(recency),        cmocka_unit_test(nothing_fades), cmocka_unit_test(flock),
+        cmocka_unit_test(price_balances), cmocka_unit_test(price_rules),   cmocka_unit_test(equal_bits),
     };
     return leaks_run_group_tests(tests, NULL, NULL);
 }
