@@ -176,4 +176,50 @@ typedef struct dil_generation_result {
 DIL_API DIL_MUST_CHECK dil_status dil_generate(dil_session *s, const int32_t *prompt, size_t n_prompt,
                                                const dil_generation *options, dil_generation_result *result, dil_error *err);
 
+/* ---- the training loss, for programs that train routers of experts themselves ---- */
+
+/*
+ * total = cross_entropy + balance B - cache C - swarm S + nash N + z Z, with rho = softmax(router_scores), of one layer of experts:
+ *     B  n_experts sum_e f_e P_e: 1 when all are used alike (f: share of the choices, P: mean of rho)
+ *     C  mean of sum_e rho_e h_e, h: recency of e's last use, fading with every token: what a cache would hit
+ *     S  mean cosine of rho with the mean of the last 7 rho, half of it spread over each expert's neighbours
+ *     N  mean KL(rho || softmax(router_scores - price + beta h)): 0 at the equilibrium of the routing game
+ *     Z  mean of (log sum_e exp router_scores_e)^2
+ * f, h, the mean of the last rho and the second argument of KL count as constants in the gradient. Pointers are [borrowed during
+ * the call]; rows are the tokens of sequence 0, then those of sequence 1, ...; sequences know nothing of each other.
+ */
+typedef struct dil_loss_options {
+    uint32_t struct_size;                 /* set by dil_loss_options_default */
+    int32_t n_sequences, n_tokens;        /* tokens per sequence */
+    int32_t n_vocab;                      /* with logits */
+    int32_t n_experts;                    /* 1..4096, with router_scores */
+    int32_t n_experts_used;               /* per token */
+    int32_t n_embd;                       /* with router_rows */
+    const float *logits;                  /* [n_sequences * n_tokens][n_vocab], or NULL with targets: cross_entropy is 0 */
+    const int32_t *targets;               /* [n_sequences * n_tokens]; -1: this token does not count */
+    const float *router_scores;           /* [n_sequences * n_tokens][n_experts], or NULL: the other terms are 0 */
+    const int32_t *chosen;                /* [n_sequences * n_tokens][n_experts_used], or NULL: the largest router_scores - price */
+    const float *price;                   /* [n_experts], or NULL: zeros */
+    const float *router_rows;             /* [n_experts][n_embd]: who is whose neighbour; NULL: nobody has any */
+    float balance, cache, swarm, nash, z; /* weights; default: 0.01, 0.02, 0.01, 0.01, 0 */
+    float beta;                           /* what recency is worth in N, in standard deviations of the scores; default 0.5 */
+    double cached_experts;                /* room in the cache that h stands for; 0: a quarter of the experts */
+} dil_loss_options;
+
+DIL_API dil_loss_options dil_loss_options_default(void);
+
+typedef struct dil_loss_values {
+    uint32_t struct_size; /* set by the caller to sizeof(dil_loss_values) */
+    double total;
+    double cross_entropy;                  /* nats per token */
+    double balance, cache, swarm, nash, z; /* B, C, S, N, Z, unweighted */
+    double entropy;                        /* mean entropy of rho, nats: an even rho makes S large too */
+    double violation;                      /* choices of the busiest expert / mean - 1 */
+} dil_loss_values;
+
+/* d_logits, d_router: gradients of total, as large as logits and router_scores, or NULL. Errors: BAD_ARGUMENT (names the
+ * argument), LIMIT, NO_MEMORY. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_loss_compute(const dil_loss_options *options, dil_loss_values *out, float *d_logits,
+                                                   float *d_router, dil_error *err);
+
 #endif

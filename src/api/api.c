@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/arguments.h"
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/str.h"
@@ -19,22 +20,6 @@ static session *inner_session(const dil_session *s) { return (session *)(uintptr
 const char *dil_version(void) { return DIL_VERSION; }
 uint32_t dil_abi(void) { return DIL_ABI; }
 const char *dil_status_name(dil_status status) { return status_name(status); }
-
-/* Copies a versioned option struct: fields the caller's header did not have keep their defaults. */
-static dil_status take_options(void *own, size_t own_size, const void *given, uint32_t given_size, const char *what, dil_error *err)
-{
-    if (!given)
-        return DIL_OK;
-    if (given_size < sizeof(uint32_t) || given_size > 4096)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: struct_size: wanted what %s_default sets, found %u", what, what, given_size);
-    memcpy(own, given, given_size < own_size ? given_size : own_size);
-    return DIL_OK;
-}
-
-static dil_status need(const void *p, const char *what, dil_error *err)
-{
-    return p ? DIL_OK : DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted a value, found NULL", what);
-}
 
 /* ---- engine ---- */
 
