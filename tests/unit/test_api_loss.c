@@ -182,6 +182,12 @@ static void ties(void **state)
     dil_loss_values v = compute(&o, NULL, NULL);
     assert_true(v.violation == 1.0);
     near("balance", v.balance, 1.0, 1e-6);
+    static const int32_t lowest[] = {0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2};
+    float d[4 * 6], wanted[4 * 6];
+    compute(&o, NULL, d);
+    o.chosen = lowest;
+    compute(&o, NULL, wanted);
+    assert_memory_equal(d, wanted, sizeof d);
     near("recency", v.cache, 3.0 / 4 * 0.5 * (double)loss_recency(6, 3, 1.5), 1e-6);
 }
 
