@@ -81,9 +81,10 @@ HEADERS = [
     (r"liburing.*", ("src/base/",), "go through base/aio.h"),
     (
         r"xxhash\.h",
-        ("src/model/", "src/experts/"),
-        "checksums of files belong to model (packed weights) and experts (the pool, traces)",
+        ("src/model/", "src/experts/", "src/train/"),
+        "checksums of files belong to model (packed weights), experts (the pool, traces) and train (tokens, checkpoints)",
     ),
+    (r"zstd.*", ("src/train/",), "only texts for training are compressed: corpus_read"),
     (
         r"jansson\.h|curl/.*|gnutls/.*|histedit\.h|editline/.*",
         ("src/cli/", "src/serve/", "src/evaluate/", "src/api/"),
@@ -218,6 +219,7 @@ def check_headers_alone(findings):
                 "libpcre2-8",
                 "libutf8proc",
                 "libxxhash",
+                "libzstd",
                 "jansson",
                 "libcurl",
                 "libedit",

@@ -24,6 +24,7 @@ missing_build_packages() {
     have_library libpcre2-8 || echo libpcre2-dev
     have_library libutf8proc || echo libutf8proc-dev
     have_library libxxhash || echo libxxhash-dev
+    have_library libzstd || echo libzstd-dev
     have_library jansson || echo libjansson-dev
     have_library libcurl || echo libcurl4-openssl-dev
     have_library gnutls || echo libgnutls28-dev

@@ -4,7 +4,7 @@
 /* GPT-2 writes each byte as one printable character: most of Latin-1 as itself, the rest from U+0100 on, in order. */
 static bool is_plain_byte(unsigned b) { return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE; }
 
-static int byte_letter(unsigned byte, char out[4])
+int vocab_byte_letter(unsigned byte, char out[4])
 {
     if (is_plain_byte(byte))
         return utf8_encode(byte, out);
@@ -42,7 +42,7 @@ static void byte_letters_build(vocab *v)
 {
     for (unsigned b = 0; b < 256; b++) {
         char letter[4];
-        int n = byte_letter(b, letter);
+        int n = vocab_byte_letter(b, letter);
         v->byte_ids[b] = vocab_find(v, (str){letter, (size_t)n});
     }
 }
@@ -156,7 +156,7 @@ static dil_status find_whole(encoder *e, const char *p, size_t n, token_id *id)
     size_t length = 0;
     for (size_t i = 0; i < n; i++) {
         char letter[4];
-        int k = byte_letter((unsigned char)p[i], letter);
+        int k = vocab_byte_letter((unsigned char)p[i], letter);
         memcpy(e->scratch + length, letter, (size_t)k);
         length += (size_t)k;
     }

@@ -63,6 +63,9 @@ bool vocab_adds_eos(const vocab *v);
 bool vocab_is_end(const vocab *v, token_id id);
 uint64_t vocab_bytes(const vocab *v);
 
+/* How the tables of byte-level BPE write a byte (0 .. 255): one printable character. Returns its length in bytes. */
+int vocab_byte_letter(unsigned byte, char out[4]);
+
 /* Growing list of ids. */
 typedef struct token_list {
     token_id *ids;
