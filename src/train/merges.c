@@ -1,7 +1,5 @@
 #include "train/merges.h"
 
-#include <xxhash.h>
-
 #include "base/mem.h"
 #include "base/status.h"
 
@@ -45,12 +43,11 @@ typedef struct learner {
     candidate *heap;
     size_t n_heap, heap_room;
     arena *texts; /* of tokens */
-    str *tokens;  /* [MERGES_MOST_TOKENS + taken], the taken ones at the end */
-    uint32_t *text_slots;
+    str *tokens;  /* [MERGES_MOST_TOKENS] */
+    const str *taken;
+    int n_taken;
     dil_error *err;
 } learner;
-
-#define TEXT_SLOTS (4u * MERGES_MOST_TOKENS)
 
 static dil_status no_memory(learner *l) { return DIL_FAIL(l->err, DIL_NO_MEMORY, "no memory to learn merges"); }
 
@@ -69,44 +66,19 @@ static dil_status room_for(learner *l, void **block, size_t *room, size_t n, siz
 
 /* ---- texts of tokens ---- */
 
-/* Slot of a text: NONE in it when there is no such token. */
-static uint32_t *text_slot(learner *l, str text)
-{
-    uint32_t i = (uint32_t)XXH3_64bits(text.p, text.n) & (TEXT_SLOTS - 1);
-    while (l->text_slots[i] != NONE && !str_equal(l->tokens[l->text_slots[i]], text))
-        i = (i + 1) & (TEXT_SLOTS - 1);
-    return &l->text_slots[i];
-}
-
-static dil_status add_token(learner *l, uint32_t id, const char *p, size_t n)
-{
-    char *copy = arena_strdup(l->texts, p, n);
-    if (!copy)
-        return no_memory(l);
-    l->tokens[id] = (str){copy, n};
-    *text_slot(l, l->tokens[id]) = id;
-    return DIL_OK;
-}
-
-/* The joined text of a pair becomes token id; *is_new false: there is one already. */
-static dil_status join(learner *l, uint32_t key, uint32_t id, bool *is_new)
+/* The joined text of a pair becomes token id's; *is_taken: it may not. */
+static dil_status join(learner *l, uint32_t key, uint32_t id, bool *is_taken)
 {
     str left = l->tokens[key >> 16], right = l->tokens[key & 0xFFFF];
-    arena_mark mark = arena_mark_get(l->texts);
     char *text = arena_alloc(l->texts, left.n + right.n);
     if (!text)
         return no_memory(l);
     memcpy(text, left.p, left.n);
     memcpy(text + left.n, right.p, right.n);
-    str joined = {text, left.n + right.n};
-    uint32_t *slot = text_slot(l, joined);
-    *is_new = *slot == NONE;
-    if (!*is_new) {
-        arena_reset(l->texts, mark);
-        return DIL_OK;
-    }
-    l->tokens[id] = joined;
-    *slot = id;
+    l->tokens[id] = (str){text, left.n + right.n};
+    *is_taken = false;
+    for (int i = 0; i < l->n_taken; i++)
+        *is_taken |= str_equal(l->tokens[id], l->taken[i]);
     return DIL_OK;
 }
 
@@ -313,18 +285,17 @@ static dil_status take_words(learner *l, const word_count *from)
     return DIL_OK;
 }
 
-static dil_status prepare(learner *l, const word_count *words, const str *taken, int n_taken)
+static dil_status prepare(learner *l, const word_count *words)
 {
     l->texts = arena_new(MEM_TEXT, SIZE_MAX / 2);
-    l->tokens = mem_calloc(MERGES_MOST_TOKENS + (size_t)n_taken, sizeof *l->tokens, MEM_TEXT);
-    l->text_slots = mem_alloc(TEXT_SLOTS * sizeof *l->text_slots, MEM_TEXT);
-    if (!l->texts || !l->tokens || !l->text_slots)
+    l->tokens = mem_calloc(MERGES_MOST_TOKENS, sizeof *l->tokens, MEM_TEXT);
+    if (!l->texts || !l->tokens)
         return no_memory(l);
-    memset(l->text_slots, 0xFF, TEXT_SLOTS * sizeof *l->text_slots);
-    for (uint32_t b = 0; b < 256; b++)
-        DIL_TRY(add_token(l, b, (char[]){(char)b}, 1));
-    for (int i = 0; i < n_taken; i++)
-        DIL_TRY(add_token(l, MERGES_MOST_TOKENS + (uint32_t)i, taken[i].p, taken[i].n));
+    for (int b = 0; b < 256; b++) {
+        l->tokens[b] = (str){arena_strdup(l->texts, (char[]){(char)b}, 1), 1};
+        if (!l->tokens[b].p)
+            return no_memory(l);
+    }
     DIL_TRY(grow_slots(l));
     DIL_TRY(take_words(l, words));
     for (uint32_t w = 0; w < l->n_words; w++)
@@ -344,23 +315,22 @@ static void release(learner *l)
     mem_free(l->nodes);
     mem_free(l->heap);
     mem_free(l->tokens);
-    mem_free(l->text_slots);
     arena_free(l->texts);
 }
 
 dil_status merges_learn(learnt_merge *out, int n_merges, int *n_found, const word_count *words, const str *taken, int n_taken,
                         dil_progress_fn progress, void *user, dil_error *err)
 {
-    learner l = {.err = err, .free_nodes = NONE};
+    learner l = {.err = err, .free_nodes = NONE, .taken = taken, .n_taken = n_taken};
     int n = 0;
-    if (n_merges < 0 || n_merges > MERGES_MOST_TOKENS - 256 || n_taken > MERGES_MOST_TOKENS)
+    if (n_merges < 0 || n_merges > MERGES_MOST_TOKENS - 256)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "merges: wanted 0 .. %d, found %d", MERGES_MOST_TOKENS - 256, n_merges);
-    dil_status status = prepare(&l, words, taken, n_taken);
+    dil_status status = prepare(&l, words);
     for (uint32_t best; status == DIL_OK && n < n_merges && (best = take_best(&l)) != NONE;) {
         uint32_t key = l.pairs[best].key;
-        bool is_new = false;
-        status = join(&l, key, 256 + (uint32_t)n, &is_new);
-        if (status != DIL_OK || !is_new)
+        bool is_taken = false;
+        status = join(&l, key, 256 + (uint32_t)n, &is_taken);
+        if (status != DIL_OK || is_taken)
             continue;
         status = merge_pair(&l, best, (uint16_t)(256 + n));
         out[n++] = (learnt_merge){(uint16_t)(key >> 16), (uint16_t)key};

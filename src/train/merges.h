@@ -15,7 +15,7 @@ typedef struct learnt_merge {
 
 /*
  * out [n_merges]. Ids 0 .. 255 are the bytes. Ties go to the pair with the lower left id, then the lower right id. A pair whose
- * text is a token already, or one of `taken`, is passed over. *n_found < n_merges: no pair was left.
+ * text is one of `taken` is passed over. (Two pairs never have the same text: it would have been cut the same way.) *n_found < n_merges: no pair was left.
  */
 DIL_MUST_CHECK dil_status merges_learn(learnt_merge *out, int n_merges, int *n_found, const word_count *words, const str *taken,
                                        int n_taken, dil_progress_fn progress, void *user, dil_error *err);

@@ -14,6 +14,7 @@
 #include "tokens/pretokenize.h"
 #include "train/corpus.h"
 #include "train/documents.h"
+#include "train/merges.h"
 #include "train/tokenizer.h"
 
 #define END "<|endoftext|>"
@@ -124,23 +125,13 @@ static void slow_count(slow *s)
             s->counts[s->words[w].s[i]][s->words[w].s[i + 1]] += s->words[w].count;
 }
 
-static bool slow_known(const slow *s, int left, int right)
-{
-    size_t n = s->length[left] + s->length[right];
-    for (int t = 0; t < s->n_tokens; t++)
-        if (s->length[t] == n && memcmp(s->text[t], s->text[left], s->length[left]) == 0 &&
-            memcmp(s->text[t] + s->length[left], s->text[right], s->length[right]) == 0)
-            return true;
-    return false;
-}
-
 static void slow_merge(slow *s, int *left, int *right)
 {
     uint64_t best = 0;
     slow_count(s);
     for (int a = 0; a < s->n_tokens; a++)
         for (int b = 0; b < s->n_tokens; b++)
-            if (s->counts[a][b] > best && !slow_known(s, a, b)) {
+            if (s->counts[a][b] > best) {
                 best = s->counts[a][b];
                 *left = a;
                 *right = b;
@@ -232,6 +223,22 @@ static void test_merges(void **state)
         strbuf_free(&a);
         strbuf_free(&b);
     }
+}
+
+static void test_taken_texts(void **state)
+{
+    counted_word some[] = {{"abab", 4, 0, 5}, {"cd", 2, 0, 3}};
+    word_count all = {some, 2, 2};
+    learnt_merge merges[4];
+    int n = 0;
+    dil_error err;
+    (void)state;
+    ok(merges_learn(merges, 4, &n, &all, (str[]){STR("ab")}, 1, NULL, NULL, &err), &err);
+    assert_int_equal(n, 4);
+    assert_true(merges[3].left == 'c' && merges[3].right == 'd');
+    assert_true(merges[0].left == 'b' && merges[0].right == 'a');
+    assert_true(merges[1].left == 'a' && merges[1].right == 256);
+    assert_true(merges[2].left == 257 && merges[2].right == 'b');
 }
 
 /* "xy" and "ab" as often as each other: the space before x has the lowest byte, then a; a merged token comes after all bytes. */
@@ -578,18 +585,32 @@ static void test_no_piece_comes_twice(void **state)
     corpus_free(c);
 }
 
+/* Piece number k of a source: not one of its pass that came before. */
+static void note_start(corpus_part part, const int32_t *tokens, int k, size_t *starts)
+{
+    int n = (int)(part.n - 1) / 16 - 1, i = k % n;
+    assert_true(n > 10 && n <= 40);
+    starts[i] = find_start(part, tokens, 17);
+    for (int before = 0; before < i; before++)
+        assert_int_not_equal(starts[before], starts[i]);
+}
+
 static void test_shares(void **state)
 {
     enum { N = 8 };
     int32_t tokens[N * 17];
     int from[N], had[3] = {0};
+    size_t starts[40] = {0};
     (void)state;
     corpus_source s[] = {numbers_source("a", 0, 50, 0.5), numbers_source("b", 100, 50, 1), numbers_source("c", 200, 50, 2.5)};
     corpus *c = open_sources(s, 3);
     for (int step = 0; step < 9000; step++) { /* more than the 65536 turns */
         corpus_batch(c, (uint64_t)step, N, tokens, from);
-        for (int i = 0; i < N; i++)
+        for (int i = 0; i < N; i++) {
+            if (from[i] == 0)
+                note_start(corpus_training(c, 0), tokens + 17 * i, had[0], starts);
             had[from[i]]++;
+        }
         for (int k = 0; k < 3; k++)
             assert_true(fabs(had[k] - s[k].weight / 4 * N * (step + 1)) < 3.5);
     }
@@ -731,6 +752,8 @@ static void test_cache(void **state)
     s.held_out = 0.2;
     assert_true(made(&o, "000000"));
     assert_false(made(&o, "000000"));
+    s.held_out = 0;
+    assert_true(made(&o, "000000"));
     s = numbers_source("one", 5000, 400, 1); /* same size, another time */
     assert_true(made(&o, "005000"));
     s = numbers_source("one", 6000, 401, 1);
@@ -877,6 +900,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_merges),
+        cmocka_unit_test(test_taken_texts),
         cmocka_unit_test(test_ties),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_marks_teach_nothing),
