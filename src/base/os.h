@@ -73,6 +73,8 @@ DIL_MUST_CHECK dil_status os_writer_publish(os_writer *w, dil_error *err);
  * os_writer_close; nothing is removed. */
 DIL_MUST_CHECK dil_status os_writer_append(os_writer *out, const char *path, dil_error *err);
 DIL_MUST_CHECK dil_status os_writer_close(os_writer *w, dil_error *err);
+/* What was written is on the disk when it returns: for files that grow and must not lose what others count on. */
+DIL_MUST_CHECK dil_status os_writer_sync(os_writer *w, dil_error *err);
 
 /* Directories and names. */
 DIL_MUST_CHECK dil_status os_data_dir(char *out, size_t n, dil_error *err);  /* $XDG_DATA_HOME/dilmodeli, made if missing */

@@ -287,6 +287,13 @@ dil_status os_writer_close(os_writer *w, dil_error *err)
     return DIL_OK;
 }
 
+dil_status os_writer_sync(os_writer *w, dil_error *err)
+{
+    if (os_should_fail() || fsync(w->fd) != 0)
+        return DIL_FAIL(err, DIL_IO, "%s: cannot write to the disk: %s", w->path, strerror(errno));
+    return DIL_OK;
+}
+
 /* ---- directories ---- */
 
 dil_status os_make_dirs(const char *path, dil_error *err)

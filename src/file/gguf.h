@@ -114,6 +114,9 @@ DIL_MUST_CHECK dil_status gguf_writer_new(gguf_writer **out, const char *path, d
 /* All values but those named, and never the split.* ones, which describe the file read. */
 DIL_MUST_CHECK dil_status gguf_writer_copy_values(gguf_writer *w, const gguf *from, const char *const *except, int n_except,
                                                   dil_error *err);
+/* Those whose keys begin with prefix ("tokenizer.") and do not begin with except (NULL: none). */
+DIL_MUST_CHECK dil_status gguf_writer_copy_prefixed(gguf_writer *w, const gguf *from, const char *prefix, const char *except,
+                                                    dil_error *err);
 DIL_MUST_CHECK dil_status gguf_writer_set_u32(gguf_writer *w, const char *key, uint32_t v, dil_error *err);
 DIL_MUST_CHECK dil_status gguf_writer_set_i32(gguf_writer *w, const char *key, int32_t v, dil_error *err);
 DIL_MUST_CHECK dil_status gguf_writer_set_f32(gguf_writer *w, const char *key, float v, dil_error *err);

@@ -210,6 +210,16 @@ dil_status gguf_writer_copy_values(gguf_writer *w, const gguf *from, const char 
     return DIL_OK;
 }
 
+dil_status gguf_writer_copy_prefixed(gguf_writer *w, const gguf *from, const char *prefix, const char *except, dil_error *err)
+{
+    for (uint64_t i = 0; i < gguf_n_values(from); i++) {
+        const gguf_value *v = gguf_value_at(from, i);
+        if (str_starts(v->key, str_of(prefix)) && !(except && str_starts(v->key, str_of(except))))
+            DIL_TRY(copy_value(w, v, err));
+    }
+    return DIL_OK;
+}
+
 /* ---- tensors ---- */
 
 /* Doubles the room for tensor names and sizes; the index is rebuilt. */
