@@ -77,12 +77,14 @@ static dil_status find_family(const family **out, const net_config *c, dil_error
 
 /* ---- the header ---- */
 
-typedef struct export {
+typedef struct export
+{
     net *n;
     const family *f;
     gguf_writer *w;
     dil_type type;
-} export;
+}
+export;
 
 static dil_status set_u32(const export *e, const char *key, int v, dil_error *err)
 {
