@@ -89,6 +89,8 @@ static const option_row table[] = {
     {"budget", NULL, "SIZES", OPTION_TEXT, AT(budget), 0, 0,
      "memory for experts: sizes or parts of all, separated by commas (10%,25%,50%)"},
     {"layers", NULL, NULL, OPTION_FLAG, AT(layers), 0, 0, "figures of every layer too"},
+    {"resume", NULL, NULL, OPTION_FLAG, AT(resume), 0, 0, "go on from the run's checkpoint"},
+    {"steps", NULL, "N", OPTION_INT, AT(steps), 0, BIG, "stop after N steps of this call, with a checkpoint (0: at the end)"},
     {"help", "h", NULL, OPTION_FLAG, AT(help), 0, 0, "this text"},
 };
 #define N_ROWS ((int)(sizeof table / sizeof table[0]))
