@@ -17,7 +17,7 @@
 typedef struct train_command {
     const cli_options *o;
     const char *config_path;
-    const train_config *c; /* once prepared */
+    const train_config *c; /* as the file says it */
     bool terminal, shown;
     uint64_t drawn_ns;
     train_progress last;
@@ -64,7 +64,6 @@ static void prepared(void *user, const train_config *c, const net *n)
     train_command *t = user;
     double tokens = (double)c->n_steps * c->n_sequences * c->net.n_context;
     cli_progress_end();
-    t->c = c;
     if (!t->o->quiet)
         (t->o->json ? print_plan_json : print_plan)(c, n, tokens, tokens * net_flops(n));
     fflush(stdout);
@@ -173,8 +172,9 @@ static bool step(void *user, const train_progress *p)
 
 /* ---- the command ---- */
 
-static void print_end(const train_command *t, const train_config *c)
+static void print_end(const train_command *t)
 {
+    const train_config *c = t->c;
     const train_progress *p = &t->last;
     if (t->o->quiet)
         return;
@@ -189,7 +189,7 @@ static void print_end(const train_command *t, const train_config *c)
                (unsigned long long)c->n_steps, t->config_path);
 }
 
-static int run(train_command *t, const train_config *c)
+static int run(train_command *t)
 {
     dil_error err = {0};
     train_options options = {.resume = t->o->resume,
@@ -201,12 +201,12 @@ static int run(train_command *t, const train_config *c)
                              .user = t};
     dil_status status = thread_count(t->o, &options.n_threads, &err);
     if (status == DIL_OK)
-        status = train_run(c, &options, &err);
+        status = train_run(t->c, &options, &err);
     cli_progress_end();
     clear_line(t);
     if (status != DIL_OK && !(status == DIL_CANCELLED && t->last.step > 0))
         return cli_fail(&err);
-    print_end(t, c);
+    print_end(t);
     return status == DIL_OK ? CLI_OK : CLI_FAILED;
 }
 
@@ -225,8 +225,9 @@ static int train(const cli_options *o, char **positional, int n_positional)
     } else {
         t->o = o;
         t->config_path = positional[0];
+        t->c = c;
         t->terminal = !o->quiet && os_is_terminal(OS_STDERR);
-        code = run(t, c);
+        code = run(t);
     }
     mem_free(t);
     mem_free(c);

@@ -20,7 +20,7 @@ typedef struct train_options {
     uint64_t stop_after; /* steps of this call; 0: until the end. A checkpoint is written when it stops. */
     const char *cpu;     /* kernel level, NULL: auto */
     int n_threads;
-    void (*prepared)(void *user, const train_config *c, const net *n); /* before the first step; may be NULL */
+    void (*prepared)(void *user, const train_config *c, const net *n); /* before the first step; may be NULL; both borrowed */
     bool (*step)(void *user, const train_progress *p);                 /* false: save and stop (CANCELLED) */
     dil_progress_fn progress;                                          /* of vocabulary and tokenising */
     void *user;

@@ -153,6 +153,8 @@ static dil_status check_checkpoint(run *r, const char *path, dil_error *err)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: a run has been here; go on with --resume, or choose another output", path);
     if (!r->o->resume)
         return DIL_OK;
+    if (!os_exists(path))
+        return DIL_FAIL(err, DIL_IO, "%s: wanted the checkpoint of a run, found none; begin without --resume", path);
     train_config *was = mem_alloc(sizeof *was, MEM_MISC);
     if (!was)
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to read it", path);
