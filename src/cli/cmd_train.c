@@ -267,14 +267,11 @@ static bool has_prices(net *n)
     return false;
 }
 
-static dil_status export_with(const cli_options *o, char **positional, const train_config *c, team *workers, const kernels *k,
-                              dil_error *err)
+static dil_status export_with(const cli_options *o, char **positional, const train_config *c, dil_type type, team *workers,
+                              const kernels *k, dil_error *err)
 {
     net *n;
-    dil_type type = DIL_TYPE_F16;
     char vocabulary[4096];
-    if (o->type && !format_find(o->type, &type))
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "--type: wanted F32, F16 or BF16, found '%s'", o->type);
     vocabulary_beside(positional[0], vocabulary, sizeof vocabulary);
     DIL_TRY(net_new(&n, &c->net, NET_COMPUTE_F32, c->net.n_context, workers, k, err));
     dil_status status = checkpoint_load(positional[0], n, NULL, err);
@@ -294,6 +291,9 @@ static int export_checkpoint(const cli_options *o, char **positional, int n_posi
     checkpoint_state state;
     kernels k;
     team *workers = NULL;
+    dil_type type = DIL_TYPE_F16;
+    if (o->type && !(format_find(o->type, &type) && (type == DIL_TYPE_F32 || type == DIL_TYPE_F16 || type == DIL_TYPE_BF16)))
+        return cli_usage("--type: wanted F32, F16 or BF16, found '%s'; dil quantize makes the others", o->type);
     train_config *c = mem_alloc(sizeof *c, MEM_MISC);
     dil_status status = c ? checkpoint_open(positional[0], c, &state, &err) : DIL_FAIL(&err, DIL_NO_MEMORY, "export: no memory");
     if (status == DIL_OK)
@@ -301,7 +301,7 @@ static int export_checkpoint(const cli_options *o, char **positional, int n_posi
     if (status == DIL_OK)
         status = team_new(&workers, 1, &err);
     if (status == DIL_OK)
-        status = export_with(o, positional, c, workers, &k, &err);
+        status = export_with(o, positional, c, type, workers, &k, &err);
     if (status == DIL_OK && !o->quiet)
         printf("%s: '%s' after %llu of %llu steps\n", positional[1], c->name, (unsigned long long)state.step,
                (unsigned long long)c->n_steps);
