@@ -12,6 +12,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -326,6 +327,58 @@ def test_f32_is_the_same(room):
     os.remove(room("real-f32.gguf"))
     want(abs(found[0] / found[1] - 1) < 1e-3, f"perplexity {found}")
     return None
+
+
+def train_config(room, **training):
+    words = "the bird flies over a river when rain falls and seven neighbours look at clouds far away".split()
+    rng = np.random.default_rng(1)
+    with open(room("train.txt"), "w") as f:
+        f.writelines(" ".join(rng.choice(words, 7)) + ".\n" for _ in range(3000))
+    config = {"name": "tiny", "output": "run", "tokenizer": {"size": 310},
+              "corpora": [{"name": "en", "path": "train.txt", "held_out": 0.05}],
+              "model": {"architecture": "qwen3moe", "context_length": 32, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+                        "num_key_value_heads": 2, "head_dim": 8, "num_experts": 4, "moe_intermediate_size": 32},
+              "training": {"steps": 12, "batch_size": 8, "learning_rate": 0.01, "evaluate_every": 5, **training}}
+    with open(room("train.json"), "w") as f:
+        json.dump(config, f)
+    shutil.rmtree(room("run"), ignore_errors=True)
+    return room("train.json")
+
+
+def test_train(room):
+    """From a text to a model that answers, stopped on the way."""
+    config = train_config(room)
+    out, _ = dil("train", config, "--steps", "7", "-t", "1")
+    want("4 experts, 2 per token" in out and "step 5 of 12" in out and "--resume" in out, out)
+    want("a run has been here" in dil("train", config, code=1)[1], "a second run without --resume")
+    lines = [json.loads(line) for line in dil("train", config, "--resume", "--json", "-t", "2")[0].splitlines()]
+    want([x["event"] for x in lines] == ["begin", "evaluation", "evaluation", "end"], str(lines))
+    want(lines[-1]["step"] == 12 and 0 < lines[-1]["bits_per_byte"]["en"] < 8, str(lines[-1]))
+    with open(room("run/metrics.csv")) as f:
+        want(len(f.read().splitlines()) == 13, "lines of metrics.csv")
+    out, _ = dil("export", room("run/checkpoint.bin"), room("trained.gguf"))
+    want("after 12 of 12 steps" in out, out)
+    dil("check", room("trained.gguf"))
+    dil("run", "-m", room("trained.gguf"), "-p", "the bird", "-n", "4", "--temp", "0", "--no-template")
+
+
+def test_train_wrong(room):
+    config = train_config(room)
+    want("cannot open" in dil("train", room("none.json"), code=1)[1], "no config")
+    want("begin without --resume" in dil("train", config, "--resume", code=1)[1], "nothing to go on from")
+    want("training.lr: unknown key" in dil("train", train_config(room, lr=1), code=1)[1], "an unknown key")
+    want("wanted a checkpoint" in dil("export", room("llama.gguf"), room("x.gguf"), code=1)[1], "export of another file")
+    want("--type" in dil("export", room("llama.gguf"), room("x.gguf"), "--type", "Q8_0", code=2)[1], "export as an unknown type")
+
+
+def test_train_interrupt(room):
+    """Ctrl-C saves, says how to go on, and ends with 1."""
+    config = train_config(room, steps=100000, evaluate_every=1)
+    child = subprocess.Popen([BINARY, "train", config], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child.stdout.readline(), child.stdout.readline(), child.stdout.readline()  # what is trained, and the first evaluation
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=60)
+    want(child.returncode == 1 and "to go on: dil train" in out and os.path.exists(room("run/checkpoint.bin")), out[-300:])
 
 
 def test_import(room):
