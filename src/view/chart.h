@@ -1,0 +1,35 @@
+/* Panels with axes, ticks and lines. A panel knows nothing of what its numbers mean. */
+#ifndef VIEW_CHART_H
+#define VIEW_CHART_H
+
+#include "view/canvas.h"
+
+#define CHART_MOST_TICKS 16
+
+/* Points of x ascending; every y is a number. Not owned. */
+typedef struct chart_series {
+    const double *x, *y; /* [n] */
+    size_t n;
+    int colour; /* CANVAS_SERIES + ... */
+    bool faint; /* what lies behind a smoothed line: thin, cut where it leaves the others' range */
+    bool dots;  /* few points: each is marked */
+} chart_series;
+
+typedef struct chart_panel {
+    const char *title, *x_name;
+    const chart_series *series;
+    int n_series;
+    bool from_zero; /* 0 belongs to the axis */
+    bool turkish;   /* decimal comma */
+} chart_panel;
+
+/* Round numbers (1, 2 or 5 times a power of ten apart), at most `most` of them, inside low..high; how many. */
+int chart_ticks(double low, double high, int most, double out[CHART_MOST_TICKS]);
+/* A number with as many digits as steps of `step` need (step 0: four significant ones), "12k", "3e-4"; returns out. */
+char *chart_number(double v, double step, bool turkish, char *out, size_t out_size);
+/* The panel inside area; the last value of each line stands at its end. */
+void chart_draw(canvas *c, box area, const chart_panel *p);
+/* Names with their colours, beginning at (x, y), wrapped at x + width; returns the y below. draw false: only measures. */
+double chart_legend(canvas *c, double x, double y, double width, const char *const *names, int n, bool draw);
+
+#endif

@@ -1,0 +1,29 @@
+#include "view/view.h"
+
+#include "base/status.h"
+
+view_picture view_find(const char *name)
+{
+    static const struct {
+        const char *name;
+        view_picture picture;
+    } pictures[] = {{"metrics", view_metrics}, {"experts", view_experts}};
+    for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++)
+        if (strcmp(pictures[i].name, name) == 0)
+            return pictures[i].picture;
+    return NULL;
+}
+
+dil_status view_format_of(const char *path, view_format *out, dil_error *err)
+{
+    static const char *const endings[] = {[VIEW_SVG] = ".svg", [VIEW_PNG] = ".png", [VIEW_PDF] = ".pdf", [VIEW_HTML] = ".html"};
+    size_t n = strlen(path);
+    for (int i = 0; i < (int)(sizeof endings / sizeof *endings); i++) {
+        size_t m = strlen(endings[i]);
+        if (n > m && str_equal_nocase(path + n - m, endings[i])) {
+            *out = (view_format)i;
+            return DIL_OK;
+        }
+    }
+    return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted a name that ends in .svg, .png, .pdf or .html", path);
+}
