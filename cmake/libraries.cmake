@@ -7,7 +7,10 @@ target_link_libraries(dil_system INTERFACE Threads::Threads m)
 
 # dil_library(NAME PKG): interface target dil_NAME over a pkg-config package, required.
 function(dil_library name package)
-  pkg_check_modules(${name} REQUIRED IMPORTED_TARGET ${package})
+  pkg_check_modules(${name} QUIET IMPORTED_TARGET ${package})
+  if(NOT ${name}_FOUND)
+    message(FATAL_ERROR "${package} not found by pkg-config; README.md names what is needed, `bash run.sh` installs it")
+  endif()
   add_library(dil_${name} INTERFACE)
   target_link_libraries(dil_${name} INTERFACE PkgConfig::${name})
 endfunction()
@@ -20,6 +23,7 @@ dil_library(jansson jansson)
 dil_library(curl libcurl)
 dil_library(gnutls gnutls)
 dil_library(libedit libedit)
+dil_library(cairo cairo>=1.16)
 
 # The machine's topology. Without hwloc src/machine asks the system for less.
 pkg_check_modules(hwloc QUIET IMPORTED_TARGET hwloc>=2.4)

@@ -78,6 +78,7 @@ HEADERS = [
     ),
     (r"hwloc.*", ("src/machine/",), "go through machine"),
     (r"pcre2.*|utf8proc\.h", ("src/tokens/",), "go through tokens"),
+    (r"cairo.*", ("src/view/",), "draw with view/canvas.h"),
     (r"liburing.*", ("src/base/",), "go through base/aio.h"),
     (
         r"xxhash\.h",

@@ -29,6 +29,7 @@ missing_build_packages() {
     have_library libcurl || echo libcurl4-openssl-dev
     have_library gnutls || echo libgnutls28-dev
     have_library libedit || echo libedit-dev
+    have_library cairo || echo libcairo2-dev
     have_library hwloc || echo libhwloc-dev
     have_library liburing || echo liburing-dev
     have python3 || echo python3

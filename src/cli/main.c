@@ -17,7 +17,8 @@ static const cli_command *const commands[] = {
     &command_export,      &command_import,
     &command_pull,        &command_list,
     &command_theorem,     &command_route,
-    &command_trace,       &command_rm,
+    &command_trace,       &command_view,
+    &command_rm,
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 

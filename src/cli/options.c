@@ -91,6 +91,8 @@ static const option_row table[] = {
     {"layers", NULL, NULL, OPTION_FLAG, AT(layers), 0, 0, "figures of every layer too"},
     {"resume", NULL, NULL, OPTION_FLAG, AT(resume), 0, 0, "go on from the run's checkpoint"},
     {"steps", NULL, "N", OPTION_INT, AT(steps), 0, BIG, "stop after N steps of this call, with a checkpoint (0: at the end)"},
+    {"theme", NULL, "NAME", OPTION_TEXT, AT(theme), 0, 0, "light (default) or dark"},
+    {"lang", NULL, "NAME", OPTION_TEXT, AT(lang), 0, 0, "language of the texts: en (default) or tr"},
     {"help", "h", NULL, OPTION_FLAG, AT(help), 0, 0, "this text"},
 };
 #define N_ROWS ((int)(sizeof table / sizeof table[0]))
