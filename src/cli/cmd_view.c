@@ -18,7 +18,10 @@ static dil_status write_file(const char *path, str bytes, dil_error *err)
     return status;
 }
 
-static bool one_of(const char *text, const char *first, const char *second) { return !text || !strcmp(text, first) || !strcmp(text, second); }
+static bool one_of(const char *text, const char *first, const char *second)
+{
+    return !text || !strcmp(text, first) || !strcmp(text, second);
+}
 
 static int view(const cli_options *o, char **positional, int n_positional)
 {

@@ -19,12 +19,12 @@ struct canvas {
 
 /* Okabe and Ito's colours, which people with any kind of colour vision can tell apart; yellow and black, which vanish on one of
  * the papers, are darkened or replaced. */
-static const unsigned light_theme[CANVAS_SERIES + VIEW_MOST_INPUTS] = {0xffffff, 0xfafafa, 0x1f2328, 0x59636e, 0xe4e7eb, 0x9aa4ae,
-                                                                      0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9,
-                                                                      0x8f7f00, 0x4d4d4d};
-static const unsigned dark_theme[CANVAS_SERIES + VIEW_MOST_INPUTS] = {0x14181d, 0x1a1f26, 0xe8ecf1, 0xa3adb8, 0x2b323b, 0x66717d,
-                                                                     0x56b4e9, 0xff8a3d, 0x1fc796, 0xe59bc4, 0xe69f00, 0x4a90d9,
-                                                                     0xf0e442, 0xbfc5cc};
+static const unsigned light_theme[CANVAS_SERIES + VIEW_MOST_INPUTS] = {0xffffff, 0xfafafa, 0x1f2328, 0x59636e, 0xe4e7eb,
+                                                                       0x9aa4ae, 0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7,
+                                                                       0xe69f00, 0x56b4e9, 0x8f7f00, 0x4d4d4d};
+static const unsigned dark_theme[CANVAS_SERIES + VIEW_MOST_INPUTS] = {0x14181d, 0x1a1f26, 0xe8ecf1, 0xa3adb8, 0x2b323b,
+                                                                      0x66717d, 0x56b4e9, 0xff8a3d, 0x1fc796, 0xe59bc4,
+                                                                      0xe69f00, 0x4a90d9, 0xf0e442, 0xbfc5cc};
 
 canvas_colour canvas_theme(const canvas *c, int part)
 {
@@ -50,8 +50,7 @@ static cairo_surface_t *surface_for(canvas *c, double width, double height)
 {
     cairo_surface_t *s;
     switch (c->format) {
-    case VIEW_PNG:
-        return cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)(width * CANVAS_SCALE), (int)(height * CANVAS_SCALE));
+    case VIEW_PNG: return cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)(width * CANVAS_SCALE), (int)(height * CANVAS_SCALE));
     case VIEW_PDF:
         s = cairo_pdf_surface_create_for_stream(keep, &c->bytes, width, height);
         cairo_pdf_surface_set_metadata(s, CAIRO_PDF_METADATA_CREATE_DATE, "1970-01-01T00:00:00Z"); /* equal bytes every time */
@@ -228,7 +227,8 @@ void canvas_unclip(canvas *c) { cairo_restore(c->cr); }
 
 static void use_font(canvas *c, canvas_font font)
 {
-    cairo_select_font_face(c->cr, "sans-serif", CAIRO_FONT_SLANT_NORMAL, font.bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
+    cairo_select_font_face(c->cr, "sans-serif", CAIRO_FONT_SLANT_NORMAL,
+                           font.bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
     cairo_set_font_size(c->cr, font.size);
 }
 

@@ -6,18 +6,22 @@
 
 enum { MARGIN_LEFT = 50, MARGIN_RIGHT = 50, MARGIN_TOP = 28, MARGIN_BOTTOM = 38, MOST_DRAWN = 4096 };
 
-static const canvas_font title_font = {12.5, true}, tick_font = {10.5, false}, value_font = {10.5, true}, legend_font = {12.5, false};
+static const canvas_font title_font = {12.5, true}, tick_font = {10.5, false}, value_font = {10.5, true},
+                         legend_font = {12.5, false};
 
 /* ---- numbers ---- */
 
+/* The smallest round step of which at most `most` multiples lie inside. */
 static double tick_step(double low, double high, int most)
 {
-    double raw = (high - low) / (most > 2 ? most - 1 : 1), power = pow(10, floor(log10(raw)));
-    const double steps[] = {1, 2, 5, 10};
-    for (int i = 0; i < 4; i++)
-        if (steps[i] * power >= raw * (1 - 1e-9))
-            return steps[i] * power;
-    return 10 * power;
+    double power = pow(10, floor(log10((high - low) / most)));
+    const double steps[] = {1, 2, 5, 10, 20};
+    for (int i = 0; i < 4; i++) {
+        double step = steps[i] * power;
+        if (floor(high / step + 1e-9) - ceil(low / step - 1e-9) + 1 <= most)
+            return step;
+    }
+    return steps[4] * power;
 }
 
 int chart_ticks(double low, double high, int most, double out[CHART_MOST_TICKS])
@@ -51,7 +55,9 @@ char *chart_number(double v, double step, bool turkish, char *out, size_t out_si
     while (fabs(v) < units[u].from)
         u++;
     double unit = u == 4 ? 1 : u == 3 ? 1e3 : units[u].from;
-    if (v != 0 && fabs(v) < 1e-3) {
+    if (v == 0) {
+        snprintf(out, out_size, "0");
+    } else if (fabs(v) < 1e-3 || (step > 0 && step < 1e-3 && fabs(v) < 1e-2)) { /* one way of writing along an axis */
         int digits = step > 0 && step < power_of_ten(v) * 0.99 ? decimals_for(step / power_of_ten(v)) : step > 0 ? 0 : 1;
         snprintf(out, out_size, "%.*fe%d", digits, v / power_of_ten(v), (int)floor(log10(fabs(v))));
     } else if (step > 0) {
@@ -75,7 +81,20 @@ typedef struct frame {
 static double x_of(const frame *f, double x) { return f->at.x + (x - f->x0) / (f->x1 - f->x0) * f->at.w; }
 static double y_of(const frame *f, double y) { return f->at.y + f->at.h - (y - f->y0) / (f->y1 - f->y0) * f->at.h; }
 
-/* Faint lines do not widen the range of y by more than half of it: a single spike shall not flatten the rest. */
+/* How far faint lines may widen the range of y: single spikes shall not flatten the rest. */
+static double room_for_faint(const chart_panel *p, double range)
+{
+    double most = range / 4;
+    for (int s = 0; s < p->n_series; s++) {
+        const chart_series *line = &p->series[s];
+        double sum = 0;
+        for (size_t i = 1; line->faint && i < line->n; i++)
+            sum += fabs(line->y[i] - line->y[i - 1]);
+        most = line->n > 1 ? fmax(most, 2 * sum / (double)(line->n - 1)) : most;
+    }
+    return most;
+}
+
 static void range_of(const chart_panel *p, frame *f)
 {
     double low = INFINITY, high = -INFINITY, faint_low = INFINITY, faint_high = -INFINITY;
@@ -94,7 +113,7 @@ static void range_of(const chart_panel *p, frame *f)
         low = faint_low;
         high = faint_high;
     }
-    double more = (high - low) / 4;
+    double more = room_for_faint(p, high - low);
     low = fmax(fmin(low, faint_low), low - more);
     high = fmin(fmax(high, faint_high), high + more);
     if (p->from_zero || (low > 0 && low < (high - low) / 10))
@@ -103,7 +122,7 @@ static void range_of(const chart_panel *p, frame *f)
         low -= low != 0 ? fabs(low) * 0.5 : 0.5;
         high += high != 0 ? fabs(high) * 0.5 : 0.5;
     }
-    f->y0 = low == 0 ? 0 : low - (high - low) * 0.04;
+    f->y0 = low == 0 ? 0 : low - (high - low) * 0.06;
     f->y1 = high + (high - low) * 0.06;
     if (!(f->x1 > f->x0)) {
         f->x0 -= 0.5;

@@ -34,9 +34,12 @@ static void write_subtitle(picture *p)
         least = p->s.layers[l].n_experts < least ? p->s.layers[l].n_experts : least;
         most = p->s.layers[l].n_experts > most ? p->s.layers[l].n_experts : most;
     }
-    strbuf_printf(&p->subtitle, "%s: %u %s, ", p->s.model, p->s.n_layers, say(p, "layers with experts", "uzmanlı katman"));
+    const char *slash = strrchr(p->s.model, '/');
+    strbuf_printf(&p->subtitle, "%s: %u %s, ", slash ? slash + 1 : p->s.model, p->s.n_layers,
+                  say(p, "layers with experts", "uzmanlı katman"));
     strbuf_printf(&p->subtitle, least == most ? "%u" : "%u-%u", least, most);
-    strbuf_printf(&p->subtitle, say(p, " experts in each, %u serve a token.", " uzman; bir belirtece %u tanesi bakar."), p->s.n_used);
+    strbuf_printf(&p->subtitle, say(p, " experts in each, %u serve a token.", " uzman; her belirtece %u tanesi hizmet eder."),
+                  p->s.n_used);
     for (int i = 0; i < p->s.n_logs; i++)
         strbuf_printf(&p->subtitle, "%s %s: %s %s", i ? "," : "", p->names[i],
                       chart_number((double)p->s.n_tokens[i], 0, p->r->turkish, tokens, sizeof tokens),
@@ -52,16 +55,18 @@ static void write_caption(picture *p)
                               "Her satır bir metin, her hücre katmanın bir uzmanıdır: metnin belirteçleri onu, bütün uzmanlar eşit "
                               "seçilseydi olacağına göre ne kadar seçmiş. ")));
     if (p->s.n_logs == 1)
-        strbuf_add_str(&p->caption, str_of(say(p, "The most used experts stand on the left.", "En çok kullanılan uzmanlar soldadır.")));
-    else
         strbuf_add_str(&p->caption,
-                       str_of(say(p,
-                                  "The experts of a layer are ordered by whom they serve, so the same column is another expert in "
-                                  "every layer. On the right: how far apart the texts are (Jensen-Shannon divergence; 0: the same "
-                                  "experts alike, 1 bit: no expert in common). The thin mark is what chance alone would show.",
-                                  "Uzmanlar kime hizmet ettiklerine göre dizilidir; aynı sütun her katmanda başka bir uzmandır. Sağda: "
-                                  "metinlerin birbirine uzaklığı (Jensen-Shannon ıraksaması; 0: aynı uzmanlar aynı ölçüde, 1 bit: "
-                                  "ortak uzman yok). İnce çizgi, yalnız rastlantının göstereceği uzaklıktır.")));
+                       str_of(say(p, "The most used experts stand on the left.", "En çok kullanılan uzmanlar soldadır.")));
+    else
+        strbuf_add_str(
+            &p->caption,
+            str_of(say(p,
+                       "The experts of a layer are ordered by whom they serve, so the same column is another expert in "
+                       "every layer. On the right: how far apart the texts are (Jensen-Shannon divergence; 0: the same "
+                       "experts alike, 1 bit: no expert in common). The thin mark is what chance alone would show.",
+                       "Uzmanlar kime hizmet ettiklerine göre dizilidir; aynı sütun her katmanda başka bir uzmandır. Sağda: "
+                       "metinlerin birbirine uzaklığı (Jensen-Shannon ıraksaması; 0: aynı uzmanlar aynı ölçüde, 1 bit: "
+                       "ortak uzman yok). İnce çizgi, yalnız rastlantının göstereceği uzaklıktır.")));
 }
 
 /* ---- colours ---- */
@@ -94,7 +99,10 @@ static void draw_scale(const picture *p, canvas *c, double x, double y)
 
 /* ---- the map ---- */
 
-static box map_of(double y) { return (box){SIDE + LAYER_WIDE + NAME_WIDE, y, WIDTH - 2 * SIDE - LAYER_WIDE - NAME_WIDE - FAR_WIDE, ROW}; }
+static box map_of(double y)
+{
+    return (box){SIDE + LAYER_WIDE + NAME_WIDE, y, WIDTH - 2 * SIDE - LAYER_WIDE - NAME_WIDE - FAR_WIDE, ROW};
+}
 
 /* Where there are more experts than pixels, a cell is the mean of several neighbours in the order. */
 static void draw_row(const picture *p, canvas *c, const shares_layer *l, int log, double y)
@@ -148,14 +156,16 @@ static void draw_heads(const picture *p, canvas *c, double y)
     canvas_text(c, SIDE, y, say(p, "layer", "katman"), head_font, CANVAS_LEFT, ink);
     canvas_text(c, map.x - 8, y, say(p, "text", "metin"), head_font, CANVAS_RIGHT, ink);
     if (p->s.n_logs == 1) {
-        canvas_text(c, map.x, y, say(p, "experts, the most used first", "uzmanlar, en çok kullanılan başta"), head_font, CANVAS_LEFT, ink);
+        canvas_text(c, map.x, y, say(p, "experts, the most used first", "uzmanlar, en çok kullanılan başta"), head_font,
+                    CANVAS_LEFT, ink);
         return;
     }
     bool two = p->s.n_logs == 2;
     canvas_fit(c, p->names[0], head_font, map.w / 2 - 190, name, sizeof name);
     snprintf(left, sizeof left, say(p, two ? "← experts of %s" : "← experts that %s takes most", "← %s metninin uzmanları"), name);
     canvas_fit(c, p->names[p->s.n_logs - 1], head_font, map.w / 2 - 190, name, sizeof name);
-    snprintf(right, sizeof right, say(p, two ? "experts of %s →" : "experts that %s takes most →", "%s metninin uzmanları →"), name);
+    snprintf(right, sizeof right, say(p, two ? "experts of %s →" : "experts that %s takes most →", "%s metninin uzmanları →"),
+             name);
     canvas_text(c, map.x, y, left, head_font, CANVAS_LEFT, ink);
     canvas_text(c, map.x + map.w, y, right, head_font, CANVAS_RIGHT, ink);
     canvas_text(c, WIDTH - SIDE, y, say(p, "how far apart (0-1 bit)", "uzaklık (0-1 bit)"), head_font, CANVAS_RIGHT, ink);

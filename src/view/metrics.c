@@ -36,7 +36,7 @@ static const known knowns[] = {
     {"balance", NULL, TERMS, true, {"Balance: even load", "Denge: eşit yük"}},
     {"cache", NULL, TERMS, true, {"Cache: experts used again", "Önbellek: yeniden kullanım"}},
     {"swarm", NULL, TERMS, true, {"Swarm: neighbours agree", "Sürü: komşularla uyum"}},
-    {"nash", NULL, TERMS, true, {"Nash: nobody would change", "Nash: kimse vazgeçmez"}},
+    {"nash", NULL, TERMS, true, {"Nash: nobody would change", "Nash: kimse seçimini değiştirmez"}},
     {"router_z", NULL, TERMS, true, {"Router z: size of the scores", "Yönlendirici z: puanların boyu"}},
     {"z_loss", NULL, TERMS, true, {"Output z: size of the logits", "Çıktı z: logitlerin boyu"}},
     {"violation", NULL, EXPERTS, true, {"Violation: busiest over mean, - 1", "Aşım: en yoğun / ortalama, - 1"}},
@@ -162,8 +162,8 @@ static void label_run(picture *p, int run)
     if (isnan(n))
         snprintf(p->labels[run], sizeof p->labels[run], "%s: %s %s", p->names[run], steps, p->r->turkish ? "adım" : "steps");
     else
-        snprintf(p->labels[run], sizeof p->labels[run], "%s: %s %s, %s %s", p->names[run], steps,
-                 p->r->turkish ? "adım" : "steps", tokens, p->r->turkish ? "belirteç" : "tokens");
+        snprintf(p->labels[run], sizeof p->labels[run], "%s: %s %s, %s %s", p->names[run], steps, p->r->turkish ? "adım" : "steps",
+                 tokens, p->r->turkish ? "belirteç" : "tokens");
 }
 
 static dil_status read_logs(picture *p, dil_error *err)
@@ -189,7 +189,7 @@ static dil_status read_logs(picture *p, dil_error *err)
 /* Means over neighbours, at most `reach` on each side: as many before as after, but at the end those that are there. */
 static void smooth(const double *y, size_t n, double *out)
 {
-    size_t reach = n / 80 + 1, from = 0, to = 0;
+    size_t reach = n / 100 + 1, from = 0, to = 0;
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
         size_t side = i < reach ? i : reach, end = i + side + 1 < n ? i + side + 1 : n;
@@ -209,8 +209,8 @@ static dil_status add_series(picture *p, const panel *of, int run, const char *c
     if (at < 0 || t->n_rows == 0)
         return DIL_OK;
     double *x = arena_alloc(p->points, t->n_rows * sizeof *x), *y = arena_alloc(p->points, t->n_rows * sizeof *y);
-    double *mean = arena_alloc(p->points, t->n_rows * sizeof *mean);
-    if (!x || !y || !mean)
+    double *once = arena_alloc(p->points, t->n_rows * sizeof *once), *mean = arena_alloc(p->points, t->n_rows * sizeof *mean);
+    if (!x || !y || !once || !mean)
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for the curve of '%s'", t->path, column);
     size_t points = 0;
     for (size_t i = 0; i < t->n_rows; i++)
@@ -223,7 +223,8 @@ static dil_status add_series(picture *p, const panel *of, int run, const char *c
     if (smoothed) {
         line.faint = true;
         out[(*n)++] = line;
-        smooth(y, points, mean);
+        smooth(y, points, once);
+        smooth(once, points, mean); /* twice: a spike becomes a hill, not a table */
         line = (chart_series){.x = x, .y = mean, .n = points, .colour = CANVAS_SERIES + run};
     }
     out[(*n)++] = line;
@@ -312,16 +313,18 @@ static dil_status draw_section(picture *p, canvas *c, section s, double *y, dil_
 static void draw_notes(picture *p, canvas *c, double y)
 {
     strbuf note = STRBUF(1 << 16);
-    strbuf_add_str(&note, str_of(p->r->turkish
-                                     ? "Kalın çizgi komşu adımların ortalaması, ince çizgi her adım, sağdaki sayı son değerdir."
-                                     : "Thick lines are means over neighbouring steps, thin ones every step; the number at the "
-                                       "right is the last value."));
+    strbuf_add_str(
+        &note,
+        str_of(p->r->turkish
+                   ? "Kalın çizgi komşu adımların ortalaması, ince çizgi her adım, sağdaki sayı kalın çizginin son değeridir."
+                   : "Thick lines are means over neighbouring steps, thin ones every step; the number at the "
+                     "right is the last value of the thick line."));
     if (p->flat.n)
         strbuf_printf(&note, " %s: %s.", p->r->turkish ? "Hep sıfır olduğundan çizilmeyenler" : "Always zero, so not drawn",
                       p->flat.p);
     if (!note.failed)
-        canvas_wrap(c, (box){SIDE, y, WIDTH - 2 * SIDE, 0}, note.p, (canvas_font){11.5, false},
-                    canvas_theme(c, CANVAS_FAINT_INK), true);
+        canvas_wrap(c, (box){SIDE, y, WIDTH - 2 * SIDE, 0}, note.p, (canvas_font){11.5, false}, canvas_theme(c, CANVAS_FAINT_INK),
+                    true);
     strbuf_free(&note);
 }
 
@@ -336,13 +339,28 @@ static void begin_figures(picture *p)
     strbuf_add_char(&p->about, '.');
 }
 
-static dil_status draw(picture *p, canvas *c, const char *title, double y, dil_error *err)
+static double legend(const picture *p, canvas *c, bool visible)
 {
     const char *labels[VIEW_MOST_INPUTS];
     for (int run = 0; run < p->r->n_inputs; run++)
         labels[run] = p->labels[run];
+    return chart_legend(c, SIDE, 56, WIDTH - 2 * SIDE, labels, p->r->n_inputs, visible);
+}
+
+/* Where the sections begin: below the legend. */
+static dil_status measure(const picture *p, double *top, dil_error *err)
+{
+    canvas *c = NULL;
+    DIL_TRY(canvas_new(&c, p->r, WIDTH, 100, err));
+    *top = legend(p, c, false) + 10;
+    canvas_free(c);
+    return DIL_OK;
+}
+
+static dil_status draw(picture *p, canvas *c, const char *title, double y, dil_error *err)
+{
     canvas_text(c, SIDE, 40, title, (canvas_font){20, true}, CANVAS_LEFT, canvas_theme(c, CANVAS_INK));
-    chart_legend(c, SIDE, 56, WIDTH - 2 * SIDE, labels, p->r->n_inputs, true);
+    legend(p, c, true);
     begin_figures(p);
     for (int s = 0; s < SECTIONS; s++)
         DIL_TRY(draw_section(p, c, (section)s, &y, err));
@@ -355,14 +373,15 @@ static dil_status make(picture *p, strbuf *out, dil_error *err)
     const char *title = p->r->turkish ? "Eğitimin gidişi" : "Course of training";
     canvas *c = NULL;
     strbuf svg = STRBUF(VIEW_MOST_BYTES);
-    /* each run's name has a line of its own at worst */
-    double legend = 22 * p->r->n_inputs, height = 56 + legend + 60;
+    double top, height;
     DIL_TRY(read_logs(p, err));
     DIL_TRY(choose_panels(p, err));
+    DIL_TRY(measure(p, &top, err));
+    height = top + 60;
     for (int s = 0; s < SECTIONS; s++)
         height += height_of(p, (section)s);
     DIL_TRY(canvas_new(&c, p->r, WIDTH, height, err));
-    dil_status status = draw(p, c, title, 56 + legend + 8, err);
+    dil_status status = draw(p, c, title, top, err);
     bool page = p->r->format == VIEW_HTML;
     if (status == DIL_OK)
         status = canvas_finish(c, title, p->about.p ? p->about.p : "", page ? &svg : out, err);

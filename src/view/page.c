@@ -76,14 +76,15 @@ void page_write(strbuf *out, const view_request *r, const char *title, str svg, 
     }
     strbuf_printf(out, "<!DOCTYPE html>\n<html lang=\"%s\">\n<head>\n<meta charset=\"utf-8\">\n<title>", r->turkish ? "tr" : "en");
     add_text(out, title);
-    strbuf_printf(out,
-                  "</title>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>\n"
-                  "body { margin: 0 auto; max-width: 1280px; padding: 8px; background: %s; color: %s; font: 15px/1.5 sans-serif; }\n"
-                  "svg { width: 100%%; height: auto; }\ndiv { overflow-x: auto; }\n"
-                  "table { border-collapse: collapse; margin: 12px 0 40px; font-variant-numeric: tabular-nums; }\n"
-                  "th, td { padding: 3px 12px; text-align: right; border-bottom: 1px solid %s; }\n"
-                  "th:first-child { text-align: left; }\n</style>\n</head>\n<body>\n",
-                  r->dark ? "#14181d" : "#ffffff", r->dark ? "#e8ecf1" : "#1f2328", r->dark ? "#2b323b" : "#e4e7eb");
+    strbuf_printf(
+        out,
+        "</title>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>\n"
+        "body { margin: 0 auto; max-width: 1280px; padding: 8px; background: %s; color: %s; font: 15px/1.5 sans-serif; }\n"
+        "svg { width: 100%%; height: auto; }\ndiv { overflow-x: auto; }\n"
+        "table { border-collapse: collapse; margin: 12px 0 40px; font-variant-numeric: tabular-nums; }\n"
+        "th, td { padding: 3px 12px; text-align: right; border-bottom: 1px solid %s; }\n"
+        "th:first-child { text-align: left; }\n</style>\n</head>\n<body>\n",
+        r->dark ? "#14181d" : "#ffffff", r->dark ? "#e8ecf1" : "#1f2328", r->dark ? "#2b323b" : "#e4e7eb");
     strbuf_add(out, svg.p + head, svg.n - (size_t)head);
     strbuf_printf(out, "<h2>%s</h2>\n<div><table>\n", r->turkish ? "Sayılar" : "Figures");
     strbuf_add_str(out, strbuf_str(&f->html));

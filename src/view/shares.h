@@ -9,8 +9,8 @@
 
 typedef struct shares_layer {
     uint32_t layer, n_experts;
-    double *share;   /* [n_logs][n_experts]: of the log's choices in this layer; they add up to 1 */
-    uint32_t *order; /* [n_experts]: experts that the first log takes more often first; with three or more logs those that a
+    double *share;     /* [n_logs][n_experts]: of the log's choices in this layer; they add up to 1 */
+    uint32_t *order;   /* [n_experts]: experts that the first log takes more often first; with three or more logs those that a
                         log takes most often stand together, with one log the most used come first */
     double divergence; /* Jensen-Shannon divergence of two logs, the mean over all pairs: 0 (alike) .. 1 bit */
     double by_chance;  /* what two samples of the same distribution would show: nothing below means anything */

@@ -90,6 +90,40 @@ def test_theorem(room):
     want("wanted 'demo'" in dil("theorem", "proof", code=2)[1], "another word")
 
 
+def test_view(room):
+    """Pictures of logs written here: the kind of file follows from its name; errors name the place; nothing is left behind."""
+    sys.path.insert(0, os.path.join(SOURCE, "fuzz"))
+    from make_corpus import route
+    os.makedirs(room("fast"), exist_ok=True)
+    log, other, text = room("fast/metrics.csv"), room("slow.csv"), "step,ce,bpb_wiki\n" + "".join(f"{i},{9 - i / 10},\n" for i in range(1, 40))
+    for path in (log, other):
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text + "40,5,1.5\n")
+    for ending, start in ((".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF"), (".html", b"<!DOCTYPE html>")):
+        out = room("runs" + ending)
+        want(dil("view", "metrics", log, other, "-o", out) == ("", ""), "nothing is printed")
+        with open(out, "rb") as f:
+            data = f.read()
+        want(data.startswith(start) and len(data) > 2000, f"{out}: {data[:20]}")
+        want(ending not in (".svg", ".html") or all(w in data for w in (b"fast", b"slow", b"wiki")), f"{out}: names are missing")
+    for name, chosen in (("left", [0, 1]), ("right", [2, 3])):
+        with open(room(name + ".route"), "wb") as f:
+            f.write(route([(4096, 4)], 1, [[chosen[i % 2]] for i in range(50)], name=b"by hand"))
+    page = room("experts.html")
+    dil("view", "experts", room("left.route"), room("right.route"), "-o", page, "--theme", "dark", "--lang", "tr")
+    with open(page, encoding="utf-8") as f:
+        want("by hand" in (got := f.read()) and "katman 0: 1,0000 bit" in got and "#14181d" in got, got[:2000])
+    with open(other, "a", encoding="utf-8") as f:
+        f.write("41,five,\n")
+    bad = room("bad.svg")
+    want(f"{other}: line 42, column 'ce': wanted a number, found 'five'" in dil("view", "metrics", other, "-o", bad, code=1)[1], "a word")
+    want(not os.path.exists(bad), "no file after an error")
+    for args, told in ((["flock", log, "-o", bad], "wanted metrics or experts"), (["metrics", log], "no file to write"),
+                       (["metrics", log, "-o", "x.gif"], "ends in .svg"), (["metrics", log, "-o", bad, "--theme", "red"], "light or dark"),
+                       (["metrics", log, "-o", bad, "--lang", "de"], "tr or en"), (["metrics", *[log] * 9, "-o", bad], "1 to 8")):
+        want(told in dil("view", *args, code=2)[1], told)
+
+
 def test_route(room):
     """A log written here, as src/experts/trace.h describes it: figures that can be counted by hand, cut and wrong files."""
     sys.path.insert(0, os.path.join(SOURCE, "fuzz"))
