@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MARGIN_LEFT = 50, MARGIN_RIGHT = 50, MARGIN_TOP = 28, MARGIN_BOTTOM = 38, MOST_DRAWN = 4096 };
+enum { MARGIN_LEFT = 50, MARGIN_RIGHT = 50, MARGIN_TOP = 28, MARGIN_BOTTOM = 38, MOST_DRAWN = 8192 };
 
 static const canvas_font title_font = {12.5, true}, tick_font = {10.5, false}, value_font = {10.5, true},
                          legend_font = {12.5, false};

@@ -62,6 +62,8 @@ static void ticks(void **state)
                 assert_true(t[i] >= ranges[r][0] - slack && t[i] <= ranges[r][1] + slack);
                 assert_true(i == 0 || t[i] > t[i - 1]);
             }
+            double step = n > 1 ? t[1] - t[0] : INFINITY; /* nothing is left out at either end */
+            assert_true(t[0] - step < ranges[r][0] && t[n - 1] + step > ranges[r][1]);
         }
 }
 
@@ -249,7 +251,7 @@ static void other_formats(void **state)
         view_format format = i ? VIEW_PDF : VIEW_PNG;
         strbuf a = drawn(view_metrics, inputs, 1, format, false), b = drawn(view_metrics, inputs, 1, format, false);
         assert_true(a.n > 1000 && str_equal(strbuf_str(&a), strbuf_str(&b)));
-        assert_true(i == 0 || memcmp(a.p, "%PDF-", 5) == 0);
+        assert_true(i == 0 || (memcmp(a.p, "%PDF-", 5) == 0 && holds(&a, "19700101")));
         strbuf_free(&a);
         strbuf_free(&b);
     }
@@ -286,6 +288,27 @@ static void odd_logs(void **state)
     out = drawn(view_metrics, inputs, 1, VIEW_SVG, false);
     assert_in_range(out.n, 1000, 2 << 20);
     strbuf_free(&out);
+}
+
+/* One step among many that differs is seen, though there are more steps than pixels. */
+static void spike_among_many(void **state)
+{
+    (void)state;
+    char path[600];
+    const char *inputs[] = {tiny_path(path, "spike.csv")};
+    strbuf pictures[2];
+    for (int spike = 0; spike < 2; spike++) {
+        strbuf b = STRBUF(1 << 26);
+        strbuf_add_str(&b, STR("step,lr\n1,1\n"));
+        for (int i = 2; i <= 100000; i++)
+            strbuf_printf(&b, "%d,%s\n", i, i == 90000 && spike ? "0.9" : "0.1");
+        write_text(path, b.p);
+        strbuf_free(&b);
+        pictures[spike] = drawn(view_metrics, inputs, 1, VIEW_SVG, false);
+    }
+    assert_false(str_equal(strbuf_str(&pictures[0]), strbuf_str(&pictures[1])));
+    strbuf_free(&pictures[0]);
+    strbuf_free(&pictures[1]);
 }
 
 /* ---- router logs ---- */
@@ -444,11 +467,11 @@ static int prepare(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ticks),         cmocka_unit_test(numbers),         cmocka_unit_test(good_tables),
-        cmocka_unit_test(broken_tables), cmocka_unit_test(resumed_tables),  cmocka_unit_test(metrics_svg),
-        cmocka_unit_test(other_formats), cmocka_unit_test(odd_logs),        cmocka_unit_test(divergences),
-        cmocka_unit_test(two_logs),      cmocka_unit_test(experts_picture), cmocka_unit_test(odd_routes),
-        cmocka_unit_test(names),         cmocka_unit_test(no_memory),
+        cmocka_unit_test(ticks),         cmocka_unit_test(numbers),        cmocka_unit_test(good_tables),
+        cmocka_unit_test(broken_tables), cmocka_unit_test(resumed_tables), cmocka_unit_test(metrics_svg),
+        cmocka_unit_test(other_formats), cmocka_unit_test(odd_logs),       cmocka_unit_test(spike_among_many),
+        cmocka_unit_test(divergences),   cmocka_unit_test(two_logs),       cmocka_unit_test(experts_picture),
+        cmocka_unit_test(odd_routes),    cmocka_unit_test(names),          cmocka_unit_test(no_memory),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
 }
