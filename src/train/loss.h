@@ -7,6 +7,7 @@
  *     R_swarm   = mean_t cos(rho_t, A mean of the last 7 rho)    A = 1/2 I + 1/2 (row-normalised neighbour graph of the router)
  *     L_nash    = mean_t KL(rho_t || softmax(z_t - price + beta h_t))     0 at the quantal-response equilibrium
  *     L_z       = mean_t (log sum_e exp z_te)^2
+ * In R_swarm a token without predecessors counts as 0; the deviation in beta is that of all scores of the batch together.
  * f, h, A mean(rho), and the target of L_nash are constants to the gradient. Knows nothing of the network around it.
  */
 #ifndef TRAIN_LOSS_H
@@ -32,7 +33,7 @@ typedef struct loss_values {
 } loss_values;
 
 /* Recency factor g of an LRU cache of `cached` of n experts when each token uses n_used: exp(-1/T), T the time an expert
- * stays, from cached = n (1 - exp(-T n_used / n)) (Che's approximation, even loads). cached >= n: 1. */
+ * stays, from cached = n (1 - exp(-T n_used / n)) (Che's approximation, even loads). cached >= n: 1; cached <= 0: 0. */
 float loss_recency(int n, int n_used, double cached);
 
 typedef struct loss_input {
