@@ -23,6 +23,10 @@
 #include "view/table.h"
 #include "view/view.h"
 
+/* fontconfig keeps what it read about fonts as long as the process lives; the leak sanitizer asks for this when it is there. */
+const char *__lsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void) { return "leak:libfontconfig"; }
+
 static void ok(dil_status status, const dil_error *err)
 {
     if (status != DIL_OK)
