@@ -54,8 +54,16 @@ static int run(const options *o, const net_config *c, team *workers, const kerne
 {
     net *n = NULL;
     optimiser *opt = NULL;
-    const optimiser_config oc = {.lr = 1e-3f, .lr_router = 1.0f, .lr_embedding = 1.0f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
-                                 .weight_decay = 0.1f, .clip = 1.0f, .warmup = 0.1, .lr_end = 0.1};
+    const optimiser_config oc = {.lr = 1e-3f,
+                                 .lr_router = 1.0f,
+                                 .lr_embedding = 1.0f,
+                                 .beta1 = 0.9f,
+                                 .beta2 = 0.95f,
+                                 .eps = 1e-8f,
+                                 .weight_decay = 0.1f,
+                                 .clip = 1.0f,
+                                 .warmup = 0.1,
+                                 .lr_end = 0.1};
     const loss_config terms = {.balance = 1e-2f, .z = 1e-3f, .recency = 0.9f, .beta = 0.5f};
     double seconds[1000];
     uint64_t state = 1;
@@ -79,8 +87,8 @@ static int run(const options *o, const net_config *c, team *workers, const kerne
         double median = seconds[2 + (o->steps - 2) / 2], speed = o->sequences * c->n_context / median;
         printf("{\"model\": \"%s\", \"compute\": \"%s\", \"level\": \"%s\", \"parameters\": %zu, \"active\": %zu, "
                "\"seconds_per_step\": %.4f, \"tokens_per_second\": %.1f, \"gflops\": %.1f}\n",
-               o->dense ? "dense" : "moe", net_compute_of(n) == NET_COMPUTE_F32 ? "f32" : "bf16", k->name, net_size(n), net_active(n),
-               median, speed, net_flops(n) * speed * 1e-9);
+               o->dense ? "dense" : "moe", net_compute_of(n) == NET_COMPUTE_F32 ? "f32" : "bf16", k->name, net_size(n),
+               net_active(n), median, speed, net_flops(n) * speed * 1e-9);
     }
     optimiser_free(opt);
     net_free(n);
@@ -95,12 +103,27 @@ int main(int argc, char **argv)
     team *workers = NULL;
     kernels k;
     if (!parse(&o, argc, argv) || o.steps > 1000) {
-        fprintf(stderr, "usage: bench_train [--dense] [--compute f32|bf16] [--sequences N] [--steps 3..1000] [--threads N] [--cpu LEVEL]\n");
+        fprintf(
+            stderr,
+            "usage: bench_train [--dense] [--compute f32|bf16] [--sequences N] [--steps 3..1000] [--threads N] [--cpu LEVEL]\n");
         return 2;
     }
-    net_config c = {.n_vocab = 8192, .n_context = 512, .n_embd = 256, .n_layer = 4, .n_head = 4, .n_head_kv = 2, .head_dim = 64,
-                    .n_experts = 32, .n_used = 2, .n_ff_expert = 256, .qk_norm = true, .tied = true, .pairs = ROPE_HALVES,
-                    .rope_base = 10000.0f, .norm_eps = 1e-6f, .embd_scale = 1.0f};
+    net_config c = {.n_vocab = 8192,
+                    .n_context = 512,
+                    .n_embd = 256,
+                    .n_layer = 4,
+                    .n_head = 4,
+                    .n_head_kv = 2,
+                    .head_dim = 64,
+                    .n_experts = 32,
+                    .n_used = 2,
+                    .n_ff_expert = 256,
+                    .qk_norm = true,
+                    .tied = true,
+                    .pairs = ROPE_HALVES,
+                    .rope_base = 10000.0f,
+                    .norm_eps = 1e-6f,
+                    .embd_scale = 1.0f};
     if (o.dense) {
         c.n_experts = c.n_used = c.n_ff_expert = 0;
         c.n_ff = 512;

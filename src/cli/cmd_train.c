@@ -100,7 +100,7 @@ static void draw(train_command *t, const train_progress *p)
     if (!t->terminal || now - t->drawn_ns < 200000000u)
         return;
     fprintf(stderr, "\rstep %llu/%llu  loss %.4f  %.3f bits/token  %.0f tokens/s  %.1f GFLOP/s", (unsigned long long)p->step,
-            (unsigned long long)p->n_steps, p->total_loss, p->result.ce / log(2.0), p->tokens_per_second, p->gflops);
+            (unsigned long long)p->n_steps, p->result.total, p->result.ce / log(2.0), p->tokens_per_second, p->gflops);
     if (t->c->net.n_experts > 0) {
         busiest(t, &p->result, &least, &most);
         fprintf(stderr, "  load %.2f..%.2f", least, most);
@@ -125,7 +125,7 @@ static void print_json(const train_command *t, const char *event, const train_pr
         "{\"event\": \"%s\", \"step\": %llu, \"tokens\": %llu, \"seconds\": %.3f, \"tokens_per_second\": %.1f, \"gflops\": %.2f, "
         "\"loss\": %.6f, \"ce\": %.6f, \"bits_per_byte\": {",
         event, (unsigned long long)p->step, (unsigned long long)p->tokens, p->seconds, p->tokens_per_second, p->gflops,
-        p->total_loss, p->result.ce);
+        p->result.total, p->result.ce);
     bool first = true;
     for (int i = 0; p->evaluated && i < t->c->n_sources; i++) {
         if (!isfinite(p->held_out[i]))
@@ -141,7 +141,7 @@ static void print_json(const train_command *t, const char *event, const train_pr
 static void print_evaluation(const train_command *t, const train_progress *p)
 {
     printf("step %llu of %llu: loss %.4f, %.3f bits/token", (unsigned long long)p->step, (unsigned long long)p->n_steps,
-           p->total_loss, p->result.ce / log(2.0));
+           p->result.total, p->result.ce / log(2.0));
     for (int i = 0; i < t->c->n_sources; i++) {
         if (!isfinite(p->held_out[i]))
             continue;

@@ -115,7 +115,7 @@ dil_status metrics_add(metrics *m, const train_progress *p, dil_error *err)
 {
     strbuf line = STRBUF(LINE_BYTES);
     const double values[] = {p->seconds,       p->tokens_per_second, p->gflops,    p->lr,
-                             p->gradient_norm, p->total_loss,        p->result.ce, p->result.z_loss};
+                             p->gradient_norm, p->result.total,      p->result.ce, p->result.z_loss};
     strbuf_printf(&line, "%llu,%llu", (unsigned long long)p->step, (unsigned long long)p->tokens);
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         add_number(&line, values[i]);

@@ -10,7 +10,6 @@ typedef struct train_progress {
     double seconds, tokens_per_second, seconds_left, gflops; /* of training steps, evaluation and saving left out */
     double lr, gradient_norm;
     net_result result;
-    double total_loss;
     bool evaluated;
     double held_out[CORPUS_MOST_SOURCES]; /* bits per byte, where evaluated */
 } train_progress;

@@ -14,6 +14,7 @@ static void add_result(net_result *sum, const net_result *one, double share, con
 {
     loss_values *s = &sum->router;
     const loss_values *v = &one->router;
+    sum->total += share * one->total;
     sum->ce += share * one->ce;
     sum->z_loss += share * one->z_loss;
     s->balance += share * v->balance;
@@ -41,15 +42,6 @@ static loss_config loss_at(const train_config *c, uint64_t step)
     return loss;
 }
 
-static double total_loss(const net_result *r, float z_weight, const loss_config *w)
-{
-    const loss_values *v = &r->router;
-    double total = r->ce + (double)z_weight * r->z_loss;
-    return w ? total + (double)w->balance * v->balance - (double)w->cache * v->cache - (double)w->swarm * v->swarm +
-                   (double)w->nash * v->nash + (double)w->z * v->z
-             : total;
-}
-
 typedef struct scale_job {
     run *r;
     float factor;
@@ -65,7 +57,7 @@ static void scale_chunks(void *ctx, int worker)
 }
 
 /* Gradients of the mean over the whole step, from means over its passes. */
-static void forward_backward(run *r, const net_loss *loss)
+static dil_status forward_backward(run *r, const net_loss *loss, dil_error *err)
 {
     const train_config *c = &r->c;
     net_result *sum = &r->progress.result;
@@ -73,12 +65,13 @@ static void forward_backward(run *r, const net_loss *loss)
     *sum = (net_result){0};
     net_clear_gradients(r->n);
     for (int i = 0; i < c->n_accumulate; i++) {
-        net_train(r->n, r->tokens + (size_t)i * stride, r->n_pass, loss, &r->pass);
+        DIL_TRY(net_train(r->n, r->tokens + (size_t)i * stride, r->n_pass, loss, &r->pass, err));
         add_result(sum, &r->pass, 1.0 / c->n_accumulate, &c->net);
     }
     scale_job job = {r, 1.0f / (float)c->n_accumulate};
     if (c->n_accumulate > 1)
         team_run(r->workers, scale_chunks, &job);
+    return DIL_OK;
 }
 
 /* ---- prices ---- */
@@ -145,10 +138,9 @@ dil_status run_step(run *r, dil_error *err)
     loss_config router = loss_at(c, step);
     net_loss loss = {c->z_weight, c->net.n_experts ? &router : NULL};
     corpus_batch(r->texts, step, c->n_sequences, r->tokens, NULL);
-    forward_backward(r, &loss);
-    r->progress.total_loss = total_loss(&r->progress.result, c->z_weight, loss.router);
-    if (!isfinite(r->progress.total_loss))
-        return not_finite(r, "loss", r->progress.total_loss, err);
+    DIL_TRY(forward_backward(r, &loss, err));
+    if (!isfinite(r->progress.result.total))
+        return not_finite(r, "loss", r->progress.result.total, err);
     double norm = optimiser_step(r->opt, step, c->n_steps);
     if (!isfinite(norm))
         return not_finite(r, "gradient norm", norm, err);

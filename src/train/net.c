@@ -215,7 +215,8 @@ static size_t scratch_words(const net *n)
     const net_config *c = &n->c;
     int q = c->n_head * c->head_dim, n_ff = c->n_experts ? c->n_ff_expert : c->n_ff;
     size_t widest = most(most((size_t)c->n_embd, (size_t)q), most((size_t)n_ff, (size_t)c->n_vocab));
-    size_t words = most((size_t)BLOCK_TOKENS * widest, outer_scratch_words((int64_t)most(most((size_t)c->n_embd, (size_t)q), (size_t)n_ff)));
+    size_t words =
+        most((size_t)BLOCK_TOKENS * widest, outer_scratch_words((int64_t)most(most((size_t)c->n_embd, (size_t)q), (size_t)n_ff)));
     words = most(words, most(PRODUCT_COLS * widest, ffn_scratch_words(&n->layers[0].f)));
     words = most(words, attention_scratch_words(&(attention_shape){1, c->n_context, c->n_head, c->n_head_kv, c->head_dim}));
     return (words + 63) / 64 * 64;

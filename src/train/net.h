@@ -95,7 +95,8 @@ typedef struct net_result {
 /*
  * One pass over n_sequences of n_context tokens. tokens [n_sequences][n_context + 1]: inputs and, shifted by one, targets.
  * Gradients of the whole loss are added to those there are (net_clear_gradients first). router NULL: cross-entropy and z_loss
- * only. Equal bits for any number of workers. Fails where router rows are not finite.
+ * only. Equal bits for any number of workers. A total that is not finite ends the pass
+ * before its gradients. Fails where router rows are not finite.
  */
 typedef struct net_loss {
     float z_weight;            /* of the output's z_loss */

@@ -1,4 +1,5 @@
 /* One pass over a batch: forward, and backward in the opposite order. */
+#include <math.h>
 #include <string.h>
 
 #include "base/status.h"
@@ -231,6 +232,9 @@ dil_status net_train(net *n, const int32_t *tokens, int n_sequences, const net_l
     out->ce /= (double)n_tokens;
     out->z_loss /= (double)n_tokens;
     out->total = out->ce + (double)loss->z_weight * out->z_loss;
+    measure_loads(n, n_tokens, out);
+    if (!isfinite(out->total))
+        return DIL_OK;
     memset(n->dx, 0, (size_t)n_tokens * (size_t)n->c.n_embd * sizeof *n->dx);
     norm_backward(&n->crew, &n->out_norm, n->x_last, n->dn, n_tokens, n->dx);
     for (int i = n->c.n_layer - 1; i >= 0; i--) {
@@ -243,7 +247,6 @@ dil_status net_train(net *n, const int32_t *tokens, int n_sequences, const net_l
         attention_part_back(n, &n->layers[i], n_tokens);
     }
     embed_backward(&n->crew, n->embedding->g, n->c.n_embd, n->c.embd_scale, n->inputs, n_tokens, n->dx);
-    measure_loads(n, n_tokens, out);
     return DIL_OK;
 }
 

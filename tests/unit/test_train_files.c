@@ -201,7 +201,7 @@ static void add_lines(metrics *m, uint64_t first, uint64_t last)
     for (uint64_t s = first; p && s <= last; s++) {
         p->step = s;
         p->tokens = s * 64;
-        p->total_loss = 1.0 / (double)s;
+        p->result.total = 1.0 / (double)s;
         p->gradient_norm = NAN;
         p->result.load[1][0] = 0.5f;
         p->result.load[0][1] = 1.5f;

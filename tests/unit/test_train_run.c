@@ -32,7 +32,7 @@ static bool step(void *user, const train_progress *p)
     if (s->n++ == 0)
         s->first = p->result.ce;
     s->last = p->result.ce;
-    assert_true(isfinite(p->total_loss) && isfinite(p->gradient_norm) && p->tokens_per_second > 0 && p->gflops > 0);
+    assert_true(isfinite(p->result.total) && isfinite(p->gradient_norm) && p->tokens_per_second > 0 && p->gflops > 0);
     assert_int_equal(p->tokens, p->step * 8 * 32);
     assert_int_equal(p->evaluated, p->step % 4 == 0 || p->step == STEPS);
     double load = 0;
