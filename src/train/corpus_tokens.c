@@ -141,6 +141,15 @@ static void fail(job *j, const dil_error *why)
         j->error = *why;
 }
 
+static void report(job *j, uint64_t done)
+{
+    dil_error why;
+    if (!j->progress || j->progress(j->user, j->what, done, j->total))
+        return;
+    DIL_FAIL(&why, DIL_CANCELLED, "%s: cancelled", j->what);
+    fail(j, &why);
+}
+
 static void work(void *ctx, int worker)
 {
     job *j = ctx;
@@ -151,10 +160,8 @@ static void work(void *ctx, int worker)
         if (encode_block(j, i, &ids, &why) != DIL_OK)
             fail(j, &why);
         bytes += atomic_fetch_add(&j->done, bytes);
-        if (worker == 0 && j->progress && !j->progress(j->user, j->what, j->before + bytes, j->total)) {
-            DIL_FAIL(&why, DIL_CANCELLED, "%s: cancelled", j->what);
-            fail(j, &why);
-        }
+        if (worker == 0)
+            report(j, j->before + bytes);
     }
     token_list_free(&ids);
 }
@@ -215,6 +222,7 @@ static dil_status write_part(output *o, job *j, str text, uint64_t *n_ids, uint6
     atomic_store(&j->done, 0);
     team_run(j->workers, work, j);
     j->before += text.n;
+    report(j, j->before);
     status = atomic_load(&j->stopped) ? DIL_FAIL(err, j->error.code, "%s", j->error.text) : write_blocks(o, j, n_bytes, err);
     *n_ids = o->n;
 done:

@@ -105,6 +105,15 @@ static void fail(job *j, const dil_error *why)
         j->error = *why;
 }
 
+static void report(job *j, uint64_t done)
+{
+    dil_error why;
+    if (!j->o->progress || j->o->progress(j->o->user, "counting words", done, j->total))
+        return;
+    DIL_FAIL(&why, DIL_CANCELLED, "counting words: cancelled");
+    fail(j, &why);
+}
+
 static void work(void *ctx, int worker)
 {
     job *j = ctx;
@@ -115,10 +124,8 @@ static void work(void *ctx, int worker)
         if (count_block(j, &run, &j->tables[worker], i, &why) != DIL_OK)
             fail(j, &why);
         size_t bytes = atomic_fetch_add(&j->counted, j->ends[i] - (i ? j->ends[i - 1] : 0));
-        if (worker == 0 && o->progress && !o->progress(o->user, "counting words", j->done + bytes, j->total)) {
-            DIL_FAIL(&why, DIL_CANCELLED, "counting words: cancelled");
-            fail(j, &why);
-        }
+        if (worker == 0)
+            report(j, j->done + bytes);
     }
     pretokenize_end(&run);
 }
@@ -138,6 +145,7 @@ static dil_status count_text(job *j, int i, dil_error *err)
     team_run(j->workers, work, j);
     mem_free(ends);
     j->done += j->text.n;
+    report(j, j->done);
     if (!atomic_load(&j->stopped))
         return DIL_OK;
     return DIL_FAIL(err, j->error.code, "%s", j->error.text);
