@@ -31,6 +31,7 @@ void check_linear_all(check *c);
 void check_vector_all(check *c);
 void check_attention_all(check *c);
 void check_peak_all(check *c);
+void check_training_all(check *c);
 void bench_all(const kernels *level, const char *filter);
 
 /* ---- guarded memory: the last byte is the last of its page, behind it lies a page without access ---- */

@@ -105,6 +105,7 @@ static int run_level(const char *isa, const char *filter, bool list, bool bench)
     check_vector_all(&c);
     check_attention_all(&c);
     check_peak_all(&c);
+    check_training_all(&c);
     if (!list)
         printf("%s: %d kernels, %d failed\n", level.name, c.n_run, c.n_failed);
     return c.n_failed > 0;
