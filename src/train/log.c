@@ -19,12 +19,17 @@ static const char columns[] = "step,tokens,seconds,tokens_per_second,gflops,lr,g
 
 /* ---- opening ---- */
 
+/* Columns of a source where the net has experts, behind its bits per byte. */
+static const char *const routing_columns[] = {"hits_quarter", "hits_twice", "belady_quarter", "distinct", "inside",
+                                              "exploitability", "agreement", "entropy", "violation"};
+#define N_ROUTING (sizeof routing_columns / sizeof *routing_columns)
+
 /* Commas, quotes and line ends of a name would make other columns. */
-static void add_name(strbuf *line, const char *name)
+static void add_column(strbuf *line, const char *what, const char *source)
 {
-    strbuf_printf(line, ",held_out_");
-    for (; *name; name++)
-        strbuf_add_char(line, *name == ',' || *name == '"' || (unsigned char)*name < 0x20 ? '_' : *name);
+    strbuf_printf(line, ",%s_", what);
+    for (; *source; source++)
+        strbuf_add_char(line, *source == ',' || *source == '"' || (unsigned char)*source < 0x20 ? '_' : *source);
 }
 
 /* The file at path becomes exactly these bytes, whatever happens on the way. */
@@ -43,8 +48,11 @@ static dil_status begin(const char *path, const train_config *c, dil_error *err)
 {
     strbuf line = STRBUF(LINE_BYTES);
     strbuf_printf(&line, "%s", columns);
-    for (int i = 0; i < c->n_sources; i++)
-        add_name(&line, c->sources[i].name);
+    for (int i = 0; i < c->n_sources; i++) {
+        add_column(&line, "bpb", c->sources[i].name);
+        for (size_t j = 0; j < N_ROUTING; j++)
+            add_column(&line, routing_columns[j], c->sources[i].name);
+    }
     strbuf_add_char(&line, '\n');
     dil_status status =
         line.failed ? DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for its header", path) : replace(path, line.p, line.n, err);
@@ -120,8 +128,14 @@ dil_status metrics_add(metrics *m, const train_progress *p, dil_error *err)
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         add_number(&line, values[i]);
     add_experts(m, &line, &p->result);
-    for (int i = 0; i < m->n_sources; i++)
+    for (int i = 0; i < m->n_sources; i++) {
+        const train_routing *t = &p->routing[i];
+        const double measures[N_ROUTING] = {t->hits_quarter,   t->hits_twice, t->belady_quarter, t->distinct, t->inside,
+                                            t->exploitability, t->agreement,  t->entropy,        t->violation};
         add_number(&line, p->evaluated ? p->held_out[i] : NAN);
+        for (size_t j = 0; j < N_ROUTING; j++)
+            add_number(&line, p->evaluated && m->n_experts ? measures[j] : NAN);
+    }
     strbuf_add_char(&line, '\n');
     dil_status status = line.failed ? DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for a line", m->file.path)
                                     : os_writer_write(&m->file, line.p, line.n, err);

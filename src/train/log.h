@@ -8,7 +8,7 @@ typedef struct metrics metrics;
 
 /*
  * Columns: step, tokens, seconds, tokens_per_second, gflops, lr, gradient_norm, loss, ce, z_loss, balance, cache, swarm, nash,
- * router_z, entropy, violation, load_min, load_max, and held_out_<source> (bits per byte) for every source; a cell is empty where
+ * router_z, entropy, violation, load_min, load_max; for every source bpb_<source> (bits per byte of its held-out part) and the measures of train_routing; a cell is empty where
  * nothing was measured. keep_bytes 0: a new file replaces what there is. Else the run goes on: the file is cut to keep_bytes;
  * FORMAT when it is shorter, IO when it is missing. n_experts 0: the columns of experts stay empty. [owned: free with metrics_close]
  */

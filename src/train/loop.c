@@ -25,7 +25,7 @@ static dil_status steps(run *r, dil_error *err)
         uint64_t done = r->state.step;
         r->progress.evaluated = due(done, c->evaluate_every, c->n_steps);
         if (r->progress.evaluated)
-            run_evaluate(r);
+            DIL_TRY(run_evaluate(r, err));
         DIL_TRY(metrics_add(r->log, &r->progress, err));
         go_on = !r->o->step || r->o->step(r->o->user, &r->progress) || done == c->n_steps;
         if (!go_on || done == last || due(done, c->checkpoint_every, c->n_steps))

@@ -4,6 +4,18 @@
 
 #include "train/config.h"
 
+/* Routing of a held-out part: means over the layers. 0 without experts. */
+typedef struct train_routing {
+    double hits_quarter, hits_twice; /* hit rates of an LRU cache per layer of a quarter of the experts, of twice those used */
+    double belady_quarter;           /* of the best cache possible */
+    double distinct;                 /* experts used by 16 tokens in a row */
+    double inside;                   /* P(a token's set lies within the last token's experts and their flocks of 7) */
+    double exploitability;           /* mean KL to the equilibrium the prices and the recent past make */
+    double agreement;                /* of the chosen with and without prices */
+    double entropy;
+    double violation; /* MaxVio over the whole part, the worst layer's */
+} train_routing;
+
 /* One line of the log, in the order of its columns. */
 typedef struct train_progress {
     uint64_t step, n_steps, tokens;
@@ -12,6 +24,7 @@ typedef struct train_progress {
     net_result result;
     bool evaluated;
     double held_out[CORPUS_MOST_SOURCES]; /* bits per byte, where evaluated */
+    train_routing routing[CORPUS_MOST_SOURCES];
 } train_progress;
 
 typedef struct train_options {

@@ -21,6 +21,7 @@ typedef struct run {
     int32_t *tokens;         /* [c.n_sequences][n_context + 1] of a step; at least n_pass sequences in an evaluation */
     float *nats;             /* [n_pass * n_context] of an evaluation */
     uint32_t *token_bytes;   /* [n_vocab]: bytes of text a token stands for */
+    uint64_t counts[NET_MAX_LAYERS * NET_MAX_EXPERTS]; /* of choices in an evaluation */
     net_result pass;         /* of one pass, while those of a step are added up in progress.result */
     train_progress progress; /* of the last step */
 } run;
@@ -36,8 +37,8 @@ DIL_MUST_CHECK dil_status run_vocabulary(run *r, dil_error *err);
 
 /* One step of the optimiser; fills r->progress but for the evaluation. FORMAT: loss or gradient are not finite (nothing has changed then). */
 DIL_MUST_CHECK dil_status run_step(run *r, dil_error *err);
-/* Bits per byte of the held-out parts into r->progress; NAN where a part is shorter than a sequence. */
-void run_evaluate(run *r);
+/* Bits per byte of the held-out parts into r->progress, NAN where a part is shorter than a sequence; and measures of their routing. */
+DIL_MUST_CHECK dil_status run_evaluate(run *r, dil_error *err);
 /* Log and checkpoint, in this order: a checkpoint never counts on lines that are not there. */
 DIL_MUST_CHECK dil_status run_save(run *r, dil_error *err);
 

@@ -1,4 +1,4 @@
-/* One step of a run: passes over a batch, the warm-up of the loss, the prices of experts; and the evaluation. */
+/* One step of a run: passes over a batch, the warm-up of the loss, the prices of experts. */
 #include <math.h>
 
 #include "base/os.h"
@@ -147,50 +147,4 @@ dil_status run_step(run *r, dil_error *err)
     update_prices(r);
     tell(r, (double)(os_time_ns() - started) * 1e-9, norm);
     return DIL_OK;
-}
-
-/* ---- evaluation ---- */
-
-/* Nats of n sequences that begin at the given token positions, and the bytes of their targets. */
-static double nats_of(run *r, const corpus_part *part, const size_t *begins, int n, double *bytes)
-{
-    size_t context = (size_t)r->c.net.n_context;
-    double nats = 0;
-    for (int i = 0; i < n; i++)
-        for (size_t t = 0; t <= context; t++) {
-            uint16_t id = part->tokens[begins[i] + t];
-            r->tokens[(size_t)i * (context + 1) + t] = id;
-            *bytes += t > 0 ? (double)r->token_bytes[id] : 0.0;
-        }
-    net_evaluate(r->n, r->tokens, n, r->nats);
-    for (size_t i = 0; i < (size_t)n * context; i++)
-        nats += (double)r->nats[i];
-    return nats;
-}
-
-#define MOST_TOGETHER 64
-
-/* Sequences lie side by side, the last token of one the first of the next, so that every token but the first is a target; when
- * fewer than all are wanted they are spread evenly. */
-static double bits_per_byte(run *r, int source)
-{
-    corpus_part part = corpus_held_out(r->texts, source);
-    size_t context = (size_t)r->c.net.n_context, all = part.n > context ? (part.n - 1) / context : 0, wanted = all;
-    size_t begins[MOST_TOGETHER], together = (size_t)r->n_pass < MOST_TOGETHER ? (size_t)r->n_pass : MOST_TOGETHER;
-    double nats = 0, bytes = 0;
-    if (r->c.evaluate_sequences > 0 && (size_t)r->c.evaluate_sequences < all)
-        wanted = (size_t)r->c.evaluate_sequences;
-    for (size_t at = 0, n; at < wanted; at += n) {
-        n = wanted - at < together ? wanted - at : together;
-        for (size_t i = 0; i < n; i++)
-            begins[i] = (size_t)((double)(at + i) * (double)all / (double)wanted) * context;
-        nats += nats_of(r, &part, begins, (int)n, &bytes);
-    }
-    return bytes > 0 ? nats / log(2.0) / bytes : (double)NAN;
-}
-
-void run_evaluate(run *r)
-{
-    for (int i = 0; i < r->c.n_sources; i++)
-        r->progress.held_out[i] = bits_per_byte(r, i);
 }

@@ -413,6 +413,14 @@ float *net_gradients(net *n) { return n->gradients; }
 float *net_prices(net *n) { return n->prices; }
 const int16_t *net_choices(const net *n, int layer) { return n->c.n_experts ? n->layers[layer].r.chosen : NULL; }
 const float *net_scores(const net *n, int layer) { return n->c.n_experts ? n->layers[layer].r.z : NULL; }
+const parameter *net_router(net *n, int layer)
+{
+    for (int i = 0; i < n->n_parameters; i++)
+        if (n->parameters[i].kind == PARAMETER_ROUTER && n->parameters[i].w == n->layers[layer].router.w)
+            return &n->parameters[i];
+    return NULL;
+}
+
 void net_clear_gradients(net *n) { memset(n->gradients, 0, n->size * sizeof *n->gradients); }
 
 size_t net_active(const net *n)

@@ -115,6 +115,8 @@ void net_logits(net *n, const int32_t *tokens, int n_tokens, float *logits);
 /* After parameters were written to (optimiser, checkpoint): the prepared forms of the matrices are made again. */
 void net_refresh(net *n);
 
+/* The router of a layer, whose rows are the experts'; NULL for a dense net. */
+const parameter *net_router(net *n, int layer);
 /* Choices of the last pass: [n_tokens][n_used] expert numbers, best first; NULL for a dense net. */
 const int16_t *net_choices(const net *n, int layer);
 /* Scores of the last pass: [n_tokens][n_experts]. */

@@ -208,6 +208,8 @@ static void add_lines(metrics *m, uint64_t first, uint64_t last)
         p->evaluated = s % 2 == 0;
         p->held_out[0] = 1.25;
         p->held_out[1] = NAN;
+        p->routing[0].hits_quarter = 0.75;
+        p->routing[1].violation = 0.5;
         ok(metrics_add(m, p, &err));
     }
     free(p);
@@ -233,9 +235,11 @@ static void columns(void **state)
     char *text = bytes_of(&n);
     assert_int_equal(bytes, n);
     assert_true(strncmp(text, "step,tokens,seconds,", 20) == 0);
-    assert_non_null(strstr(text, ",load_min,load_max,held_out_en,held_out_tr\n1,64,0,0,0,0,,1,"));
-    assert_non_null(strstr(text, ",0,1.5,,\n2,128,"));
-    assert_non_null(strstr(text, ",0,1.5,1.25,\n"));
+    assert_non_null(strstr(text, ",load_min,load_max,bpb_en,hits_quarter_en,hits_twice_en,"));
+    assert_non_null(strstr(text, ",violation_en,bpb_tr,hits_quarter_tr,"));
+    assert_non_null(strstr(text, ",violation_tr\n1,64,0,0,0,0,,1,"));
+    assert_non_null(strstr(text, ",0,1.5,,,,,,,,,,,,,,,,,,,,\n2,128,"));
+    assert_non_null(strstr(text, ",0,1.5,1.25,0.75,0,0,0,0,0,0,0,0,,0,0,0,0,0,0,0,0,0.5\n"));
     int commas[3] = {0};
     for (size_t i = 0, line = 0; i < n; line += text[i++] == '\n')
         commas[line] += text[i] == ',';
