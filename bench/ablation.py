@@ -49,7 +49,7 @@ def config(arm, seed, data, out):
             {"name": "tr", "path": os.path.join(data, "train_turkish_docs.txt.zst"), "weight": 2, "held_out": 0.02},
         ],
         "model": model,
-        "training": {"steps": STEPS, "batch_size": 64, "learning_rate": 3e-3, "evaluate_every": STEPS * 85 // 100,
+        "training": {"steps": STEPS, "batch_size": 64, "learning_rate": 2e-3, "muon": "attention", "evaluate_every": STEPS * 85 // 100,
                      "evaluate_sequences": 128},
         "loss": {**NONE, **(ARMS[arm] or {})},
     }

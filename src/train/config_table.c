@@ -12,6 +12,7 @@ static const char *const activations[] = {[NET_SWIGLU] = "silu", [NET_GEGLU] = "
 static const char *const pairings[] = {[ROPE_ADJACENT] = "adjacent", [ROPE_HALVES] = "halves", NULL};
 static const char *const computes[] = {[NET_COMPUTE_AUTO] = "auto", [NET_COMPUTE_F32] = "f32", [NET_COMPUTE_BF16] = "bf16", NULL};
 static const char *const schedules[] = {[SCHEDULE_COSINE] = "cosine", [SCHEDULE_WSD] = "wsd", NULL};
+static const char *const muons[] = {[MUON_NONE] = "none", [MUON_ATTENTION] = "attention", [MUON_ALL] = "all", NULL};
 static const char *const rules[] = {[PRICE_SIGN] = "sign", [PRICE_PROPORTIONAL] = "proportional", NULL};
 
 const config_row config_rows[] = {
@@ -54,7 +55,7 @@ const config_row config_rows[] = {
     {"training", "adam_epsilon", CONFIG_FLOAT, AT(optimiser.eps), 1e-20, 1, NULL},
     {"training", "weight_decay", CONFIG_FLOAT, AT(optimiser.weight_decay), 0, 100, NULL},
     {"training", "max_grad_norm", CONFIG_FLOAT, AT(optimiser.clip), 0, 1e9, NULL},
-    {"training", "muon", CONFIG_BOOL, AT(optimiser.muon), 0, 0, NULL},
+    {"training", "muon", CONFIG_CHOICE, AT(optimiser.muon), 0, 0, muons},
     {"training", "muon_learning_rate", CONFIG_FLOAT, AT(optimiser.muon_lr), 0, 100, NULL},
     {"training", "lr_schedule", CONFIG_CHOICE, AT(optimiser.schedule), 0, 0, schedules},
     {"training", "warmup_ratio", CONFIG_DOUBLE, AT(optimiser.warmup), 0, 1, NULL},
@@ -117,7 +118,7 @@ void train_config_default(train_config *c)
                       .eps = 1e-8f,
                       .weight_decay = 0.1f,
                       .clip = 1.0f,
-                      .muon_lr = 2e-2f,
+                      .muon_lr = 2e-3f,
                       .schedule = SCHEDULE_COSINE,
                       .warmup = 0.02,
                       .decay = 0.2,

@@ -20,8 +20,8 @@ static const char columns[] = "step,tokens,seconds,tokens_per_second,gflops,lr,g
 /* ---- opening ---- */
 
 /* Columns of a source where the net has experts, behind its bits per byte. */
-static const char *const routing_columns[] = {"hits_quarter", "hits_twice", "belady_quarter", "distinct", "inside",
-                                              "exploitability", "agreement", "entropy", "violation"};
+static const char *const routing_columns[] = {"hits_quarter",   "hits_twice", "belady_quarter", "distinct", "inside",
+                                              "exploitability", "agreement",  "entropy",        "violation"};
 #define N_ROUTING (sizeof routing_columns / sizeof *routing_columns)
 
 /* Commas, quotes and line ends of a name would make other columns. */

@@ -14,8 +14,14 @@ static dil_status add_layer(run *r, int layer, int n, double share, train_routin
     const net_config *c = &r->c.net;
     const parameter *router = net_router(r->n, layer);
     int quarter = c->n_experts / 4 > 0 ? c->n_experts / 4 : 1, twice = 2 * c->n_used < c->n_experts ? 2 * c->n_used : c->n_experts;
-    const loss_input in = {n, c->n_context, c->n_experts, c->n_used, net_scores(r->n, layer), net_choices(r->n, layer),
-                           net_prices(r->n) + (size_t)layer * (size_t)c->n_experts, NULL};
+    const loss_input in = {n,
+                           c->n_context,
+                           c->n_experts,
+                           c->n_used,
+                           net_scores(r->n, layer),
+                           net_choices(r->n, layer),
+                           net_prices(r->n) + (size_t)layer * (size_t)c->n_experts,
+                           NULL};
     const locality_options o = {{quarter, twice}, 2, false, router->w, c->n_embd, r->c.loss.recency, r->c.loss.beta};
     locality l;
     DIL_TRY(locality_measure(&in, &o, &l, err));

@@ -17,13 +17,13 @@ typedef struct run {
     optimiser *opt;
     metrics *log;
     checkpoint_state state;
-    int n_pass;              /* sequences of a pass */
-    int32_t *tokens;         /* [c.n_sequences][n_context + 1] of a step; at least n_pass sequences in an evaluation */
-    float *nats;             /* [n_pass * n_context] of an evaluation */
-    uint32_t *token_bytes;   /* [n_vocab]: bytes of text a token stands for */
+    int n_pass;            /* sequences of a pass */
+    int32_t *tokens;       /* [c.n_sequences][n_context + 1] of a step; at least n_pass sequences in an evaluation */
+    float *nats;           /* [n_pass * n_context] of an evaluation */
+    uint32_t *token_bytes; /* [n_vocab]: bytes of text a token stands for */
     uint64_t counts[NET_MAX_LAYERS * NET_MAX_EXPERTS]; /* of choices in an evaluation */
-    net_result pass;         /* of one pass, while those of a step are added up in progress.result */
-    train_progress progress; /* of the last step */
+    net_result pass;                                   /* of one pass, while those of a step are added up in progress.result */
+    train_progress progress;                           /* of the last step */
 } run;
 
 #define RUN_PATH_BYTES (1024 + 64)

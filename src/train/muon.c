@@ -14,6 +14,8 @@ struct muon {
     net *n;
     team *workers;
     product_kind kind;
+    bool all;
+    int n_matrices;
     size_t values, words; /* per worker: of one matrix; of one operand */
     float *x;             /* [workers][4][values] */
     uint32_t *operands;   /* [workers][2][words] */
@@ -21,19 +23,24 @@ struct muon {
     float *momentum, lr, decay, g_scale;
 };
 
-bool muon_takes(const parameter *p) { return p->kind == PARAMETER_MATRIX && strstr(p->name, ".attn_") != NULL; }
+bool muon_takes(const muon *m, const parameter *p)
+{
+    bool attention = strstr(p->name, ".attn_") != NULL, ffn = strstr(p->name, ".ffn_") != NULL;
+    return (p->kind == PARAMETER_MATRIX && (attention || (m->all && ffn))) || (m->all && p->kind == PARAMETER_EXPERTS);
+}
 
-dil_status muon_new(muon **out, net *n, team *workers, const kernels *k, dil_error *err)
+dil_status muon_new(muon **out, net *n, bool all, team *workers, const kernels *k, dil_error *err)
 {
     muon *m = mem_calloc(1, sizeof *m, MEM_MISC);
     if (!m)
         return DIL_FAIL(err, DIL_NO_MEMORY, "muon: no memory");
-    *m = (muon){.n = n, .workers = workers, .kind = {k, false}};
+    *m = (muon){.n = n, .workers = workers, .kind = {k, net_compute_of(n) == NET_COMPUTE_BF16}, .all = all};
     size_t longest = 1;
     for (int i = 0; i < net_n_parameters(n); i++) {
         const parameter *p = net_parameter_at(n, i);
         size_t side = (size_t)(p->rows > p->columns ? p->rows : p->columns);
-        longest = muon_takes(p) && side > longest ? side : longest;
+        m->n_matrices += muon_takes(m, p) ? p->n : 0;
+        longest = muon_takes(m, p) && side > longest ? side : longest;
     }
     m->values = longest * longest;
     m->words = (longest + PRODUCT_COLS) * (longest + PRODUCT_COLS);
@@ -56,17 +63,18 @@ void muon_free(muon *m)
     mem_free(m);
 }
 
-/* c (+)= a b, or a b^T, of contiguous matrices: a [n_rows][n_sum]. */
+/* c = a b, or a b^T, of contiguous matrices: a [n_rows][n_sum]. */
 static void multiply(const muon *m, int worker, const float *a, const float *b, bool transposed, int n_rows, int n_sum,
                      int n_columns, float *c)
 {
-    uint32_t *operand = m->operands + (size_t)worker * 2 * m->words;
+    uint32_t *left = m->operands + (size_t)worker * 2 * m->words, *right = left + m->words;
     if (transposed)
-        prepare_transposed(m->kind, (rows){b, (size_t)n_sum, NULL}, n_columns, n_sum, operand, operand + m->words);
+        prepare_transposed(m->kind, (rows){b, (size_t)n_sum, NULL}, n_columns, n_sum, right, left);
     else
-        prepare_rows(m->kind, (rows){b, (size_t)n_columns, NULL}, n_sum, n_columns, n_sum, operand);
-    product_run(m->kind, &(product_block){(const uint32_t *)(const void *)a, (size_t)n_sum, n_rows, operand, n_sum, n_sum,
-                                          n_columns, c, (size_t)n_columns, false});
+        prepare_rows(m->kind, (rows){b, (size_t)n_columns, NULL}, n_sum, n_columns, n_sum, right);
+    pack_rows(m->kind, (rows){a, (size_t)n_sum, NULL}, n_rows, n_sum, left);
+    product_run(m->kind, &(product_block){left, (size_t)product_steps(m->kind, n_sum), n_rows, right, n_sum, n_sum, n_columns, c,
+                                          (size_t)n_columns, false});
 }
 
 /* x [n_rows][n_columns], n_rows <= n_columns, towards the nearest orthogonal matrix: X <- a X + (b A + c A A) X, A = X X^T, five
@@ -88,35 +96,44 @@ static void orthogonalise(const muon *m, int worker, float *x, int n_rows, int n
     }
 }
 
-/* Nesterov's momentum, its orthogonal form, the step. */
-static void step_matrix(muon *m, const parameter *p, int worker)
+/* Nesterov's momentum of a matrix whose values begin at w, its orthogonal form, the step. */
+static void step_matrix(muon *m, float *w, const float *g, int64_t n_out, int64_t n_in, int worker)
 {
     const kernels *k = m->kind.k;
-    float *momentum = m->momentum + (p->w - net_values(m->n)), *x = m->x + (size_t)worker * 4 * m->values;
-    bool wide = p->rows <= p->columns;
-    int n_rows = wide ? p->rows : p->columns, n_columns = wide ? p->columns : p->rows;
-    for (int64_t i = 0; i < p->rows; i++)
-        for (int64_t j = 0; j < p->columns; j++) {
-            int64_t at = i * p->columns + j;
-            float g = p->g[at] * m->g_scale;
-            momentum[at] = MOMENTUM * momentum[at] + g;
-            x[wide ? at : j * p->rows + i] = MOMENTUM * momentum[at] + g;
+    float *momentum = m->momentum + (w - net_values(m->n)), *x = m->x + (size_t)worker * 4 * m->values;
+    bool wide = n_out <= n_in;
+    int64_t n_rows = wide ? n_out : n_in, n_columns = wide ? n_in : n_out;
+    for (int64_t i = 0; i < n_out; i++)
+        for (int64_t j = 0; j < n_in; j++) {
+            int64_t at = i * n_in + j;
+            float d = g[at] * m->g_scale;
+            momentum[at] = MOMENTUM * momentum[at] + d;
+            x[wide ? at : j * n_out + i] = MOMENTUM * momentum[at] + d;
         }
-    orthogonalise(m, worker, x, n_rows, n_columns);
-    k->scale(p->w, 1.0f - m->lr * m->decay, (int64_t)p->count);
+    orthogonalise(m, worker, x, (int)n_rows, (int)n_columns);
+    k->scale(w, 1.0f - m->lr * m->decay, n_out * n_in);
     float step = m->lr * 0.2f * sqrtf((float)n_columns);
-    for (int64_t i = 0; i < p->rows; i++)
-        for (int64_t j = 0; j < p->columns; j++)
-            p->w[i * p->columns + j] -= step * x[wide ? i * p->columns + j : j * p->rows + i];
+    for (int64_t i = 0; i < n_out; i++)
+        for (int64_t j = 0; j < n_in; j++)
+            w[i * n_in + j] -= step * x[wide ? i * n_in + j : j * n_out + i];
 }
 
+/* Items are matrices, one parameter after the other. */
 static void step_matrices(void *ctx, int worker)
 {
     muon *m = ctx;
-    int n = net_n_parameters(m->n);
-    for (uint32_t i = team_claim(m->workers); i < (uint32_t)n; i = team_claim(m->workers))
-        if (muon_takes(net_parameter_at(m->n, (int)i)))
-            step_matrix(m, net_parameter_at(m->n, (int)i), worker);
+    for (int64_t item; (item = team_claim(m->workers)) < m->n_matrices;)
+        for (int i = 0; i < net_n_parameters(m->n); i++) {
+            const parameter *p = net_parameter_at(m->n, i);
+            if (!muon_takes(m, p))
+                continue;
+            if (item < p->n) {
+                size_t at = (size_t)item * (size_t)p->rows * (size_t)p->columns;
+                step_matrix(m, p->w + at, p->g + at, p->rows, p->columns, worker);
+                break;
+            }
+            item -= p->n;
+        }
 }
 
 void muon_step(muon *m, float *momentum, float lr, float weight_decay, float g_scale)

@@ -33,7 +33,7 @@ dil_status optimiser_new(optimiser **out, net *n, const optimiser_config *c, tea
     if (!o->state || !o->squares)
         status = DIL_FAIL(err, DIL_NO_MEMORY, "optimiser: no memory for two moments of %zu values", o->size);
     if (status == DIL_OK && c->muon)
-        status = muon_new(&o->orthogonal, n, workers, k, err);
+        status = muon_new(&o->orthogonal, n, c->muon == MUON_ALL, workers, k, err);
     if (status == DIL_OK)
         *out = o;
     else
@@ -114,7 +114,7 @@ static void step_piece(const step_run *r, size_t first, size_t n)
         size_t begin = (size_t)(p->w - w), end = begin + p->count;
         begin = begin > first ? begin : first;
         end = end < first + n ? end : first + n;
-        if (begin >= end || (o->orthogonal && muon_takes(p)))
+        if (begin >= end || (o->orthogonal && muon_takes(o->orthogonal, p)))
             continue;
         float lr = rate_of(&o->c, p, r->factor), decay = p->kind == PARAMETER_VECTOR ? 0.0f : o->c.weight_decay * lr;
         o->k->training.adamw(w + begin, g + begin, m + begin, v + begin, (int64_t)(end - begin),

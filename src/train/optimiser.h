@@ -6,13 +6,16 @@
 
 typedef enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_WSD } schedule_kind;
 
+/* ALL: every matrix but the embedding, the output, and routers. */
+typedef enum muon_use { MUON_NONE, MUON_ATTENTION, MUON_ALL } muon_use;
+
 typedef struct optimiser_config {
     float lr;        /* the highest */
     float lr_router; /* times lr, for routers; likewise lr_embedding */
     float lr_embedding;
     float beta1, beta2, eps, weight_decay;
-    float clip; /* global norm of the gradient; 0: none */
-    bool muon;  /* attention's matrices by Muon instead of AdamW */
+    float clip;    /* global norm of the gradient; 0: none */
+    muon_use muon; /* matrices that take steps by Muon instead of AdamW */
     float muon_lr;
     schedule_kind schedule;
     double warmup, decay; /* shares of the run: linear rise; WSD's linear fall at the end */

@@ -63,7 +63,7 @@ static const char *const everything =
     "\"tie_word_embeddings\": false, \"rope_pairs\": \"adjacent\", \"rope_theta\": 1e6, \"rms_norm_eps\": 1e-5, "
     "\"embedding_scale\": 9.797959},"
     "\"training\": {\"compute\": \"f32\", \"steps\": 7, \"batch_size\": 12, \"gradient_accumulation_steps\": 3, "
-    "\"learning_rate\": 0.0123456789, \"muon\": true, \"muon_learning_rate\": 0.1, \"lr_schedule\": \"wsd\", "
+    "\"learning_rate\": 0.0123456789, \"muon\": \"all\", \"muon_learning_rate\": 0.1, \"lr_schedule\": \"wsd\", "
     "\"warmup_ratio\": 0.123456789012345, \"evaluate_every\": 0, \"evaluate_sequences\": 0, \"checkpoint_every\": 3},"
     "\"loss\": {\"balance_weight\": 0, \"nash_beta\": 0.7, \"price_rule\": \"proportional\", \"price_rate\": 0.01, "
     "\"warmup_from\": 0, \"warmup_to\": 0}}";
@@ -93,7 +93,7 @@ static void round_trip(void **state)
     assert_int_equal(c.net.pairs, ROPE_ADJACENT);
     assert_int_equal(c.price_rule, PRICE_PROPORTIONAL);
     assert_int_equal(c.optimiser.schedule, SCHEDULE_WSD);
-    assert_true(c.net.qkv_bias && c.net.post_norm && !c.net.qk_norm && !c.net.tied && c.optimiser.muon);
+    assert_true(c.net.qkv_bias && c.net.post_norm && !c.net.qk_norm && !c.net.tied && c.optimiser.muon == MUON_ALL);
     ok(train_config_print(&c, &text, &err));
     ok(train_config_parse(&again, strbuf_str(&text), "printed", &err));
     same_config(&c, &again);
@@ -132,7 +132,7 @@ static void refusals(void **state)
         {"{" LEAST ", " TOKENS ", \"training\": {\"steps\": -1}}", "training.steps", DIL_BAD_ARGUMENT},
         {"{" LEAST ", " TOKENS ", \"training\": {\"learning_rate\": \"x\"}}", "training.learning_rate: wanted a number",
          DIL_FORMAT},
-        {"{" LEAST ", " TOKENS ", \"training\": {\"muon\": 1}}", "training.muon: wanted true or false", DIL_FORMAT},
+        {"{" LEAST ", " TOKENS ", \"training\": {\"muon\": \"some\"}}", "training.muon: wanted one of", DIL_BAD_ARGUMENT},
         {"{" LEAST ", " TOKENS ", \"training\": {\"lr_schedule\": \"line\"}}", "\"cosine\", \"wsd\"", DIL_BAD_ARGUMENT},
         {"{" LEAST ", " TOKENS "}", "training.steps", DIL_BAD_ARGUMENT},
         {"{" LEAST ", " STEPS "}", "tokenizer", DIL_BAD_ARGUMENT},
