@@ -87,23 +87,31 @@ static void product_panel(product_kind p, const product_args *a, int64_t n_colum
         product_narrow(fn, a, n_columns);
 }
 
+/* A stretch of a panel that stays in L1 meets all rows before the next one does. */
 void product_run(product_kind p, const product_block *b)
 {
     size_t stride = (size_t)product_steps(p, b->pitch) * PRODUCT_COLS;
-    product_args a = {b->a, b->a_pitch, 1, b->b, product_steps(p, b->n_sum), b->n_rows, b->y, b->y_stride, b->add};
-    for (int64_t c = 0; c < b->n_columns; c += PRODUCT_COLS, a.b += stride, a.c += PRODUCT_COLS)
-        product_panel(p, &a, b->n_columns - c);
+    int64_t steps = product_steps(p, b->n_sum);
+    for (int64_t c = 0; c < b->n_columns; c += PRODUCT_COLS)
+        for (int64_t s = 0; s < steps; s += PANEL_STEPS) {
+            const uint32_t *panel = b->b + (size_t)(c / PRODUCT_COLS) * stride;
+            product_args a = {
+                b->a + s,  b->a_pitch, 1,           panel + s * PRODUCT_COLS, steps - s < PANEL_STEPS ? steps - s : PANEL_STEPS,
+                b->n_rows, b->y + c,   b->y_stride, b->add || s > 0};
+            product_panel(p, &a, b->n_columns - c);
+        }
 }
 
-size_t outer_scratch_words(int64_t n_columns) { return (size_t)(OUTER_TOKENS * (OUTER_ROWS + round_up(n_columns, PRODUCT_COLS))); }
+size_t outer_scratch_words(int64_t n_columns) { return (size_t)(PANEL_STEPS * (OUTER_ROWS + round_up(n_columns, PRODUCT_COLS))); }
 
 void outer_run(product_kind p, const outer_block *b, uint32_t *scratch)
 {
-    uint32_t *ya = scratch, *xb = scratch + (size_t)OUTER_TOKENS * OUTER_ROWS;
+    uint32_t *ya = scratch, *xb = scratch + (size_t)PANEL_STEPS * OUTER_ROWS;
     rows y = b->y;
     y.p += b->first;
-    for (int64_t t = 0; t < b->n_tokens; t += OUTER_TOKENS) {
-        int64_t n = b->n_tokens - t < OUTER_TOKENS ? b->n_tokens - t : OUTER_TOKENS, steps = product_steps(p, n);
+    const int64_t most = p.bf16 ? 2 * PANEL_STEPS : PANEL_STEPS;
+    for (int64_t t = 0; t < b->n_tokens; t += most) {
+        int64_t n = b->n_tokens - t < most ? b->n_tokens - t : most, steps = product_steps(p, n);
         size_t panel = (size_t)steps * PRODUCT_COLS;
         prepare_rows(p, rows_from(y, t), n, b->n_rows, n, ya);
         prepare_rows(p, rows_from(b->x, t), n, b->n_columns, n, xb);

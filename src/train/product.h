@@ -10,8 +10,8 @@
 #include "kernels/kernels.h"
 
 #define BLOCK_TOKENS 128 /* rows of the left operand taken at a time */
-#define OUTER_ROWS 128   /* rows of dW taken at a time */
-#define OUTER_TOKENS 256 /* tokens of dy and x packed at a time */
+#define OUTER_ROWS 256   /* rows of dW taken at a time */
+#define PANEL_STEPS 128  /* steps of a panel used at a time: 16 KB, half of the L1 cache */
 
 /* Rows of floats anywhere: row i at p + (index ? index[i] : i) * stride. */
 typedef struct rows {
