@@ -1,6 +1,7 @@
 /* Training curves: every column of the logs that somebody wants to see has a panel, every run a colour. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "base/status.h"
@@ -11,13 +12,14 @@
 
 enum { WIDTH = 1280, SIDE = 24, GAP = 14, HEADING = 30, TITLE_BYTES = 160 };
 
-typedef enum section { LEARNING, HELD_OUT, TERMS, EXPERTS, COURSE, OTHER, SECTIONS } section;
+typedef enum section { LEARNING, HELD_OUT, TERMS, EXPERTS, ROUTING, COURSE, OTHER, SECTIONS } section;
 
 static const char *const headings[SECTIONS][2] = {
     [LEARNING] = {"Learning", "Öğrenme"},
     [HELD_OUT] = {"Held-out text: bits per byte (less is better)", "Ayrılmış metin: bayt başına bit (az olan iyidir)"},
     [TERMS] = {"Terms of the loss, unweighted", "Kaybın terimleri, ağırlıksız"},
     [EXPERTS] = {"Use of the experts", "Uzmanların kullanımı"},
+    [ROUTING] = {"Routing of held-out text, means over the layers", "Ayrılmış metnin yönlendirmesi, katmanların ortalaması"},
     [COURSE] = {"Optimiser and speed", "Eniyileyici ve hız"},
     [OTHER] = {"Other columns", "Öteki sütunlar"},
 };
@@ -40,7 +42,7 @@ static const known knowns[] = {
     {"router_z", NULL, TERMS, true, {"Router z: size of the scores", "Yönlendirici z: puanların boyu"}},
     {"z_loss", NULL, TERMS, true, {"Output z: size of the logits", "Çıktı z: logitlerin boyu"}},
     {"violation", NULL, EXPERTS, true, {"Violation: busiest over mean, - 1", "Aşım: en yoğun / ortalama, - 1"}},
-    {"min_load", "max_load", EXPERTS, true, {"Least and greatest load (even: 1)", "En az ve en çok yük (eşit: 1)"}},
+    {"load_min", "load_max", EXPERTS, true, {"Least and greatest load (even: 1)", "En az ve en çok yük (eşit: 1)"}},
     {"entropy", NULL, EXPERTS, true, {"Entropy of the router (nats)", "Yönlendiricinin entropisi (nat)"}},
     {"gradient_norm", NULL, COURSE, true, {"Gradient norm", "Gradyan normu"}},
     {"lr", NULL, COURSE, false, {"Learning rate", "Öğrenme hızı"}},
@@ -49,9 +51,30 @@ static const known knowns[] = {
     {"step", NULL, SECTIONS, false, {"", ""}},
     {"tokens", NULL, SECTIONS, false, {"", ""}},
     {"seconds", NULL, SECTIONS, false, {"", ""}},
-    {"max_load", NULL, SECTIONS, false, {"", ""}},
+    {"load_max", NULL, SECTIONS, false, {"", ""}},
 };
 enum { N_KNOWN = sizeof knowns / sizeof *knowns, MOST_PANELS = TABLE_MOST_COLUMNS };
+
+/* Columns of every text: a prefix, and the text's name behind it. */
+typedef struct family {
+    const char *prefix;
+    section in;
+    const char *title[2];
+} family;
+
+static const family families[] = {
+    {"bpb_", HELD_OUT, {"", ""}},
+    {"hits_quarter_", ROUTING, {"Hits of an LRU cache of N/4: ", "N/4'lük LRU önbelleğinin isabeti: "}},
+    {"hits_twice_", ROUTING, {"Hits of an LRU cache of 2k: ", "2k'lık LRU önbelleğinin isabeti: "}},
+    {"belady_quarter_", ROUTING, {"Hits of the best cache of N/4: ", "N/4'lük en iyi önbelleğin isabeti: "}},
+    {"distinct_", ROUTING, {"Experts of 16 tokens in a row: ", "Art arda 16 belirtecin uzmanları: "}},
+    {"inside_", ROUTING, {"P(next set among neighbours): ", "P(sonraki küme komşularda): "}},
+    {"exploitability_", ROUTING, {"Gap to equilibrium (nats): ", "Dengeye uzaklık (nat): "}},
+    {"agreement_", ROUTING, {"Same choice without prices: ", "Fiyatsız aynı seçim: "}},
+    {"entropy_", ROUTING, {"Entropy (nats): ", "Entropi (nat): "}},
+    {"violation_", ROUTING, {"Violation, worst layer: ", "Aşım, en kötü katman: "}},
+};
+enum { N_FAMILIES = sizeof families / sizeof *families };
 
 typedef struct panel {
     const char *column, *also;
@@ -82,6 +105,14 @@ static const known *known_of(const char *column)
     return NULL;
 }
 
+static const family *family_of(const char *column)
+{
+    for (int i = 0; i < N_FAMILIES; i++)
+        if (strncmp(column, families[i].prefix, strlen(families[i].prefix)) == 0 && column[strlen(families[i].prefix)])
+            return &families[i];
+    return NULL;
+}
+
 static bool has_panel(const picture *p, const char *column)
 {
     for (int i = 0; i < p->n_panels; i++)
@@ -104,16 +135,20 @@ static void see_values(const picture *p, const char *column, bool *any, bool *no
 }
 
 /* A panel for a column that has values; the titles of those that are always zero are collected instead. */
-static void add_panel(picture *p, const char *column, const known *k, section in)
+static void add_panel(picture *p, const char *column, const known *k)
 {
     bool any = false, nonzero = false;
-    panel made = {.column = column, .in = in, .smooth = k && k->smooth, .also = k ? k->also : NULL};
+    const family *f = k ? NULL : family_of(column);
+    panel made = {.column = column, .in = k ? k->in : f ? f->in : OTHER, .smooth = k && k->smooth, .also = k ? k->also : NULL};
     see_values(p, column, &any, &nonzero);
     if (made.also)
         see_values(p, made.also, &any, &nonzero);
     if (!any || p->n_panels == MOST_PANELS || has_panel(p, column))
         return;
-    snprintf(made.title, sizeof made.title, "%s", k ? k->title[p->r->turkish] : in == HELD_OUT ? column + 4 : column);
+    if (f)
+        snprintf(made.title, sizeof made.title, "%s%s", f->title[p->r->turkish], column + strlen(f->prefix));
+    else
+        snprintf(made.title, sizeof made.title, "%s", k ? k->title[p->r->turkish] : column);
     if (nonzero)
         p->panels[p->n_panels++] = made;
     else
@@ -125,15 +160,15 @@ static dil_status choose_panels(picture *p, dil_error *err)
 {
     for (int i = 0; i < N_KNOWN; i++)
         if (knowns[i].in != SECTIONS)
-            add_panel(p, knowns[i].column, &knowns[i], knowns[i].in);
+            add_panel(p, knowns[i].column, &knowns[i]);
     for (int run = 0; run < p->r->n_inputs; run++)
         for (int i = 0; i < p->logs[run].n_columns; i++) {
             const table_column *c = &p->logs[run].columns[i];
-            bool held_out = strncmp(c->name, "bpb_", 4) == 0 && c->name[4];
-            if (known_of(c->name) || held_out)
+            bool expected = known_of(c->name) || family_of(c->name);
+            if (expected)
                 DIL_TRY(table_check(&p->logs[run], i, err));
-            if (!known_of(c->name) && (held_out || c->bad_line == 0))
-                add_panel(p, c->name, NULL, held_out ? HELD_OUT : OTHER);
+            if (!known_of(c->name) && (expected || c->bad_line == 0))
+                add_panel(p, c->name, NULL);
         }
     if (p->n_panels == 0)
         return DIL_FAIL(err, DIL_FORMAT, "%s: wanted a log with numbers in at least one column beside 'step', found none",

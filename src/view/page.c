@@ -15,21 +15,34 @@ static str stem_of(const char *path)
     return (str){s.p + from, dot - from};
 }
 
-static str folder_of(const char *path)
+/* The last `levels` folders of a path: "c" or "b/c" of a/b/c/file. */
+static str folder_of(const char *path, int levels)
 {
     const char *slash = strrchr(path, '/');
     size_t end = slash ? (size_t)(slash - path) : 0, from = end;
-    while (from > 0 && path[from - 1] != '/')
-        from--;
+    for (; levels > 0 && from > 0; levels--)
+        do
+            from--;
+        while (from > 0 && path[from - 1] != '/');
     return (str){path + from, end - from};
+}
+
+/* A log is called after its folder; folders that are called the same, after the one around them too. */
+static str name_of(const view_request *r, int i)
+{
+    str name = stem_of(r->inputs[i]), folder = folder_of(r->inputs[i], 1);
+    if (!str_equal(name, STR("metrics")) || folder.n == 0 || folder.p[0] == '.')
+        return name;
+    for (int j = 0; j < r->n_inputs; j++)
+        if (j != i && str_equal(folder, folder_of(r->inputs[j], 1)))
+            return folder_of(r->inputs[i], 2);
+    return folder;
 }
 
 void page_names(const view_request *r, char names[VIEW_MOST_INPUTS][PAGE_NAME_BYTES])
 {
     for (int i = 0; i < r->n_inputs; i++) {
-        str name = stem_of(r->inputs[i]), folder = folder_of(r->inputs[i]);
-        if (str_equal(name, STR("metrics")) && folder.n > 0 && folder.p[0] != '.')
-            name = folder;
+        str name = name_of(r, i);
         int same = 1;
         for (int j = 0; j < i; j++)
             same += strncmp(names[j], name.p, name.n) == 0 && (names[j][name.n] == '\0' || names[j][name.n] == ' ');
