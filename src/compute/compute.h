@@ -24,7 +24,9 @@ typedef struct route_options {
     route_mode mode;
     float mass; /* ROUTE_CACHE: the share of a token's weights that may go to other experts, 0..1 */
 } route_options;
-#define ROUTE_PRICE 1.0f /* of loading an expert, in weights moved: as much as all weights of a token */
+/* Of loading an expert: in scores (nats) or probabilities, whichever the model chooses by; in a batch in weights moved. The mass decides nearly alone:
+ * on the project's own model lower prices with a larger mass lose more for the same hits (68 % at KLD 0.0116 with 0.1, 69 % at 0.0110 with 1). */
+#define ROUTE_PRICE 1.0f
 
 /* What choosing cost and changed since the engine began; a choice is one token in one layer. */
 typedef struct route_counts {
