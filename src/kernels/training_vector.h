@@ -23,11 +23,13 @@ static inline float lanes_sum(float *lane)
     return lane[0];
 }
 
-/* exp(x) for x in [-87, 88], clamped outside: x = n ln 2 + r, a polynomial in r, n into the exponent. Error below 3e-7. */
+/* exp(x) for x in [-87, 88], clamped outside, NaN for NaN: x = n ln 2 + r, a polynomial in r, n into the exponent. Error below
+ * 3e-7. n + 1.5 * 2^23 is a float whose last bits are n. */
 static inline float vector_exp(float x)
 {
+    const float shift = 12582912.0f;
     x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* 1.5 * 2^23: rounds to the nearest whole number */
+    float shifted = x * 1.44269504f + shift, n = shifted - shift;
     float r = x - n * 0x1.62e400p-1f - n * 0x1.7f7d1cp-20f;
     float p = 1.0f / 5040.0f;
     p = p * r + 1.0f / 720.0f;
@@ -37,7 +39,9 @@ static inline float vector_exp(float x)
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
+    uint32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits - 0x4b400000u + 127u) << 23;
     float scale;
     memcpy(&scale, &bits, sizeof scale);
     return p * scale;
