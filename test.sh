@@ -108,7 +108,7 @@ main() {
     fi
     if [ $tsan = yes ]; then
         sanitized_build build/tsan thread
-        TSAN_OPTIONS=halt_on_error=1 run_ctest build/tsan '^test_.*(base|thread|engine|session|compute|theorem|pool|experts)'
+        TSAN_OPTIONS=halt_on_error=1 run_ctest build/tsan '^test_.*(base|thread|engine|session|compute|theorem|pool|experts|train_run)'
     fi
     python3 scripts/count_tests.py $checks_passed $checks_failed "${logs[@]}"
 }
