@@ -194,14 +194,12 @@ static void measure_equilibrium(work *w)
 
 static dil_status take_memory(work *w, dil_error *err)
 {
-    loss_input in = *w->in;
-    in.flock = NULL;
     w->flocks = mem_calloc(w->experts, SWARM_NEIGHBOURS * sizeof *w->flocks, MEM_MISC);
     w->stack = mem_calloc(w->experts + 1, sizeof *w->stack, MEM_MISC);
     w->mark = mem_calloc(w->experts, 2 * sizeof *w->mark, MEM_MISC);
     w->at = mem_calloc(w->experts, sizeof *w->at, MEM_MISC);
     w->next = mem_calloc(w->n * w->used, sizeof *w->next, MEM_MISC);
-    w->scratch = mem_alloc(loss_scratch_bytes(&in), MEM_MISC);
+    w->scratch = mem_alloc(loss_scratch_bytes(w->in), MEM_MISC);
     if (!w->flocks || !w->stack || !w->mark || !w->at || !w->next || !w->scratch)
         return DIL_FAIL(err, DIL_NO_MEMORY, "locality: no memory for %zu tokens", w->n);
     return DIL_OK;

@@ -286,14 +286,14 @@ static void run(job *j, team_fn fn)
 }
 
 /* Places of a job in the scratch; NULL only counts. Returns the bytes. */
-static size_t lay_out(job *j, const loss_input *in, void *scratch)
+static size_t lay_out(job *j, const loss_input *in, bool with_flock, void *scratch)
 {
     size_t used = 0, experts = (size_t)in->n_experts, sequences = (size_t)in->n_sequences;
     size_t padded = (experts + LANES - 1) / LANES * LANES;
     j->padded = (int)padded;
     j->load = mem_carve(scratch, &used, padded * sizeof *j->load);
     j->price = mem_carve(scratch, &used, padded * sizeof *j->price);
-    j->flock = in->flock ? mem_carve(scratch, &used, experts * padded * sizeof *j->flock) : NULL;
+    j->flock = with_flock ? mem_carve(scratch, &used, experts * padded * sizeof *j->flock) : NULL;
     j->total = mem_carve(scratch, &used, sequences * sizeof *j->total);
     j->count = mem_carve(scratch, &used, sequences * experts * sizeof *j->count);
     j->sequences = mem_carve(scratch, &used, sequences * ROWS * padded * sizeof *j->sequences);
@@ -303,7 +303,7 @@ static size_t lay_out(job *j, const loss_input *in, void *scratch)
 size_t loss_scratch_bytes(const loss_input *in)
 {
     job j = {0};
-    return lay_out(&j, in, NULL);
+    return lay_out(&j, in, true, NULL);
 }
 
 /* Padded copies of price and A. */
@@ -326,7 +326,7 @@ void loss_router(const loss_input *in, const loss_config *c, float grad_scale, f
     double tokens = (double)in->n_sequences * in->n_tokens;
     job j = {.in = in, .c = c, .workers = workers, .dz = dz, .scale = (float)((double)grad_scale / tokens)};
     sums all = {0};
-    lay_out(&j, in, scratch);
+    lay_out(&j, in, in->flock != NULL, scratch);
     copy_constants(&j);
     run(&j, survey_some);
     double violation = conclude_survey(&j);

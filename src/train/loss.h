@@ -45,7 +45,7 @@ typedef struct loss_input {
     const float *flock;    /* A [n_experts][n_experts], or NULL: identity */
 } loss_input;
 
-/* Bytes of scratch loss_router needs. */
+/* Bytes of scratch loss_router needs for inputs of these sizes; the arrays, flock among them, may come later. */
 size_t loss_scratch_bytes(const loss_input *in);
 
 /*

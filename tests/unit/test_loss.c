@@ -570,13 +570,42 @@ static void equal_bits(void **state)
     }
 }
 
+/* A net counts its buffers before there is a flock: the sizes alone must say how much. */
+static void scratch_knows_sizes_only(void **state)
+{
+    (void)state;
+    random_batch(&the_batch, 3, 5, 40, 2);
+    const loss_input in = the_batch.in, sizes = {.n_sequences = in.n_sequences,
+                                                 .n_tokens = in.n_tokens,
+                                                 .n_experts = in.n_experts,
+                                                 .n_used = in.n_used};
+    size_t n = loss_scratch_bytes(&sizes);
+    loss_config c = random_weights();
+    loss_values v;
+    unsigned char *scratch = mem_alloc(n + 16384, MEM_MISC);
+    memset(scratch + n, 0x5A, 16384);
+    loss_router(&in, &c, 1.0f, NULL, &v, scratch, NULL);
+    for (size_t i = 0; i < 16384; i++)
+        assert_int_equal(scratch[n + i], 0x5A);
+    mem_free(scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values),         cmocka_unit_test(gradients),     cmocka_unit_test(all_off),
-        cmocka_unit_test(even_router),    cmocka_unit_test(equilibrium),   cmocka_unit_test(price_is_absorbed),
-        cmocka_unit_test(recency),        cmocka_unit_test(nothing_fades), cmocka_unit_test(flock),
-        cmocka_unit_test(price_balances), cmocka_unit_test(price_rules),   cmocka_unit_test(equal_bits),
+        cmocka_unit_test(values),
+        cmocka_unit_test(gradients),
+        cmocka_unit_test(all_off),
+        cmocka_unit_test(even_router),
+        cmocka_unit_test(equilibrium),
+        cmocka_unit_test(price_is_absorbed),
+        cmocka_unit_test(recency),
+        cmocka_unit_test(nothing_fades),
+        cmocka_unit_test(flock),
+        cmocka_unit_test(price_balances),
+        cmocka_unit_test(price_rules),
+        cmocka_unit_test(equal_bits),
+        cmocka_unit_test(scratch_knows_sizes_only),
     };
     return leaks_run_group_tests(tests, NULL, NULL);
 }
