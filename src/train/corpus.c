@@ -185,9 +185,9 @@ static dil_status open_source(corpus_tokens *out, const corpus_options *o, int i
     if (snprintf(path, sizeof path, "%s/tokens-%s.bin", o->directory, source->name) >= (int)sizeof path)
         return DIL_FAIL(err, DIL_LIMIT, "directory: wanted at most %zu bytes, found %zu", sizeof path, strlen(o->directory));
     DIL_TRY(key_of(&key, source, vocab_hash, err));
-    if (corpus_tokens_open(out, path, &key, &ignored) != DIL_OK) {
+    if (corpus_tokens_open(out, path, &key, vocab_size(o->v), &ignored) != DIL_OK) {
         DIL_TRY(corpus_tokens_write(path, &key, source, o->v, workers, o->progress, o->user, err));
-        DIL_TRY(corpus_tokens_open(out, path, &key, err));
+        DIL_TRY(corpus_tokens_open(out, path, &key, vocab_size(o->v), err));
     }
     if (out->training.n <= (size_t)o->context)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "source %s: wanted more than %d tokens (context), found %zu", source->name,

@@ -60,7 +60,17 @@ static dil_status read_head(head *h, const os_file *f, const char *path, const c
     return DIL_OK;
 }
 
-dil_status corpus_tokens_open(corpus_tokens *out, const char *path, const corpus_key *key, dil_error *err)
+/* The sum of a file says that it is whole, not who wrote it. */
+static dil_status check_ids(const char *path, const uint16_t *ids, size_t n, int n_vocab, dil_error *err)
+{
+    uint16_t most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = ids[i] > most ? ids[i] : most;
+    return most < n_vocab ? DIL_OK
+                          : DIL_FAIL(err, DIL_FORMAT, "%s: wanted tokens below %d, found %u", path, n_vocab, (unsigned)most);
+}
+
+dil_status corpus_tokens_open(corpus_tokens *out, const char *path, const corpus_key *key, int n_vocab, dil_error *err)
 {
     os_file f;
     head h;
@@ -77,6 +87,11 @@ dil_status corpus_tokens_open(corpus_tokens *out, const char *path, const corpus
     if (XXH3_64bits(ids, (n_training + n_held_out) * sizeof *ids) != h.ids_hash || os_mapping_lost(&t.mapping)) {
         corpus_tokens_close(&t);
         return DIL_FAIL(err, DIL_FORMAT, "%s: wanted the checksum that was written with its tokens, found another", path);
+    }
+    status = check_ids(path, ids, n_training + n_held_out, n_vocab, err);
+    if (status != DIL_OK) {
+        corpus_tokens_close(&t);
+        return status;
     }
     t.training = (corpus_part){ids, n_training, (size_t)h.training_bytes};
     t.held_out = (corpus_part){ids + n_training, n_held_out, (size_t)h.held_out_bytes};

@@ -25,8 +25,9 @@ typedef struct corpus_tokens {
 /* Over the table and, for what it does not show (merges, pre-tokeniser), over how a sample text is encoded. */
 DIL_MUST_CHECK dil_status corpus_vocab_hash(uint64_t *out, const vocab *v, dil_error *err);
 
-/* FORMAT or IO: there is none, it is damaged, or it has another key. [owned: corpus_tokens_close] */
-DIL_MUST_CHECK dil_status corpus_tokens_open(corpus_tokens *out, const char *path, const corpus_key *key, dil_error *err);
+/* FORMAT or IO: there is none, it is damaged, it has another key, or tokens that are none of n_vocab. [owned: corpus_tokens_close] */
+DIL_MUST_CHECK dil_status corpus_tokens_open(corpus_tokens *out, const char *path, const corpus_key *key, int n_vocab,
+                                             dil_error *err);
 void corpus_tokens_close(corpus_tokens *t);
 
 /* Reads and tokenises a source into a new file at path. The source has changed since key was made: IO. */

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <xxhash.h>
 #include <zstd.h>
 
 #include "leaks.h"
@@ -768,6 +769,33 @@ static void test_cache(void **state)
     strbuf_free(&text);
 }
 
+/* A file whose sums are right but whose tokens are none of the vocabulary's is made again. Its head: sum of the ids at 80, of what
+ * stands before it at 88. */
+static void test_foreign_tokens(void **state)
+{
+    (void)state;
+    corpus_source s = numbers_source("one", 0, 400, 1);
+    corpus_options o = options(&s, 1);
+    char path[700], *p;
+    size_t n;
+    dil_error err;
+    const size_t head = 96;
+    assert_true(made(&o, "000000"));
+    (void)snprintf(path, sizeof path, "%s/tokens-one.bin", folder());
+    for (int id = vocab_size(shared) - 1; id <= vocab_size(shared); id++) {
+        ok(os_read_all(path, 1u << 20, &p, &n, &err), &err);
+        uint16_t foreign = (uint16_t)id;
+        memcpy(p + n - 20, &foreign, sizeof foreign);
+        uint64_t sum = XXH3_64bits(p + head, n - head);
+        memcpy(p + 80, &sum, sizeof sum);
+        sum = XXH3_64bits(p, 88);
+        memcpy(p + 88, &sum, sizeof sum);
+        write_bytes(path, p, n);
+        mem_free(p);
+        assert_true(made(&o, "000000") == (id == vocab_size(shared)));
+    }
+}
+
 static void test_compressed(void **state)
 {
     char *text;
@@ -914,6 +942,7 @@ int main(void)
         cmocka_unit_test_setup(test_marks, fresh),
         cmocka_unit_test_setup(test_blocks_fit_together, fresh),
         cmocka_unit_test_setup(test_cache, fresh),
+        cmocka_unit_test_setup(test_foreign_tokens, fresh),
         cmocka_unit_test_setup(test_compressed, fresh),
         cmocka_unit_test_setup(test_bad_sources, fresh),
         cmocka_unit_test_setup(test_vocabulary_too_large, fresh),
