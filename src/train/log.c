@@ -7,7 +7,7 @@
 #include "base/status.h"
 
 #define MOST_BYTES ((size_t)1 << 30)
-#define LINE_BYTES 4096
+#define LINE_BYTES 16384 /* 16 sources of the longest names take 7 KB of header */
 
 struct metrics {
     os_writer file;

@@ -249,6 +249,20 @@ static void columns(void **state)
     metrics_close(m);
 }
 
+/* As many sources as there may be, with the longest names. */
+static void widest_log(void **state)
+{
+    (void)state;
+    train_config c = log_config();
+    metrics *m;
+    c.n_sources = CORPUS_MOST_SOURCES;
+    for (int i = 0; i < c.n_sources; i++)
+        (void)snprintf(c.sources[i].name, sizeof c.sources[i].name, "%0*d", (int)sizeof c.sources[i].name - 1, i);
+    ok(metrics_open(&m, path, &c, 0, &err));
+    add_lines(m, 1, 2);
+    metrics_close(m);
+}
+
 /* Five lines, of which the checkpoint knows three, then two again: as if the run had never stopped. */
 static void cut_on_resume(void **state)
 {
@@ -313,7 +327,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(least_config),   cmocka_unit_test(round_trip), cmocka_unit_test(architectures), cmocka_unit_test(refusals),
-        cmocka_unit_test(damaged_config), cmocka_unit_test(columns),    cmocka_unit_test(cut_on_resume), cmocka_unit_test(failures),
+        cmocka_unit_test(damaged_config), cmocka_unit_test(columns), cmocka_unit_test(widest_log),    cmocka_unit_test(cut_on_resume), cmocka_unit_test(failures),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
 }
