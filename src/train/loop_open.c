@@ -127,17 +127,21 @@ static dil_status check_sizes(const run *r, dil_error *err)
     return DIL_OK;
 }
 
-/* What decides which texts come in which order must be what the checkpoint was made with. */
+/* What decides which texts come in which order, and what the moments mean, must be what the checkpoint was made with. */
 static dil_status check_same(const run *r, const train_config *was, dil_error *err)
 {
     const train_config *c = &r->c;
     const char *key = c->seed != was->seed                 ? "seed"
                       : c->n_sequences != was->n_sequences ? "training.batch_size"
                       : c->n_sources != was->n_sources     ? "corpora"
-                                                           : NULL;
-    for (int i = 0; i < c->n_sources && !key; i++)
-        if (strcmp(c->sources[i].name, was->sources[i].name) != 0)
-            key = "corpora";
+                      : c->optimiser.muon != was->optimiser.muon ? "training.muon" : NULL;
+    for (int i = 0; i < c->n_sources && !key; i++) {
+        const corpus_source *now = &c->sources[i], *then = &was->sources[i];
+        key = strcmp(now->name, then->name) != 0     ? "corpora"
+              : now->weight != then->weight     ? "corpora: weight"
+              : now->held_out != then->held_out ? "corpora: held_out"
+                                                : NULL;
+    }
     if (key)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT,
                         "%s: wanted as in the checkpoint of '%s', found otherwise; a run goes on as it began", key, c->output);

@@ -177,6 +177,15 @@ static void other_runs(void **state)
     other.n_sources = 1;
     refuse(train(&other, true, 0, 1, &s), DIL_BAD_ARGUMENT, "corpora");
     other = c;
+    other.sources[1].weight = 2;
+    refuse(train(&other, true, 0, 1, &s), DIL_BAD_ARGUMENT, "corpora: weight");
+    other = c;
+    other.sources[1].held_out = 0.2;
+    refuse(train(&other, true, 0, 1, &s), DIL_BAD_ARGUMENT, "corpora: held_out");
+    other = c;
+    other.optimiser.muon = MUON_ALL;
+    refuse(train(&other, true, 0, 1, &s), DIL_BAD_ARGUMENT, "training.muon");
+    other = c;
     other.net.n_ff_expert = 64;
     refuse(train(&other, true, 0, 1, &s), DIL_BAD_ARGUMENT, "moe_intermediate_size: wanted 64, found 32");
     other = c;
