@@ -150,10 +150,18 @@ static dil_status check_source(const corpus_source *sources, int i, dil_error *e
     return DIL_OK;
 }
 
+dil_status corpus_check_sources(const corpus_source *sources, int n, dil_error *err)
+{
+    if (n < 1 || n > CORPUS_MOST_SOURCES)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "sources: wanted 1 .. %d, found %d", CORPUS_MOST_SOURCES, n);
+    for (int i = 0; i < n; i++)
+        DIL_TRY(check_source(sources, i, err));
+    return DIL_OK;
+}
+
 static dil_status check_options(const corpus_options *o, dil_error *err)
 {
-    if (o->n_sources < 1 || o->n_sources > CORPUS_MOST_SOURCES)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "sources: wanted 1 .. %d, found %d", CORPUS_MOST_SOURCES, o->n_sources);
+    DIL_TRY(corpus_check_sources(o->sources, o->n_sources, err));
     if (o->context < 1 || o->context > MOST_CONTEXT)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "context: wanted 1 .. %d, found %d", MOST_CONTEXT, o->context);
     if (vocab_size(o->v) > UINT16_MAX + 1)
@@ -161,8 +169,6 @@ static dil_status check_options(const corpus_options *o, dil_error *err)
                         vocab_size(o->v));
     if (vocab_eos(o->v) == TOKEN_NONE)
         return DIL_FAIL(err, DIL_UNSUPPORTED, "vocabulary: wanted an end token (tokenizer.ggml.eos_token_id), found none");
-    for (int i = 0; i < o->n_sources; i++)
-        DIL_TRY(check_source(o->sources, i, err));
     return DIL_OK;
 }
 

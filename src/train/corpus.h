@@ -18,6 +18,9 @@ typedef struct corpus_source {
     double held_out; /* share of the file's end kept for evaluation, cut at a line's end; 0 .. 0.5 */
 } corpus_source;
 
+/* Names, weights and shares as promised above; corpus_open looks too. BAD_ARGUMENT names the source. */
+DIL_MUST_CHECK dil_status corpus_check_sources(const corpus_source *sources, int n, dil_error *err);
+
 /*
  * Documents are separated by the mark <|endoftext|>, which with the line ends around it becomes the vocabulary's end token; other
  * control tokens written in a text are plain text.

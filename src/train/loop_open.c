@@ -113,8 +113,8 @@ dil_status run_vocabulary(run *r, dil_error *err)
 
 /* ---- before anything long ---- */
 
-/* The network's sizes, with a vocabulary of the size there will be. */
-static dil_status check_sizes(const run *r, dil_error *err)
+/* Sizes and names, with a vocabulary of the size there will be. */
+static dil_status check_config(const run *r, dil_error *err)
 {
     net_config c = r->c.net;
     c.n_vocab = r->c.vocab_file[0] ? 300 : r->c.vocab_size;
@@ -124,23 +124,30 @@ static dil_status check_sizes(const run *r, dil_error *err)
     if ((uint64_t)r->c.n_sequences * (uint64_t)(c.n_context + 1) > INT32_MAX)
         return DIL_FAIL(err, DIL_LIMIT, "training.batch_size: wanted at most %d tokens in a step, found %d sequences of %d",
                         INT32_MAX, r->c.n_sequences, c.n_context);
-    return DIL_OK;
+    int pass = r->c.n_sequences / r->c.n_accumulate * c.n_context;
+    if (pass > NET_MAX_TOKENS)
+        return DIL_FAIL(
+            err, DIL_LIMIT,
+            "training.gradient_accumulation_steps: wanted at most %d tokens in a pass, found %d sequences of %d at once",
+            NET_MAX_TOKENS, r->c.n_sequences / r->c.n_accumulate, c.n_context);
+    return corpus_check_sources(r->c.sources, r->c.n_sources, err);
 }
 
 /* What decides which texts come in which order, and what the moments mean, must be what the checkpoint was made with. */
 static dil_status check_same(const run *r, const train_config *was, dil_error *err)
 {
     const train_config *c = &r->c;
-    const char *key = c->seed != was->seed                 ? "seed"
-                      : c->n_sequences != was->n_sequences ? "training.batch_size"
-                      : c->n_sources != was->n_sources     ? "corpora"
-                      : c->optimiser.muon != was->optimiser.muon ? "training.muon" : NULL;
+    const char *key = c->seed != was->seed                       ? "seed"
+                      : c->n_sequences != was->n_sequences       ? "training.batch_size"
+                      : c->n_sources != was->n_sources           ? "corpora"
+                      : c->optimiser.muon != was->optimiser.muon ? "training.muon"
+                                                                 : NULL;
     for (int i = 0; i < c->n_sources && !key; i++) {
         const corpus_source *now = &c->sources[i], *then = &was->sources[i];
-        key = strcmp(now->name, then->name) != 0     ? "corpora"
-              : now->weight != then->weight     ? "corpora: weight"
-              : now->held_out != then->held_out ? "corpora: held_out"
-                                                : NULL;
+        key = strcmp(now->name, then->name) != 0 ? "corpora"
+              : now->weight != then->weight      ? "corpora: weight"
+              : now->held_out != then->held_out  ? "corpora: held_out"
+                                                 : NULL;
     }
     if (key)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT,
@@ -221,7 +228,7 @@ dil_status run_open(run *r, dil_error *err)
     char checkpoint[RUN_PATH_BYTES], log[RUN_PATH_BYTES];
     run_path(r, "checkpoint.bin", checkpoint);
     run_path(r, "metrics.csv", log);
-    DIL_TRY(check_sizes(r, err));
+    DIL_TRY(check_config(r, err));
     DIL_TRY(kernels_select(&r->k, r->o->cpu, err));
     DIL_TRY(os_make_dirs(c->output, err));
     DIL_TRY(check_checkpoint(r, checkpoint, err));

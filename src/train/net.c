@@ -35,15 +35,15 @@ dil_status net_config_check(const net_config *c, dil_error *err)
 {
     const bound bounds[] = {
         {"vocabulary size", c->n_vocab, 2, 1 << 20},
-        {"context_length", c->n_context, 1, 1 << 16},
-        {"embedding_length", c->n_embd, 1, 1 << 14},
+        {"context_length", c->n_context, 1, NET_MAX_CONTEXT},
+        {"embedding_length", c->n_embd, 1, NET_MAX_EMBD},
         {"block_count", c->n_layer, 1, NET_MAX_LAYERS},
-        {"attention.head_count", c->n_head, 1, 1 << 10},
+        {"attention.head_count", c->n_head, 1, NET_MAX_HEADS},
         {"attention.head_count_kv", c->n_head_kv, 1, c->n_head > 0 ? c->n_head : 1},
-        {"attention.key_length", c->head_dim, 2, 1 << 10},
-        {"feed_forward_length", c->n_ff, c->n_experts ? 0 : 1, 1 << 16},
+        {"attention.key_length", c->head_dim, 2, NET_MAX_HEAD_DIM},
+        {"feed_forward_length", c->n_ff, c->n_experts ? 0 : 1, NET_MAX_FF},
         {"expert_count", c->n_experts, 0, NET_MAX_EXPERTS},
-        {"expert_feed_forward_length", c->n_ff_expert, c->n_experts ? 1 : 0, 1 << 16},
+        {"expert_feed_forward_length", c->n_ff_expert, c->n_experts ? 1 : 0, NET_MAX_FF},
     };
     for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
         if (bounds[i].value < bounds[i].least || bounds[i].value > bounds[i].most)
@@ -360,9 +360,9 @@ dil_status net_new(net **out, const net_config *c, net_compute compute, int n_to
                    dil_error *err)
 {
     DIL_TRY(net_config_check(c, err));
-    if (n_tokens < c->n_context || n_tokens % c->n_context || n_tokens > 1 << 20)
+    if (n_tokens < c->n_context || n_tokens % c->n_context || n_tokens > NET_MAX_TOKENS)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "tokens of a pass: wanted a multiple of the context's %d up to %d, found %d",
-                        c->n_context, 1 << 20, n_tokens);
+                        c->n_context, NET_MAX_TOKENS, n_tokens);
     if (compute == NET_COMPUTE_BF16 && !k->training.product_bf16)
         return DIL_FAIL(err, DIL_UNSUPPORTED, "compute bf16: wanted a CPU with AVX512_BF16, found kernel level %s; use f32 or auto",
                         k->name);

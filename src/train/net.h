@@ -14,6 +14,12 @@
 #include "kernels/kernels.h"
 #include "train/loss.h"
 
+#define NET_MAX_TOKENS (1 << 20) /* of a pass */
+#define NET_MAX_CONTEXT (1 << 16)
+#define NET_MAX_EMBD (1 << 14)
+#define NET_MAX_HEADS (1 << 10)
+#define NET_MAX_HEAD_DIM (1 << 10)
+#define NET_MAX_FF (1 << 16)
 #define NET_MAX_LAYERS 64
 #define NET_MAX_EXPERTS 256
 #define NET_MAX_USED 8

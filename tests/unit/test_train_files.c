@@ -138,6 +138,9 @@ static void refusals(void **state)
         {"{" LEAST ", " STEPS "}", "tokenizer", DIL_BAD_ARGUMENT},
         {"{" LEAST ", \"tokenizer\": {\"size\": 512, \"file\": \"x\"}, " STEPS "}", "found both", DIL_BAD_ARGUMENT},
         {"{" LEAST ", \"tokenizer\": {\"size\": 100}, " STEPS "}", "300..65536", DIL_BAD_ARGUMENT},
+        {"{" LEAST ", " TOKENS ", " STEPS ", \"model\": {\"hidden_size\": 16385}}",
+         "model.hidden_size: wanted 1..16384, found 16385", DIL_BAD_ARGUMENT},
+        {"{" LEAST ", " TOKENS ", " STEPS ", \"model\": {\"context_length\": 65537}}", "model.context_length", DIL_BAD_ARGUMENT},
         {"{" LEAST ", " TOKENS ", " STEPS ", \"model\": {\"architecture\": \"gpt9\"}}", "model.architecture", DIL_BAD_ARGUMENT},
         {"{" LEAST ", " TOKENS ", " STEPS ", \"loss\": {\"warmup_from\": 0.5}}", "loss.warmup_to", DIL_BAD_ARGUMENT},
         {"{" LEAST ", " TOKENS ", " STEPS ", \"loss\": {\"cached_experts\": 99}}", "loss.cached_experts", DIL_BAD_ARGUMENT},
@@ -326,8 +329,9 @@ static void failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(least_config),   cmocka_unit_test(round_trip), cmocka_unit_test(architectures), cmocka_unit_test(refusals),
-        cmocka_unit_test(damaged_config), cmocka_unit_test(columns), cmocka_unit_test(widest_log),    cmocka_unit_test(cut_on_resume), cmocka_unit_test(failures),
+        cmocka_unit_test(least_config), cmocka_unit_test(round_trip),     cmocka_unit_test(architectures),
+        cmocka_unit_test(refusals),     cmocka_unit_test(damaged_config), cmocka_unit_test(columns),
+        cmocka_unit_test(widest_log),   cmocka_unit_test(cut_on_resume),  cmocka_unit_test(failures),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
 }

@@ -196,6 +196,26 @@ static void other_runs(void **state)
     check_state(2);
 }
 
+/* What can be known from the config is said before a vocabulary is learnt. */
+static void early_refusals(void **state)
+{
+    (void)state;
+    train_config c = config();
+    seen s = {0};
+    forget();
+    (void)snprintf(c.sources[1].name, sizeof c.sources[1].name, "t/r");
+    refuse(train(&c, false, 0, 1, &s), DIL_BAD_ARGUMENT, "found \"t/r\"");
+    c = config();
+    c.n_sequences = 1024;
+    c.n_accumulate = 2;
+    c.net.n_context = 65536 / 2;
+    refuse(train(&c, false, 0, 1, &s), DIL_LIMIT, "gradient_accumulation_steps: wanted at most 1048576");
+    c.n_sequences = 32768;
+    c.net.n_context = 65536;
+    refuse(train(&c, false, 0, 1, &s), DIL_LIMIT, "batch_size");
+    assert_false(os_exists(vocabulary));
+}
+
 /* Every cut and a changed bit anywhere: refused, and the net stays as it was. */
 static void damaged_checkpoints(void **state)
 {
@@ -263,9 +283,8 @@ static void not_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(goes_on_to_the_bit), cmocka_unit_test(log_ahead_of_checkpoint),
-        cmocka_unit_test(other_runs),         cmocka_unit_test(damaged_checkpoints),
-        cmocka_unit_test(not_finite),
+        cmocka_unit_test(goes_on_to_the_bit), cmocka_unit_test(log_ahead_of_checkpoint), cmocka_unit_test(other_runs),
+        cmocka_unit_test(early_refusals),     cmocka_unit_test(damaged_checkpoints),     cmocka_unit_test(not_finite),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
 }
