@@ -55,6 +55,8 @@ static dil_status read_text(const reader *r, const config_row *row, const char *
     else if (!resolve(r->path, json_string_value(v), text, sizeof text) || strlen(text) > most)
         return DIL_FAIL(r->err, DIL_BAD_ARGUMENT, "%s: %s: wanted a path of at most %zu bytes, found a longer one", r->path, where,
                         most);
+    if (!utf8_valid(str_of(text))) /* the config's own path may be anything; a checkpoint keeps this text as JSON */
+        return DIL_FAIL(r->err, DIL_UNSUPPORTED, "%s: %s: wanted a path of UTF-8 text, found other bytes", r->path, where);
     memcpy(out, text, strlen(text) + 1);
     return DIL_OK;
 }

@@ -53,6 +53,17 @@ static void least_config(void **state)
     assert_float_equal(c.price_end, 0.1, 1e-12);
 }
 
+/* A checkpoint keeps the config as JSON, which must be readable again. */
+static void folder_of_other_bytes(void **state)
+{
+    (void)state;
+    train_config c;
+    str text = STR("{" LEAST ", " TOKENS ", " STEPS "}");
+    assert_int_equal(train_config_parse(&c, text, "ku\xFE/tiny.json", &err), DIL_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "output: wanted a path of UTF-8"));
+    ok(train_config_parse(&c, text, "ku\xC5\x9F/tiny.json", &err));
+}
+
 static const char *const everything =
     "{\"name\": \"Kuş \\\"1\\\"\", \"output\": \"/o\", \"seed\": 9007199254740991, \"tokenizer\": {\"file\": \"/v.gguf\"},"
     "\"corpora\": [{\"name\": \"en\", \"path\": \"/a.txt\", \"weight\": 2.5, \"held_out\": 0.05},"
@@ -329,9 +340,11 @@ static void failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(least_config), cmocka_unit_test(round_trip),     cmocka_unit_test(architectures),
-        cmocka_unit_test(refusals),     cmocka_unit_test(damaged_config), cmocka_unit_test(columns),
-        cmocka_unit_test(widest_log),   cmocka_unit_test(cut_on_resume),  cmocka_unit_test(failures),
+        cmocka_unit_test(least_config),  cmocka_unit_test(folder_of_other_bytes),
+        cmocka_unit_test(round_trip),    cmocka_unit_test(architectures),
+        cmocka_unit_test(refusals),      cmocka_unit_test(damaged_config),
+        cmocka_unit_test(columns),       cmocka_unit_test(widest_log),
+        cmocka_unit_test(cut_on_resume), cmocka_unit_test(failures),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
 }
