@@ -202,9 +202,11 @@ static void add_terms(net_result *out, const loss_values *v, const loss_config *
 
 static void split_tokens(net *n, const int32_t *tokens, int n_sequences, int n_context)
 {
-    for (int s = 0; s < n_sequences; s++) {
-        memcpy(n->inputs + s * n_context, tokens + s * (n_context + 1), (size_t)n_context * sizeof *tokens);
-        memcpy(n->targets + s * n_context, tokens + s * (n_context + 1) + 1, (size_t)n_context * sizeof *tokens);
+    const size_t context = (size_t)n_context;
+    for (size_t s = 0; s < (size_t)n_sequences; s++) {
+        const int32_t *from = tokens + s * (context + 1);
+        memcpy(n->inputs + s * context, from, context * sizeof *from);
+        memcpy(n->targets + s * context, from + 1, context * sizeof *from);
     }
 }
 
