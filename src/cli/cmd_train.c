@@ -182,9 +182,11 @@ static void print_end(const train_command *t)
         print_json(t, p->step == c->n_steps ? "end" : "stopped", p);
     if (t->o->json)
         return;
-    if (p->step == 0 || p->step == c->n_steps)
-        printf("finished: dil export %s/checkpoint.bin %s.gguf\n", c->output, c->name);
-    else
+    if (p->step == 0 || p->step == c->n_steps) {
+        printf("finished: dil export %s/checkpoint.bin ", c->output);
+        print_text(stdout, str_of(c->name), sizeof c->name);
+        puts(".gguf");
+    } else
         printf("stopped after step %llu of %llu; to go on: dil train %s --resume\n", (unsigned long long)p->step,
                (unsigned long long)c->n_steps, t->config_path);
 }
@@ -302,9 +304,11 @@ static int export_checkpoint(const cli_options *o, char **positional, int n_posi
         status = team_new(&workers, 1, &err);
     if (status == DIL_OK)
         status = export_with(o, positional, c, type, workers, &k, &err);
-    if (status == DIL_OK && !o->quiet)
-        printf("%s: '%s' after %llu of %llu steps\n", positional[1], c->name, (unsigned long long)state.step,
-               (unsigned long long)c->n_steps);
+    if (status == DIL_OK && !o->quiet) {
+        printf("%s: '", positional[1]);
+        print_text(stdout, str_of(c->name), sizeof c->name);
+        printf("' after %llu of %llu steps\n", (unsigned long long)state.step, (unsigned long long)c->n_steps);
+    }
     team_free(workers);
     mem_free(c);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
