@@ -26,6 +26,19 @@ static void prepared(void *user, const train_config *c, const net *n)
     assert_true(net_active(n) < net_size(n) && net_flops(n) > 6.0 * (double)net_active(n) - 1);
 }
 
+/* The whole loss is its terms, with cache, swarm and nash as strong as they are at this step of the run. */
+static void check_total(const train_progress *p)
+{
+    const train_config c = config();
+    const loss_values *v = &p->result.router;
+    double x = (double)(p->step - 1) / STEPS, strength = fmin(1, fmax(0, (x - c.loss_from) / (c.loss_to - c.loss_from)));
+    double held = (double)c.loss.cache * v->cache + (double)c.loss.swarm * v->swarm - (double)c.loss.nash * v->nash;
+    double router = (double)c.loss.balance * v->balance + (double)c.loss.z * v->z - strength * held;
+    double total = p->result.ce + (double)c.z_weight * p->result.z_loss + c.net.n_layer * router;
+    assert_true(v->cache > 0.01);
+    assert_float_equal(p->result.total, total, 1e-6);
+}
+
 static bool step(void *user, const train_progress *p)
 {
     seen *s = user;
@@ -35,6 +48,7 @@ static bool step(void *user, const train_progress *p)
     assert_true(isfinite(p->result.total) && isfinite(p->gradient_norm) && p->tokens_per_second > 0 && p->gflops > 0);
     assert_int_equal(p->tokens, p->step * 8 * 32);
     assert_int_equal(p->evaluated, p->step % 4 == 0 || p->step == STEPS);
+    check_total(p);
     double load = 0;
     for (int e = 0; e < 4; e++)
         load += (double)p->result.load[1][e];
@@ -101,6 +115,22 @@ static void check_state(uint64_t wanted)
     assert_string_equal(c.output, folder);
 }
 
+/* Prices have fallen to nothing at the end: files hold none. */
+static void check_prices(bool zero)
+{
+    checkpoint_state cs;
+    train_config c;
+    small_net sn;
+    bool any = false;
+    ok(checkpoint_open(checkpoint, &c, &cs, &err));
+    open_net(&sn, &c.net);
+    ok(checkpoint_load(checkpoint, sn.n, NULL, &err));
+    for (int i = 0; i < c.net.n_layer * c.net.n_experts; i++)
+        any |= fabsf(net_prices(sn.n)[i]) > 0.0f;
+    assert_true(any != zero);
+    close_net(&sn);
+}
+
 static void goes_on_to_the_bit(void **state)
 {
     (void)state;
@@ -114,11 +144,13 @@ static void goes_on_to_the_bit(void **state)
     assert_true(whole.last < whole.first - 0.2);
     assert_true(whole.held_out[0] > 0.1 && whole.held_out[0] < 8 && whole.held_out[1] > 0.1 && whole.held_out[1] < 8);
     check_state(STEPS);
+    check_prices(true);
     char *floats = floats_of(&n), *log = timeless_log();
     forget();
     ok(train(&c, false, 5, 1, &parts)); /* other numbers of threads: the same bits */
     assert_int_equal(parts.n, 5);
     check_state(5);
+    check_prices(false);
     assert_int_equal(train(&c, true, 0, 2, &stopped), DIL_CANCELLED);
     assert_int_equal(stopped.n, 2);
     check_state(7);
@@ -157,6 +189,28 @@ static void log_ahead_of_checkpoint(void **state)
         lines += *p == '\n';
     assert_int_equal(lines, 1 + STEPS);
     free(log);
+}
+
+/* A step in four passes has the gradient of the step in one: the terms of the router, which look at a pass as a whole, left out. */
+static bool note_norm(void *user, const train_progress *p)
+{
+    *(double *)user = p->gradient_norm;
+    return true;
+}
+
+static void passes_make_a_step(void **state)
+{
+    (void)state;
+    train_config c = config();
+    double norm[2];
+    c.loss = (loss_config){0};
+    for (int i = 0; i < 2; i++) {
+        train_options o = {.stop_after = 1, .cpu = "scalar", .n_threads = 1, .step = note_norm, .user = &norm[i]};
+        c.n_accumulate = i ? 4 : 1;
+        forget();
+        ok(train_run(&c, &o, &err));
+    }
+    assert_true(norm[0] > 0.01 && fabs(norm[1] - norm[0]) <= 1e-4 * norm[0]);
 }
 
 /* ---- refusals ---- */
@@ -283,8 +337,9 @@ static void not_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(goes_on_to_the_bit), cmocka_unit_test(log_ahead_of_checkpoint), cmocka_unit_test(other_runs),
-        cmocka_unit_test(early_refusals),     cmocka_unit_test(damaged_checkpoints),     cmocka_unit_test(not_finite),
+        cmocka_unit_test(goes_on_to_the_bit), cmocka_unit_test(log_ahead_of_checkpoint), cmocka_unit_test(passes_make_a_step),
+        cmocka_unit_test(other_runs),         cmocka_unit_test(early_refusals),          cmocka_unit_test(damaged_checkpoints),
+        cmocka_unit_test(not_finite),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
 }
