@@ -427,6 +427,41 @@ static void muon_steps_are_orthogonal(void **state)
     bench_free(&b);
 }
 
+/* What Muon keeps is 0.95 of what it had and the gradient; without a gradient only the decay moves a matrix. */
+static void muon_keeps_momentum_and_decays(void **state)
+{
+    (void)state;
+    dil_error err;
+    optimiser *o;
+    optimiser_config c = plain;
+    c.muon = MUON_ATTENTION;
+    c.clip = 0.0f;
+    bench b;
+    bench_new(&b, &moe, NET_COMPUTE_F32, 2, "auto");
+    bench_fill(&b);
+    assert_int_equal(optimiser_new(&o, b.n, &c, b.workers, &b.k, &err), DIL_OK);
+    const parameter *p = net_parameter_at(b.n, 2);
+    assert_string_equal(p->name, "blk.0.attn_q.weight");
+    float *kept = mem_calloc(2 * p->count, sizeof *kept, MEM_MISC), *w = kept + p->count;
+    const float *momentum = optimiser_state(o) + (p->w - net_values(b.n));
+    memcpy(w, p->w, p->count * sizeof *w);
+    net_clear_gradients(b.n);
+    (void)optimiser_step(o, 0, 1);
+    for (size_t i = 0; i < p->count; i++)
+        assert_true(fabsf(p->w[i] - w[i] * (1.0f - 0.02f * 0.1f * (float)optimiser_schedule(&c, 0, 1))) <= 1e-6f);
+    for (uint64_t step = 0; step < 2; step++) {
+        fill(net_gradients(b.n), net_size(b.n), 0.5f, 3 + step);
+        for (size_t i = 0; i < p->count; i++)
+            kept[i] = 0.95f * kept[i] + p->g[i];
+        (void)optimiser_step(o, step, 2);
+    }
+    for (size_t i = 0; i < p->count; i++)
+        assert_true(fabsf(momentum[i] - kept[i]) <= 1e-5f);
+    mem_free(kept);
+    optimiser_free(o);
+    bench_free(&b);
+}
+
 static void schedules(void **state)
 {
     (void)state;
@@ -451,6 +486,7 @@ int main(void)
         cmocka_unit_test(shapes_are_checked),
         cmocka_unit_test(adamw_is_its_formula),
         cmocka_unit_test(muon_steps_are_orthogonal),
+        cmocka_unit_test(muon_keeps_momentum_and_decays),
         cmocka_unit_test(schedules),
     };
     return leaks_run_group_tests(tests, NULL, NULL);

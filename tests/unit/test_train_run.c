@@ -8,14 +8,16 @@
 
 #include <cmocka.h>
 
+#include "file/gguf.h"
 #include "leaks.h"
+#include "model/vocab_load.h"
 #include "tiny_run.h"
 
 #define HEAD_BYTES 112 /* of a checkpoint; the length of its config stands at 12 */
 
 typedef struct seen {
     int n, n_prepared, stop_at; /* stop_at 0: never */
-    double first, last, held_out[2];
+    double first, last, held_out[2], violation;
 } seen;
 
 static void prepared(void *user, const train_config *c, const net *n)
@@ -55,6 +57,7 @@ static bool step(void *user, const train_progress *p)
     assert_float_equal(load, 4.0, 1e-3);
     for (int i = 0; p->evaluated && i < 2; i++)
         s->held_out[i] = p->held_out[i];
+    s->violation = p->routing[0].violation;
     return s->n != s->stop_at;
 }
 
@@ -189,6 +192,87 @@ static void log_ahead_of_checkpoint(void **state)
         lines += *p == '\n';
     assert_int_equal(lines, 1 + STEPS);
     free(log);
+}
+
+/* ---- evaluation ---- */
+
+static vocab *open_vocab(void)
+{
+    gguf *g;
+    vocab *v;
+    gguf_options header = {.header_only = true};
+    ok(gguf_open(&g, vocabulary, &header, &err));
+    ok(vocab_from_gguf(&v, g, &err));
+    gguf_close(g);
+    return v;
+}
+
+static double bytes_of(const vocab *v, token_id id)
+{
+    strbuf text = STRBUF(1000);
+    vocab_decode_token(v, id, false, &text);
+    double n = (double)text.n;
+    strbuf_free(&text);
+    return n;
+}
+
+/* Nats of the whole held-out part over the bytes of its targets, sequence by sequence; choices of experts are counted. */
+static double bits_by_hand(const train_config *c, net *n, uint64_t counts[2][4])
+{
+    corpus *texts;
+    vocab *v = open_vocab();
+    corpus_options o = {.sources = c->sources,
+                        .n_sources = c->n_sources,
+                        .v = v,
+                        .directory = folder,
+                        .context = 32,
+                        .seed = c->seed,
+                        .n_threads = 1};
+    int32_t tokens[33];
+    float nats[32];
+    double sum = 0, bytes = 0;
+    ok(corpus_open(&texts, &o, &err));
+    corpus_part part = corpus_held_out(texts, 0);
+    assert_true(part.n > 200);
+    for (size_t at = 0; at + 33 <= part.n; at += 32) {
+        for (size_t t = 0; t < 33; t++)
+            tokens[t] = part.tokens[at + t];
+        net_evaluate(n, tokens, 1, nats);
+        for (int t = 0; t < 32; t++) {
+            sum += (double)nats[t];
+            bytes += bytes_of(v, tokens[t + 1]);
+        }
+        for (int l = 0; l < 2; l++)
+            for (int i = 0; i < 64; i++)
+                counts[l][net_choices(n, l)[i]]++;
+    }
+    corpus_free(texts);
+    vocab_free(v);
+    return sum / log(2) / bytes;
+}
+
+static void evaluation_by_hand(void **state)
+{
+    (void)state;
+    train_config c = config(), found;
+    checkpoint_state cs;
+    seen s = {0};
+    small_net sn;
+    uint64_t counts[2][4] = {0};
+    c.evaluate_sequences = 0;
+    forget();
+    ok(train(&c, false, 0, 1, &s));
+    ok(checkpoint_open(checkpoint, &found, &cs, &err));
+    open_net(&sn, &found.net);
+    ok(checkpoint_load(checkpoint, sn.n, NULL, &err));
+    assert_float_equal(s.held_out[0], bits_by_hand(&c, sn.n, counts), 1e-9);
+    double worst = 0;
+    for (int l = 0; l < 2; l++)
+        for (int e = 0; e < 4; e++)
+            worst =
+                fmax(worst, 4.0 * (double)counts[l][e] / (double)(counts[l][0] + counts[l][1] + counts[l][2] + counts[l][3]) - 1);
+    assert_float_equal(s.violation, worst, 1e-12);
+    close_net(&sn);
 }
 
 /* A step in four passes has the gradient of the step in one: the terms of the router, which look at a pass as a whole, left out. */
@@ -337,9 +421,10 @@ static void not_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(goes_on_to_the_bit), cmocka_unit_test(log_ahead_of_checkpoint), cmocka_unit_test(passes_make_a_step),
-        cmocka_unit_test(other_runs),         cmocka_unit_test(early_refusals),          cmocka_unit_test(damaged_checkpoints),
-        cmocka_unit_test(not_finite),
+        cmocka_unit_test(goes_on_to_the_bit),  cmocka_unit_test(log_ahead_of_checkpoint),
+        cmocka_unit_test(passes_make_a_step),  cmocka_unit_test(evaluation_by_hand),
+        cmocka_unit_test(other_runs),          cmocka_unit_test(early_refusals),
+        cmocka_unit_test(damaged_checkpoints), cmocka_unit_test(not_finite),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
 }
