@@ -11,53 +11,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
-
-#define LANES 16
-
-/* Lanes in pairs, then pairs of pairs: the same for all. */
-static inline float lanes_sum(float *lane)
-{
-    for (int width = LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++)
-            lane[i] += lane[i + width];
-    return lane[0];
-}
-
-/* exp(x) for x in [-87, 88], clamped outside, NaN for NaN: x = n ln 2 + r, a polynomial in r, n into the exponent. Error below
- * 3e-7. n + 1.5 * 2^23 is a float whose last bits are n. */
-static inline float vector_exp(float x)
-{
-    const float shift = 12582912.0f;
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    float shifted = x * 1.44269504f + shift, n = shifted - shift;
-    float r = x - n * 0x1.62e400p-1f - n * 0x1.7f7d1cp-20f;
-    float p = 1.0f / 5040.0f;
-    p = p * r + 1.0f / 720.0f;
-    p = p * r + 1.0f / 120.0f;
-    p = p * r + 1.0f / 24.0f;
-    p = p * r + 1.0f / 6.0f;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits - 0x4b400000u + 127u) << 23;
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return p * scale;
-}
-
-static float vector_dot(const float *x, const float *y, int64_t n)
-{
-    float lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++)
-            lane[j] += x[i + j] * y[i + j];
-    for (int j = 0; i + j < n; j++)
-        lane[j] += x[i + j] * y[i + j];
-    return lanes_sum(lane);
-}
+#include "kernels/lanes.h"
 
 static float vector_softmax(float *x, int64_t n)
 {
@@ -75,11 +29,11 @@ static float vector_softmax(float *x, int64_t n)
         max = most[j] > max ? most[j] : max;
     for (i = 0; i + LANES <= n; i += LANES)
         for (int j = 0; j < LANES; j++) {
-            x[i + j] = vector_exp(x[i + j] - max);
+            x[i + j] = lanes_exp(x[i + j] - max);
             lane[j] += x[i + j];
         }
     for (int j = 0; i + j < n; j++) {
-        x[i + j] = vector_exp(x[i + j] - max);
+        x[i + j] = lanes_exp(x[i + j] - max);
         lane[j] += x[i + j];
     }
     float sum = lanes_sum(lane), inverse = 1.0f / sum;
@@ -94,7 +48,7 @@ static void vector_silu_mul_back(const float *gate, const float *up, const float
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; i++) {
         float g = gate[i], u = up[i], d = dy[i] * scale;
-        float s = 1.0f / (1.0f + vector_exp(-g)), a = g * s;
+        float s = 1.0f / (1.0f + lanes_exp(-g)), a = g * s;
         y[i] = a * u;
         dgate[i] = d * u * (s + a * (1.0f - s));
         dup[i] = d * a;
@@ -109,7 +63,7 @@ static void vector_gelu_mul_back(const float *gate, const float *up, const float
     for (int64_t i = 0; i < n; i++) {
         float g = gate[i], u = up[i], d = dy[i] * scale;
         float t = 1.59576912f * (g + 0.044715f * g * g * g), slope = 1.59576912f * (1.0f + 0.134145f * g * g);
-        float s = 1.0f / (1.0f + vector_exp(-t)), a = g * s;
+        float s = 1.0f / (1.0f + lanes_exp(-t)), a = g * s;
         y[i] = a * u;
         dgate[i] = d * u * (s + a * (1.0f - s) * slope);
         dup[i] = d * a;
@@ -118,10 +72,10 @@ static void vector_gelu_mul_back(const float *gate, const float *up, const float
 
 static void vector_rmsnorm_back(const float *x, const float *w, const float *dy, float eps, float *dx, float *dw, int64_t n)
 {
-    float lane[LANES] = {0}, r = 1.0f / sqrtf(vector_dot(x, x, n) / (float)n + eps);
+    float lane[LANES] = {0}, r = 1.0f / sqrtf(lanes_dot(x, x, n) / (float)n + eps);
     int64_t i = 0;
     if (!w) {
-        float both = vector_dot(x, dy, n) * r * r * r / (float)n;
+        float both = lanes_dot(x, dy, n) * r * r * r / (float)n;
         for (; i < n; i++)
             dx[i] += dy[i] * r - x[i] * both;
         return;
@@ -153,7 +107,7 @@ static void vector_adamw(float *w, const float *g, float *m, float *v, int64_t n
 
 static inline void training_add_vector(training_kernels *t)
 {
-    t->dot = vector_dot;
+    t->dot = lanes_dot;
     t->softmax = vector_softmax;
     t->silu_mul_back = vector_silu_mul_back;
     t->gelu_mul_back = vector_gelu_mul_back;

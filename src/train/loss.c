@@ -10,9 +10,9 @@
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "kernels/lanes.h"
 #include "theorem/neighbours.h"
 
-#define LANES 16
 #define RING (LOSS_SWARM_TOKENS + 1)
 #define ABSENT -1e30f /* score of a padding expert */
 #define FADED 1e-12f  /* recency below this is 0: no arithmetic with subnormal numbers */
@@ -44,43 +44,8 @@ enum { ROW_RHO, ROW_SCORE = ROW_RHO + RING, ROW_SHIFTED, ROW_GAP, ROW_RECENCY, R
 
 /* ---- arithmetic along lanes ---- */
 
-/* exp(x) for x <= 0, 2 ulp; 0 below -80. 2^n exp(r), n = round(x / ln 2), |r| <= 0.347, Taylor of degree 7; adding 1.5 * 2^23
- * rounds to n and leaves it in the low bits, which become the exponent. */
-static inline float exp_below(float x)
-{
-    float in = x < -80.0f ? -80.0f : x, shifted = in * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f, power;
-    float r = in - n * 0.693359375f + n * 2.12194440e-4f, p = 1.0f / 5040.0f;
-    uint32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits << 23) + 0x3F800000u;
-    memcpy(&power, &bits, sizeof power);
-    p = p * r + 1.0f / 720.0f;
-    p = p * r + 1.0f / 120.0f;
-    p = p * r + 1.0f / 24.0f;
-    p = p * r + 1.0f / 6.0f;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    return x < -80.0f ? 0.0f : p * power;
-}
-
-/* Lanes added in one fixed order. */
-static inline float sum_of(float lane[LANES])
-{
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++)
-            lane[l] += lane[l + half];
-    return lane[0];
-}
-
-static inline float dot(const float *a, const float *b, int n)
-{
-    float lane[LANES] = {0};
-    for (int e = 0; e < n; e += LANES)
-        for (int l = 0; l < LANES; l++)
-            lane[l] += a[e + l] * b[e + l];
-    return sum_of(lane);
-}
+/* exp(x) for x <= 0; 0 below -80, which padding is. */
+static inline float exp_below(float x) { return x < -80.0f ? 0.0f : lanes_exp(x); }
 
 static inline float largest(const float *x, int n)
 {
@@ -103,7 +68,7 @@ static inline float exponentials(const float *x, float shift, float *p, int n)
             p[e + l] = exp_below(x[e + l] - shift);
             lane[l] += p[e + l];
         }
-    return sum_of(lane);
+    return lanes_sum(lane);
 }
 
 /* ---- what belongs to the whole batch ---- */
@@ -218,13 +183,13 @@ static void token(const job *j, float *rows, int t, const float *z, float *dz, s
         rho[e] *= part;
         gap[e] += log_ratio;
     }
-    float balance = dot(rho, j->load, n), cache = dot(rho, h, n), kl = dot(rho, gap, n), cosine = 0.0f;
+    float balance = lanes_dot(rho, j->load, n), cache = lanes_dot(rho, h, n), kl = lanes_dot(rho, gap, n), cosine = 0.0f;
     float along = 0.0f, own = 0.0f; /* factors of v and rho in the cosine's gradient */
     if (t > 0) {
         look_ahead(j, rows, t);
-        float length = dot(rho, rho, n), both = sqrtf(length) * sqrtf(dot(ahead, ahead, n));
+        float length = lanes_dot(rho, rho, n), both = sqrtf(length) * sqrtf(lanes_dot(ahead, ahead, n));
         along = both > 0.0f ? 1.0f / both : 0.0f;
-        cosine = dot(rho, ahead, n) * along;
+        cosine = lanes_dot(rho, ahead, n) * along;
         own = cosine / length;
     }
     total->balance += (double)balance;
@@ -232,7 +197,7 @@ static void token(const job *j, float *rows, int t, const float *z, float *dz, s
     total->swarm += (double)cosine;
     total->nash += (double)kl;
     total->z += (double)log_z * (double)log_z;
-    total->entropy += (double)(log_sum - dot(rho, s, n));
+    total->entropy += (double)(log_sum - lanes_dot(rho, s, n));
     if (!dz)
         return;
     float mean = c->balance * balance - c->cache * cache + c->nash * kl - 2.0f * c->z * log_z;
