@@ -56,22 +56,36 @@ static void times(product_kind k, const uint32_t *a, int n, const uint32_t *matr
     product_run(k, &(product_block){a, (size_t)product_steps(k, from), n, matrix, from, from, to, y, (size_t)to, add});
 }
 
+/* What a worker has in front of it: a block of slots, room for packed rows, and for n_ff values per slot. */
+typedef struct place {
+    slots b;
+    uint32_t *packed;
+    float *wide, *gate, *up;
+} place;
+
+static place place_of(const ffn_run *r, int64_t item, int worker)
+{
+    slots b = find_block(r, item);
+    int n_embd = r->f->gate.n_in, n_ff = r->f->gate.n_out;
+    uint32_t *packed = crew_scratch(r->c, worker);
+    float *wide = (float *)(void *)(packed + (size_t)BLOCK_TOKENS * (size_t)(n_embd > n_ff ? n_embd : n_ff));
+    return (place){b, packed, wide, r->s->gate + b.first * n_ff, r->s->up + b.first * n_ff};
+}
+
 static void forward_slots(void *ctx, int64_t item, int worker)
 {
     const ffn_run *r = ctx;
     const ffn *f = r->f;
-    const kernels *k = f->gate.kind.k;
-    slots b = find_block(r, item);
+    const product_kind kind = f->gate.kind;
+    place at = place_of(r, item, worker);
+    slots b = at.b;
     int n_embd = f->gate.n_in, n_ff = f->gate.n_out;
-    uint32_t *a = crew_scratch(r->c, worker);
-    float *activated = (float *)(void *)(a + (size_t)BLOCK_TOKENS * (size_t)(n_embd > n_ff ? n_embd : n_ff));
-    float *gate = r->s->gate + b.first * n_ff, *up = r->s->up + b.first * n_ff;
-    pack_rows(f->gate.kind, tokens_of(r, r->x, n_embd, b.first), b.n, n_embd, a);
-    times(f->gate.kind, a, b.n, forward_of(&f->gate, b.group), n_embd, n_ff, gate, false);
-    times(f->gate.kind, a, b.n, forward_of(&f->up, b.group), n_embd, n_ff, up, false);
-    (f->activation == NET_SWIGLU ? k->silu_mul : k->gelu_mul)(gate, up, activated, (int64_t)b.n * n_ff);
-    pack_rows(f->gate.kind, (rows){activated, (size_t)n_ff, NULL}, b.n, n_ff, a);
-    times(f->gate.kind, a, b.n, forward_of(&f->down, b.group), n_ff, n_embd, r->y + b.first * n_embd, false);
+    pack_rows(kind, tokens_of(r, r->x, n_embd, b.first), b.n, n_embd, at.packed);
+    times(kind, at.packed, b.n, forward_of(&f->gate, b.group), n_embd, n_ff, at.gate, false);
+    times(kind, at.packed, b.n, forward_of(&f->up, b.group), n_embd, n_ff, at.up, false);
+    (f->activation == NET_SWIGLU ? kind.k->silu_mul : kind.k->gelu_mul)(at.gate, at.up, at.wide, (int64_t)b.n * n_ff);
+    pack_rows(kind, (rows){at.wide, (size_t)n_ff, NULL}, b.n, n_ff, at.packed);
+    times(kind, at.packed, b.n, forward_of(&f->down, b.group), n_ff, n_embd, r->y + b.first * n_embd, false);
 }
 
 void ffn_forward(const crew *c, const ffn *f, const ffn_slots *s, const float *x, float *y)
@@ -79,33 +93,39 @@ void ffn_forward(const crew *c, const ffn *f, const ffn_slots *s, const float *x
     crew_items(c, count_blocks(f, s), forward_slots, &(ffn_run){.c = c, .f = f, .s = s, .x = x, .y = y});
 }
 
-/* Gradients of gate and up in their place, activated = scale * act(gate) * up, dx. */
+/* From the gradient of act(gate) * up, d [n_ff] of one slot: those of gate and up in their place, and the slot's activated
+ * values, weighted as its token weights it. */
+static void backward_slot(const ffn_run *r, int64_t slot, float *gate, float *up, const float *d)
+{
+    const ffn *f = r->f;
+    const kernels *k = f->gate.kind.k;
+    int n_ff = f->gate.n_out;
+    float scale = r->s->scale ? r->s->scale[slot] : 1.0f, *activated = r->activated + slot * n_ff;
+    (f->activation == NET_SWIGLU ? k->training.silu_mul_back : k->training.gelu_mul_back)(gate, up, d, scale, activated, gate, up,
+                                                                                          n_ff);
+    if (!r->s->scale)
+        return;
+    r->dscale[slot] = k->training.dot(activated, d, n_ff);
+    k->scale(activated, scale, n_ff);
+}
+
 static void backward_slots(void *ctx, int64_t item, int worker)
 {
     const ffn_run *r = ctx;
     const ffn *f = r->f;
-    const kernels *k = f->gate.kind.k;
-    slots b = find_block(r, item);
+    const product_kind kind = f->gate.kind;
+    place at = place_of(r, item, worker);
+    slots b = at.b;
     int n_embd = f->gate.n_in, n_ff = f->gate.n_out;
-    uint32_t *a = crew_scratch(r->c, worker);
-    float *d_act = (float *)(void *)(a + (size_t)BLOCK_TOKENS * (size_t)(n_embd > n_ff ? n_embd : n_ff));
-    float *gate = r->s->gate + b.first * n_ff, *up = r->s->up + b.first * n_ff, *activated = r->activated + b.first * n_ff;
-    pack_rows(f->gate.kind, tokens_of(r, r->dy, n_embd, b.first), b.n, n_embd, a);
-    times(f->gate.kind, a, b.n, backward_of(&f->down, b.group), n_embd, n_ff, d_act, false);
-    for (int64_t i = 0; i < b.n; i++) {
-        float scale = r->s->scale ? r->s->scale[b.first + i] : 1.0f, *g = gate + i * n_ff, *u = up + i * n_ff;
-        (f->activation == NET_SWIGLU ? k->training.silu_mul_back : k->training.gelu_mul_back)(g, u, d_act + i * n_ff, scale,
-                                                                                              activated + i * n_ff, g, u, n_ff);
-        if (!r->s->scale)
-            continue;
-        r->dscale[b.first + i] = k->training.dot(activated + i * n_ff, d_act + i * n_ff, n_ff);
-        k->scale(activated + i * n_ff, scale, n_ff);
-    }
     float *dx = r->dx + b.first * n_embd;
-    pack_rows(f->gate.kind, (rows){gate, (size_t)n_ff, NULL}, b.n, n_ff, a);
-    times(f->gate.kind, a, b.n, backward_of(&f->gate, b.group), n_ff, n_embd, dx, false);
-    pack_rows(f->gate.kind, (rows){up, (size_t)n_ff, NULL}, b.n, n_ff, a);
-    times(f->gate.kind, a, b.n, backward_of(&f->up, b.group), n_ff, n_embd, dx, true);
+    pack_rows(kind, tokens_of(r, r->dy, n_embd, b.first), b.n, n_embd, at.packed);
+    times(kind, at.packed, b.n, backward_of(&f->down, b.group), n_embd, n_ff, at.wide, false);
+    for (int64_t i = 0; i < b.n; i++)
+        backward_slot(r, b.first + i, at.gate + i * n_ff, at.up + i * n_ff, at.wide + i * n_ff);
+    pack_rows(kind, (rows){at.gate, (size_t)n_ff, NULL}, b.n, n_ff, at.packed);
+    times(kind, at.packed, b.n, backward_of(&f->gate, b.group), n_ff, n_embd, dx, false);
+    pack_rows(kind, (rows){at.up, (size_t)n_ff, NULL}, b.n, n_ff, at.packed);
+    times(kind, at.packed, b.n, backward_of(&f->up, b.group), n_ff, n_embd, dx, true);
 }
 
 /* Rows first .. of the gradient of matrix `which` (gate, up, down) of a group. */

@@ -16,7 +16,7 @@ typedef struct crew {
     product_kind kind;
     uint32_t *scratch; /* [workers][scratch_words] */
     size_t scratch_words;
-    float *partial; /* sums per block of tokens on their way into gradients of vectors: crew_partial_floats */
+    float *partial; /* sums per block of tokens on their way into gradients of vectors: [crew_blocks][width] */
 } crew;
 
 static inline uint32_t *crew_scratch(const crew *c, int worker) { return c->scratch + (size_t)worker * c->scratch_words; }
@@ -48,7 +48,7 @@ void linear_forward(const crew *c, const weight *w, const float *x, int64_t n_to
 /* dx (+)= W^T dy (dx NULL: not wanted), W's gradient += dy^T x */
 void linear_backward(const crew *c, const weight *w, const float *x, const float *dy, int64_t n_tokens, float *dx, bool add);
 
-/* RMS norm of n_rows rows of n values; per_token of them make a token (heads). dx is added to. */
+/* RMS norm of rows of n values; per_token of them make a token (heads). dx is added to. */
 typedef struct norm {
     const float *w;
     float *g;
@@ -90,8 +90,8 @@ typedef struct ffn_slots {
 size_t ffn_scratch_words(const ffn *f);
 /* y [slots][n_embd], not weighted */
 void ffn_forward(const crew *c, const ffn *f, const ffn_slots *s, const float *x, float *y);
-/* dy [n_tokens][n_embd]; act [slots][n_ff]: buffer; dx [slots][n_embd]; dscale [slots] (NULL with scale) */
-void ffn_backward(const crew *c, const ffn *f, const ffn_slots *s, const float *x, const float *dy, float *act, float *dx,
+/* dy [n_tokens][n_embd]; activated [slots][n_ff]: buffer; dx [slots][n_embd]; dscale [slots] (NULL with scale) */
+void ffn_backward(const crew *c, const ffn *f, const ffn_slots *s, const float *x, const float *dy, float *activated, float *dx,
                   float *dscale);
 
 /* Choice of experts from scores, the order of slots, and the way back. */
