@@ -108,13 +108,19 @@ void canvas_free(canvas *c)
     mem_free(c);
 }
 
+/* Text of an XML element: markup as numbers, what is no UTF-8 as question marks. */
 static void add_escaped(strbuf *out, const char *text)
 {
-    for (const char *p = text; *p; p++) {
-        if (*p == '<' || *p == '&' || *p == '>')
-            strbuf_printf(out, "&#%d;", *p);
-        else if ((unsigned char)*p >= ' ')
-            strbuf_add_char(out, *p);
+    for (size_t i = 0, n = strlen(text); i < n;) {
+        uint32_t code = 0;
+        int length = utf8_decode(text + i, n - i, &code);
+        if (code == '<' || code == '&' || code == '>')
+            strbuf_printf(out, "&#%u;", code);
+        else if (length > 0 && code >= ' ')
+            strbuf_add(out, text + i, (size_t)length);
+        else if (length == 0)
+            strbuf_add_char(out, '?');
+        i += length > 0 ? (size_t)length : 1;
     }
 }
 
@@ -320,7 +326,8 @@ double canvas_wrap(canvas *c, box at, const char *text, canvas_font font, canvas
             whole = !p[end];
         }
         taken = try;
-        snprintf(line, sizeof line, "%.*s", (int)taken, p);
+        str shown = {p, taken < sizeof line ? taken : sizeof line - 1};
+        snprintf(line, sizeof line, "%.*s", (int)(shown.n - utf8_incomplete_tail(shown)), p);
         if (draw)
             canvas_text(c, at.x, y, line, font, CANVAS_LEFT, colour);
         for (p += taken; *p == ' '; p++)
