@@ -28,7 +28,7 @@ typedef struct head {
     double seconds;
     uint64_t log_bytes;
     char level[24];
-    uint32_t n_vocab, zero;
+    uint32_t n_vocab, texts;
     uint64_t head_sum; /* of what stands before it, then the JSON */
 } head;
 
@@ -101,7 +101,8 @@ dil_status checkpoint_save(const char *path, const train_config *config, const c
               .tokens = state->tokens,
               .seconds = state->seconds,
               .log_bytes = state->log_bytes,
-              .n_vocab = (uint32_t)net_config_of(n)->n_vocab};
+              .n_vocab = (uint32_t)net_config_of(n)->n_vocab,
+              .texts = state->texts};
     memcpy(h.magic, magic, sizeof magic);
     memcpy(h.level, state->level, sizeof h.level);
     h.head_sum = head_sum(&h, json.p);
@@ -201,7 +202,8 @@ dil_status checkpoint_open(const char *path, train_config *config, checkpoint_st
     DIL_TRY(open_input(&in, path, err));
     const head *h = &in->h;
     *config = in->config;
-    *state = (checkpoint_state){.step = h->step, .tokens = h->tokens, .seconds = h->seconds, .log_bytes = h->log_bytes};
+    *state = (checkpoint_state){
+        .step = h->step, .tokens = h->tokens, .seconds = h->seconds, .log_bytes = h->log_bytes, .texts = h->texts};
     memcpy(state->level, h->level, sizeof state->level);
     close_input(in);
     return DIL_OK;

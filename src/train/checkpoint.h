@@ -12,6 +12,7 @@ typedef struct checkpoint_state {
     uint64_t tokens;    /* tokens seen */
     double seconds;     /* of training so far */
     uint64_t log_bytes; /* length of the metrics log at that moment: a resumed run cuts it there */
+    uint32_t texts;     /* corpus_fingerprint; 0: not known */
     char level[24];     /* kernel level and kind of products the run was computed with: others round differently */
 } checkpoint_state;
 

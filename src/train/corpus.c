@@ -230,6 +230,15 @@ dil_status corpus_open(corpus **out, const corpus_options *o, dil_error *err)
     return DIL_OK;
 }
 
+uint32_t corpus_fingerprint(const corpus *c)
+{
+    uint64_t all = 0;
+    for (int i = 0; i < c->n_sources; i++)
+        all = (all ^ c->sources[i].ids_hash) * 0x9E3779B97F4A7C15u;
+    uint32_t folded = (uint32_t)(all >> 32) ^ (uint32_t)all;
+    return folded ? folded : 1;
+}
+
 void corpus_free(corpus *c)
 {
     if (!c)

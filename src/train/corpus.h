@@ -59,6 +59,9 @@ void corpus_free(corpus *c);
  */
 void corpus_batch(const corpus *c, uint64_t step, int n_sequences, int32_t *tokens, int *from);
 
+/* Of every token of every source, in their order; never 0. Runs with the same see the same texts. */
+uint32_t corpus_fingerprint(const corpus *c);
+
 /* A part of a source: its tokens, and how many bytes of text they are, without the marks between documents. */
 typedef struct corpus_part {
     const uint16_t *tokens; /* borrowed */

@@ -93,6 +93,7 @@ dil_status corpus_tokens_open(corpus_tokens *out, const char *path, const corpus
         corpus_tokens_close(&t);
         return status;
     }
+    t.ids_hash = h.ids_hash;
     t.training = (corpus_part){ids, n_training, (size_t)h.training_bytes};
     t.held_out = (corpus_part){ids + n_training, n_held_out, (size_t)h.held_out_bytes};
     *out = t;

@@ -20,6 +20,7 @@ typedef struct corpus_key {
 typedef struct corpus_tokens {
     os_mapping mapping;
     corpus_part training, held_out;
+    uint64_t ids_hash; /* of both */
 } corpus_tokens;
 
 /* Over the table and, for what it does not show (merges, pre-tokeniser), over how a sample text is encoded. */

@@ -219,7 +219,15 @@ static dil_status open_texts(run *r, dil_error *err)
                         .n_threads = r->o->n_threads,
                         .progress = r->o->progress,
                         .user = r->o->user};
-    return corpus_open(&r->texts, &o, err);
+    DIL_TRY(corpus_open(&r->texts, &o, err));
+    uint32_t texts = corpus_fingerprint(r->texts);
+    if (r->state.texts != 0 && r->state.texts != texts)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
+                        "corpora: wanted the texts that the checkpoint of '%s' was trained on, found others; a run goes on as it "
+                        "began",
+                        c->output);
+    r->state.texts = texts;
+    return DIL_OK;
 }
 
 dil_status run_open(run *r, dil_error *err)
@@ -230,6 +238,7 @@ dil_status run_open(run *r, dil_error *err)
     run_path(r, "metrics.csv", log);
     DIL_TRY(check_config(r, err));
     DIL_TRY(kernels_select(&r->k, r->o->cpu, err));
+    DIL_TRY(net_compute_check(c->compute, &r->k, err));
     DIL_TRY(os_make_dirs(c->output, err));
     DIL_TRY(check_checkpoint(r, checkpoint, err));
     DIL_TRY(run_vocabulary(r, err));

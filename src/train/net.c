@@ -20,13 +20,12 @@ typedef struct bound {
 static dil_status check_experts(const net_config *c, dil_error *err)
 {
     if (c->n_experts == 0 && (c->n_used || c->n_ff_expert))
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "expert_used_count, expert_feed_forward_length: wanted 0 without experts, found %d, %d", c->n_used,
-                        c->n_ff_expert);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "num_experts_per_tok, moe_intermediate_size: wanted 0 without experts, found %d, %d",
+                        c->n_used, c->n_ff_expert);
     if (c->n_experts > 0 && c->n_ff != 0)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "feed_forward_length: wanted 0 with experts, found %d", c->n_ff);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "intermediate_size: wanted 0 with experts, found %d", c->n_ff);
     if (c->n_experts > 0 && (c->n_used < 1 || c->n_used > NET_MAX_USED || c->n_used > c->n_experts))
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "expert_used_count: wanted 1 to %d of %d experts, found %d", NET_MAX_USED,
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "num_experts_per_tok: wanted 1 to %d of %d experts, found %d", NET_MAX_USED,
                         c->n_experts, c->n_used);
     return DIL_OK;
 }
@@ -36,27 +35,27 @@ dil_status net_config_check(const net_config *c, dil_error *err)
     const bound bounds[] = {
         {"vocabulary size", c->n_vocab, 2, 1 << 20},
         {"context_length", c->n_context, 1, NET_MAX_CONTEXT},
-        {"embedding_length", c->n_embd, 1, NET_MAX_EMBD},
-        {"block_count", c->n_layer, 1, NET_MAX_LAYERS},
-        {"attention.head_count", c->n_head, 1, NET_MAX_HEADS},
-        {"attention.head_count_kv", c->n_head_kv, 1, c->n_head > 0 ? c->n_head : 1},
-        {"attention.key_length", c->head_dim, 2, NET_MAX_HEAD_DIM},
-        {"feed_forward_length", c->n_ff, c->n_experts ? 0 : 1, NET_MAX_FF},
-        {"expert_count", c->n_experts, 0, NET_MAX_EXPERTS},
-        {"expert_feed_forward_length", c->n_ff_expert, c->n_experts ? 1 : 0, NET_MAX_FF},
+        {"hidden_size", c->n_embd, 1, NET_MAX_EMBD},
+        {"num_hidden_layers", c->n_layer, 1, NET_MAX_LAYERS},
+        {"num_attention_heads", c->n_head, 1, NET_MAX_HEADS},
+        {"num_key_value_heads", c->n_head_kv, 1, c->n_head > 0 ? c->n_head : 1},
+        {"head_dim", c->head_dim, 2, NET_MAX_HEAD_DIM},
+        {"intermediate_size", c->n_ff, c->n_experts ? 0 : 1, NET_MAX_FF},
+        {"num_experts", c->n_experts, 0, NET_MAX_EXPERTS},
+        {"moe_intermediate_size", c->n_ff_expert, c->n_experts ? 1 : 0, NET_MAX_FF},
     };
     for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
         if (bounds[i].value < bounds[i].least || bounds[i].value > bounds[i].most)
             return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted %d to %d, found %d", bounds[i].name, bounds[i].least, bounds[i].most,
                             bounds[i].value);
     if (c->head_dim % 2)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "attention.key_length: wanted an even number, found %d", c->head_dim);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "head_dim: wanted an even number, found %d", c->head_dim);
     if (c->n_head % c->n_head_kv)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "attention.head_count_kv: wanted a divisor of %d heads, found %d", c->n_head,
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "num_key_value_heads: wanted a divisor of %d heads, found %d", c->n_head,
                         c->n_head_kv);
     if (!(c->norm_eps > 0.0f && c->norm_eps < 1.0f) || !(c->rope_base > 1.0f) || !(c->embd_scale > 0.0f))
         return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "norm epsilon, rope base, embedding scale: wanted within (0, 1), above 1, above 0; found %g, %g, %g",
+                        "rms_norm_eps, rope_theta, embedding_scale: wanted within (0, 1), above 1, above 0; found %g, %g, %g",
                         (double)c->norm_eps, (double)c->rope_base, (double)c->embd_scale);
     return check_experts(c, err);
 }
@@ -312,6 +311,14 @@ void net_refresh(net *n)
 
 /* ---- life ---- */
 
+dil_status net_compute_check(net_compute compute, const kernels *k, dil_error *err)
+{
+    if (compute == NET_COMPUTE_BF16 && !k->training.product_bf16)
+        return DIL_FAIL(err, DIL_UNSUPPORTED, "compute bf16: wanted a CPU with AVX512_BF16, found kernel level %s; use f32 or auto",
+                        k->name);
+    return DIL_OK;
+}
+
 static void fill_rotations(net *n)
 {
     const int half = n->c.head_dim / 2;
@@ -363,9 +370,7 @@ dil_status net_new(net **out, const net_config *c, net_compute compute, int n_to
     if (n_tokens < c->n_context || n_tokens % c->n_context || n_tokens > NET_MAX_TOKENS)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "tokens of a pass: wanted a multiple of the context's %d up to %d, found %d",
                         c->n_context, NET_MAX_TOKENS, n_tokens);
-    if (compute == NET_COMPUTE_BF16 && !k->training.product_bf16)
-        return DIL_FAIL(err, DIL_UNSUPPORTED, "compute bf16: wanted a CPU with AVX512_BF16, found kernel level %s; use f32 or auto",
-                        k->name);
+    DIL_TRY(net_compute_check(compute, k, err));
     net *n = mem_calloc(1, sizeof *n, MEM_MISC);
     if (!n)
         return DIL_FAIL(err, DIL_NO_MEMORY, "net: no memory");

@@ -43,7 +43,7 @@ typedef struct net_config {
     float embd_scale; /* 1: none; Gemma: sqrt(n_embd) */
 } net_config;
 
-/* Sizes agree with each other and lie within the limits; BAD_ARGUMENT names the one that does not. */
+/* Sizes agree with each other and lie within the limits; BAD_ARGUMENT names the one that does not by its key in a run's config. */
 DIL_MUST_CHECK dil_status net_config_check(const net_config *c, dil_error *err);
 
 /* What a parameter is, for the optimiser and for export. */
@@ -68,9 +68,12 @@ typedef struct net net;
 /* How products are computed: F32, or operands rounded to bf16 and summed in F32 where the CPU has that instruction. */
 typedef enum net_compute { NET_COMPUTE_AUTO, NET_COMPUTE_F32, NET_COMPUTE_BF16 } net_compute;
 
+/* UNSUPPORTED: BF16 without the instruction. */
+DIL_MUST_CHECK dil_status net_compute_check(net_compute compute, const kernels *k, dil_error *err);
+
 /*
  * workers and k are borrowed. n_tokens: the most of a batch, a multiple of n_context. Weights are zero until net_initialise.
- * BF16 without the instruction: UNSUPPORTED. [owned: free with net_free]
+ * [owned: free with net_free]
  */
 DIL_MUST_CHECK dil_status net_new(net **out, const net_config *c, net_compute compute, int n_tokens, team *workers,
                                   const kernels *k, dil_error *err);
@@ -101,8 +104,7 @@ typedef struct net_result {
 /*
  * One pass over n_sequences of n_context tokens. tokens [n_sequences][n_context + 1]: inputs and, shifted by one, targets.
  * Gradients of the whole loss are added to those there are (net_clear_gradients first). router NULL: cross-entropy and z_loss
- * only. Equal bits for any number of workers. A total that is not finite ends the pass
- * before its gradients. Fails where router rows are not finite.
+ * only. Equal bits for any number of workers. A total that is not finite ends the pass before its gradients. Fails where router rows are not finite.
  */
 typedef struct net_loss {
     float z_weight;            /* of the output's z_loss */

@@ -314,19 +314,19 @@ static void shapes_are_checked(void **state)
     net_config c = moe;
     c.head_dim = 7;
     assert_int_equal(net_config_check(&c, &err), DIL_BAD_ARGUMENT);
-    assert_non_null(strstr(err.text, "attention.key_length: wanted an even number, found 7"));
+    assert_non_null(strstr(err.text, "head_dim: wanted an even number, found 7"));
     c = moe;
     c.n_head_kv = 3;
     assert_int_equal(net_config_check(&c, &err), DIL_BAD_ARGUMENT);
-    assert_non_null(strstr(err.text, "attention.head_count_kv: wanted a divisor of 4 heads, found 3"));
+    assert_non_null(strstr(err.text, "num_key_value_heads: wanted a divisor of 4 heads, found 3"));
     c = moe;
     c.n_used = 6;
     assert_int_equal(net_config_check(&c, &err), DIL_BAD_ARGUMENT);
-    assert_non_null(strstr(err.text, "expert_used_count: wanted 1 to 8 of 5 experts, found 6"));
+    assert_non_null(strstr(err.text, "num_experts_per_tok: wanted 1 to 8 of 5 experts, found 6"));
     c = moe;
     c.n_ff = 4;
     assert_int_equal(net_config_check(&c, &err), DIL_BAD_ARGUMENT);
-    assert_non_null(strstr(err.text, "feed_forward_length: wanted 0 with experts, found 4"));
+    assert_non_null(strstr(err.text, "intermediate_size: wanted 0 with experts, found 4"));
 }
 
 /* ---- the optimiser ---- */

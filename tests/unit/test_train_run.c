@@ -321,6 +321,9 @@ static void other_runs(void **state)
     other.sources[1].held_out = 0.2;
     refuse(train(&other, true, 0, 1, &s), DIL_BAD_ARGUMENT, "corpora: held_out");
     other = c;
+    memcpy(other.sources[1].path, c.sources[0].path, sizeof c.sources[0].path); /* another text by the same name */
+    refuse(train(&other, true, 0, 1, &s), DIL_BAD_ARGUMENT, "corpora: wanted the texts");
+    other = c;
     other.optimiser.muon = MUON_ALL;
     refuse(train(&other, true, 0, 1, &s), DIL_BAD_ARGUMENT, "training.muon");
     other = c;
