@@ -146,6 +146,11 @@ static void vector_meaning(check *c, int op, float *const x[4], float *const was
         sum += op == SOFTMAX ? exp((double)was[0][i] - most) : (double)was[0][i] * (double)was[1][i];
     if (op == DOT || op == SOFTMAX)
         want = op == DOT ? sum : most + log(sum);
+    for (int64_t i = 0; op == SOFTMAX && i < n; i++) {
+        double below = most - (double)was[0][i], share = exp(-below) / sum; /* the difference itself is rounded */
+        if (!(fabs((double)x[0][i] - share) <= (6e-7 + below * 0x1p-23) * share + 2e-38))
+            check_fail(c, "n %d: share %d is %.9g, wanted %.9g", (int)n, (int)i, (double)x[0][i], share);
+    }
     if (op == SILU_BACK) { /* by central differences of x sigmoid(x) */
         double g = (double)was[0][n - 1], e = 1e-5, up = (double)was[1][n - 1], d = 0.3 * (double)was[2][n - 1];
         want = d * up * ((g + e) / (1 + exp(-g - e)) - (g - e) / (1 + exp(e - g))) / (2 * e);

@@ -373,6 +373,21 @@ static void two_logs(void **state)
     shares_free(&s);
 }
 
+/* Names are bytes to the file system, text to a picture; a word may be longer than a line of the buffer, cut anywhere. */
+static void names_that_are_no_text(void **state)
+{
+    (void)state;
+    char path[600], name[240] = "a\xff<\xc3";
+    while (strlen(name) < 200)
+        (void)snprintf(name + strlen(name), sizeof name - strlen(name), "%s", "ş");
+    write_log(tiny_path(path, name), 3, 0);
+    const char *inputs[] = {path};
+    strbuf a = drawn(view_metrics, inputs, 1, VIEW_SVG, false);
+    check_xml(strbuf_str(&a));
+    assert_true(holds(&a, "a?&#60;?ş"));
+    strbuf_free(&a);
+}
+
 static void experts_picture(void **state)
 {
     (void)state;
@@ -471,11 +486,12 @@ static int prepare(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ticks),         cmocka_unit_test(numbers),        cmocka_unit_test(good_tables),
-        cmocka_unit_test(broken_tables), cmocka_unit_test(resumed_tables), cmocka_unit_test(metrics_svg),
-        cmocka_unit_test(other_formats), cmocka_unit_test(odd_logs),       cmocka_unit_test(spike_among_many),
-        cmocka_unit_test(divergences),   cmocka_unit_test(two_logs),       cmocka_unit_test(experts_picture),
-        cmocka_unit_test(odd_routes),    cmocka_unit_test(names),          cmocka_unit_test(no_memory),
+        cmocka_unit_test(ticks),           cmocka_unit_test(numbers),        cmocka_unit_test(good_tables),
+        cmocka_unit_test(broken_tables),   cmocka_unit_test(resumed_tables), cmocka_unit_test(metrics_svg),
+        cmocka_unit_test(other_formats),   cmocka_unit_test(odd_logs),       cmocka_unit_test(spike_among_many),
+        cmocka_unit_test(divergences),     cmocka_unit_test(two_logs),       cmocka_unit_test(names_that_are_no_text),
+        cmocka_unit_test(experts_picture), cmocka_unit_test(odd_routes),     cmocka_unit_test(names),
+        cmocka_unit_test(no_memory),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
 }
