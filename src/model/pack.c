@@ -134,7 +134,8 @@ static dil_status pack_chunk(pack_job *job, int worker, uint32_t i, dil_error *e
     return DIL_OK;
 }
 
-/* Tells how many chunks are taken, 0 before the first is read; CANCELLED when the caller wants no more. */
+/* Tells how many chunks are taken: none before the first is read, all behind the last, and in between whenever the calling thread got one, which on
+ * a busy machine may be never. CANCELLED when the caller wants no more. */
 static dil_status pack_progress(const pack_job *job, uint32_t done, dil_error *err)
 {
     const model_options *o = job->options;
@@ -170,7 +171,7 @@ static dil_status run_job(pack_job *job, bool *stopped, dil_error *err)
         return job->status[i];
     }
     *stopped = atomic_load(&job->stopped);
-    return DIL_OK;
+    return pack_progress(job, job->n_chunks, err);
 }
 
 dil_status pack_chunks(model *m, const model_options *options, uint8_t *region, pack_sink sink, void *ctx, bool *stopped,
