@@ -424,6 +424,33 @@ static void reuse(void **state)
     trace_free(t);
 }
 
+/* Logs of the project's own model over parts of its held-out texts: the swarm keeps what is asked for again. */
+static void own_model(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"en", "tr", "mixed"};
+    static const double shares[] = {0.1, 0.15, 0.25, 0.35, 0.5};
+    const char *source = getenv("DIL_SOURCE_DIR");
+    if (!source)
+        skip();
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        trace *t = NULL;
+        char name[600];
+        dil_error err;
+        snprintf(name, sizeof name, "%s/tests/traces/sigircik-%s.route", source, texts[i]);
+        ok(trace_open(&t, name, &err), &err);
+        assert_true(t->finished && t->n_tokens > 2000 && t->n_layers == 4 && t->layers[0].n_experts == 32);
+        for (size_t j = 0; j < sizeof shares / sizeof *shares; j++) {
+            uint64_t lru = run(t, POLICY_LRU, shares[j]).total.hits, swarm = run(t, POLICY_SWARM, shares[j]).total.hits,
+                     belady = run(t, POLICY_BELADY, shares[j]).total.hits;
+            if (swarm < lru || belady < swarm)
+                fail_msg("%s, %.0f %% in memory: wanted hits of lru <= swarm <= belady, found %llu, %llu, %llu", texts[i],
+                         100 * shares[j], (unsigned long long)lru, (unsigned long long)swarm, (unsigned long long)belady);
+        }
+        trace_free(t);
+    }
+}
+
 static void names(void **state)
 {
     (void)state;
@@ -441,7 +468,7 @@ int main(void)
         cmocka_unit_test(round_trip),  cmocka_unit_test(cut_off),    cmocka_unit_test(flipped), cmocka_unit_test(hostile),
         cmocka_unit_test(bad_writers), cmocka_unit_test(torture),    cmocka_unit_test(flocks),  cmocka_unit_test(plain_lru),
         cmocka_unit_test(policies),    cmocka_unit_test(same_again), cmocka_unit_test(batches), cmocka_unit_test(too_small),
-        cmocka_unit_test(reuse),       cmocka_unit_test(names),
+        cmocka_unit_test(reuse),       cmocka_unit_test(own_model),  cmocka_unit_test(names),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
 }
