@@ -186,13 +186,20 @@ static void print_budget(const report *r)
         print_layer_hits(r);
 }
 
+/* Uses of the layer's busiest expert beside an even share; 1 less is called MaxVio. */
+static double busiest(const report *r, uint32_t place)
+{
+    const simulate_reuse *m = &r->reuse[place];
+    return m->uses ? (double)m->busiest * (double)r->t->layers[r->t->layer_of[place]].n_experts / (double)m->uses : 0.0;
+}
+
 static void print_layers(const report *r)
 {
-    printf("\nlayer  experts     used   reuse within  1      2      4      8     16   candidates  recall\n");
+    printf("\nlayer  experts     used  busiest   reuse within  1      2      4      8     16   candidates  recall\n");
     for (uint32_t p = 0; p < r->t->n_places; p++) {
         const simulate_reuse *m = &r->reuse[p];
         uint32_t l = r->t->layer_of[p];
-        printf("%5u  %7u  %7u      ", l, r->t->layers[l].n_experts, m->distinct);
+        printf("%5u  %7u  %7u  %6.2fx      ", l, r->t->layers[l].n_experts, m->distinct, busiest(r, p));
         for (int d = 0; d < SIMULATE_DISTANCES; d++)
             printf("  %5.1f", percent(m->within[d], m->uses));
         printf("   %10.1f  %6.1f\n", candidates_per_token(r, m->candidates, 1), percent(m->recalled, recallable(r, 1)));
@@ -222,7 +229,7 @@ static void json_log(const report *r)
            t->finished ? "true" : "false", t->ignored_bytes);
     json_reuse(r, &sum, t->n_places);
     for (uint32_t p = 0; r->by_layer && p < t->n_places; p++) {
-        printf("%s{\"layer\": %u, ", p ? ", " : ", \"by_layer\": [", t->layer_of[p]);
+        printf("%s{\"layer\": %u, \"busiest\": %.4f, ", p ? ", " : ", \"by_layer\": [", t->layer_of[p], busiest(r, p));
         json_reuse(r, &r->reuse[p], 1);
         printf("}%s", p + 1 == t->n_places ? "]" : "");
     }

@@ -238,8 +238,14 @@ static uint32_t mark_candidates(const flock *f, const uint16_t *before, uint32_t
     return n;
 }
 
-/* last [n_experts]: 1 + the last token that used it, zeroed. */
-static void measure_layer(const trace *t, uint32_t place, flock *f, uint64_t *last, uint8_t *seen, simulate_reuse *out)
+/* What is known of an expert on the way through a log. */
+typedef struct seen_use {
+    uint64_t last; /* 1 + the last token that used it; 0: none yet */
+    uint64_t count;
+} seen_use;
+
+/* uses [n_experts], zeroed */
+static void measure_layer(const trace *t, uint32_t place, flock *f, seen_use *uses, uint8_t *seen, simulate_reuse *out)
 {
     uint32_t n_experts = t->layers[t->layer_of[place]].n_experts;
     for (uint64_t i = 0; i < t->n_tokens; i++) {
@@ -247,13 +253,15 @@ static void measure_layer(const trace *t, uint32_t place, flock *f, uint64_t *la
         if (i > 0)
             out->candidates += mark_candidates(f, trace_chosen(t, i - 1, place), t->n_used, seen, n_experts);
         for (uint32_t k = 0; k < t->n_used; k++) {
-            uint64_t before = last[chosen[k]];
+            seen_use *u = &uses[chosen[k]];
+            uint64_t before = u->last;
             out->uses++;
             out->distinct += before == 0;
             for (int d = 0; before && d < SIMULATE_DISTANCES; d++)
                 out->within[d] += i + 1 - before <= distances[d];
             out->recalled += i > 0 && seen[chosen[k]];
-            last[chosen[k]] = i + 1;
+            *u = (seen_use){i + 1, u->count + 1};
+            out->busiest = u->count > out->busiest ? u->count : out->busiest;
         }
         flock_note(f, chosen, (int)t->n_used);
     }
@@ -262,19 +270,19 @@ static void measure_layer(const trace *t, uint32_t place, flock *f, uint64_t *la
 dil_status simulate_measure(const trace *t, simulate_reuse *out, dil_error *err)
 {
     uint32_t most = most_experts(t);
-    uint64_t *last = mem_alloc(most * sizeof *last, MEM_MISC);
+    seen_use *uses = mem_alloc(most * sizeof *uses, MEM_MISC);
     uint8_t *seen = mem_alloc(most, MEM_MISC);
     void *memory = mem_alloc(flock_bytes(most), MEM_MISC);
-    bool good = last && seen && memory;
+    bool good = uses && seen && memory;
     memset(out, 0, t->n_places * sizeof *out);
     for (uint32_t place = 0; good && place < t->n_places; place++) {
         flock f = {0};
-        memset(last, 0, most * sizeof *last);
+        memset(uses, 0, most * sizeof *uses);
         memset(memory, 0, flock_bytes(most));
         flock_init(&f, t->layers[t->layer_of[place]].n_experts, memory);
-        measure_layer(t, place, &f, last, seen, &out[place]);
+        measure_layer(t, place, &f, uses, seen, &out[place]);
     }
-    mem_free(last);
+    mem_free(uses);
     mem_free(seen);
     mem_free(memory);
     return good ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "router log: no memory to measure it");

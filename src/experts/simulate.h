@@ -27,6 +27,7 @@ uint64_t simulate_token_bytes(const trace *t); /* of those one token uses */
 typedef struct simulate_reuse {
     uint64_t uses;
     uint32_t distinct;                   /* experts ever used */
+    uint64_t busiest;                    /* uses of the expert used most */
     uint64_t within[SIMULATE_DISTANCES]; /* uses whose expert was used within the last 1, 2, 4, 8, 16 tokens */
     uint64_t recalled;                   /* uses that are among the last token's experts and their flocks (7 neighbours) */
     uint64_t candidates;                 /* how many those were, summed over the tokens but the first */

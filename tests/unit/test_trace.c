@@ -407,7 +407,13 @@ static void reuse(void **state)
     dil_error err;
     ok(simulate_measure(t, m, &err), &err);
     for (uint32_t p = 0; p < t->n_places; p += 7) {
-        uint64_t within[SIMULATE_DISTANCES] = {0};
+        uint64_t within[SIMULATE_DISTANCES] = {0}, uses[64] = {0}, busiest = 0;
+        for (uint64_t i = 0; i < t->n_tokens; i++)
+            for (uint32_t k = 0; k < t->n_used; k++)
+                uses[trace_chosen(t, i, p)[k]]++;
+        for (int e = 0; e < 64; e++)
+            busiest = uses[e] > busiest ? uses[e] : busiest;
+        assert_int_equal(m[p].busiest, busiest);
         for (uint64_t i = 0; i < t->n_tokens; i++)
             for (uint32_t k = 0; k < t->n_used; k++)
                 for (int d = 0; d < SIMULATE_DISTANCES; d++)
