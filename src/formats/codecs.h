@@ -10,11 +10,15 @@
 #include <string.h>
 
 #include "formats/formats.h"
+#include "formats/grid.h"
 
 #define FORMATS_SUPER 256 /* values of a super-block: k-quants, IQ types, TQ types */
 
 #define FORMATS_DECODE(name) void format_decode_##name(const void *src, float *dst, size_t n)
 #define FORMATS_ENCODE(name) void format_encode_##name(const float *src, void *dst, size_t n, const float *importance)
+
+#define FORMATS_READ(name) void format_read_##name(const uint8_t *block, grid_block *out)
+#define FORMATS_WRITE(name) void format_write_##name(const grid_block *b, uint8_t *block)
 
 FORMATS_DECODE(f32);
 FORMATS_DECODE(f16);
@@ -66,6 +70,35 @@ FORMATS_ENCODE(mxfp4);
 FORMATS_ENCODE(nvfp4);
 FORMATS_ENCODE(q1_0);
 FORMATS_ENCODE(q2_0);
+
+FORMATS_READ(q4_0);
+FORMATS_WRITE(q4_0);
+FORMATS_READ(q4_1);
+FORMATS_WRITE(q4_1);
+FORMATS_READ(q5_0);
+FORMATS_WRITE(q5_0);
+FORMATS_READ(q5_1);
+FORMATS_WRITE(q5_1);
+FORMATS_READ(q8_0);
+FORMATS_WRITE(q8_0);
+FORMATS_READ(q2_k);
+FORMATS_WRITE(q2_k);
+FORMATS_READ(q3_k);
+FORMATS_WRITE(q3_k);
+FORMATS_READ(q4_k);
+FORMATS_WRITE(q4_k);
+FORMATS_READ(q5_k);
+FORMATS_WRITE(q5_k);
+FORMATS_READ(q6_k);
+FORMATS_WRITE(q6_k);
+FORMATS_READ(iq4_nl);
+FORMATS_WRITE(iq4_nl);
+FORMATS_READ(iq4_xs);
+FORMATS_WRITE(iq4_xs);
+FORMATS_READ(q1_0);
+FORMATS_WRITE(q1_0);
+FORMATS_READ(q2_0);
+FORMATS_WRITE(q2_0);
 
 static inline uint16_t load_u16(const uint8_t *p)
 {

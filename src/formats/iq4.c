@@ -24,19 +24,14 @@ static void decode_32(const uint8_t *nibbles, float d, float *dst)
     }
 }
 
-/* The index of a level that is in the code book. */
-static unsigned index_of(int8_t level)
+/* Indices of levels that are in the code book. */
+static void find_codes(const int8_t *level, int n, uint8_t *code)
 {
-    unsigned below = 0;
-    for (int k = 0; k < 16; k++)
-        below += iq4_values[k] < level;
-    return below;
-}
-
-static void pack_32(const int8_t *level, uint8_t *nibbles)
-{
-    for (int j = 0; j < N / 2; j++)
-        nibbles[j] = (uint8_t)(index_of(level[j]) | index_of(level[j + N / 2]) << 4);
+    for (int i = 0; i < n; i++) {
+        code[i] = 0;
+        for (int k = 0; k < 16; k++)
+            code[i] = (uint8_t)(code[i] + (iq4_values[k] < level[i]));
+    }
 }
 
 FORMATS_DECODE(iq4_nl)
@@ -60,33 +55,84 @@ FORMATS_DECODE(iq4_xs)
     }
 }
 
+static void read_32(const uint8_t *nibbles, uint8_t *code)
+{
+    for (int j = 0; j < N / 2; j++) {
+        code[j] = nibbles[j] & 15;
+        code[j + N / 2] = nibbles[j] >> 4;
+    }
+}
+
+static void write_32(const uint8_t *code, uint8_t *nibbles)
+{
+    for (int j = 0; j < N / 2; j++)
+        nibbles[j] = (uint8_t)(code[j] | code[j + N / 2] << 4);
+}
+
+FORMATS_READ(iq4_nl)
+{
+    out->d = load_f16(block);
+    out->scale[0] = 1;
+    read_32(block + 2, out->code);
+}
+
+FORMATS_WRITE(iq4_nl)
+{
+    (void)store_f16(block, b->d);
+    write_32(b->code, block + 2);
+}
+
+FORMATS_READ(iq4_xs)
+{
+    unsigned high = load_u16(block + 2);
+    out->d = load_f16(block);
+    for (int j = 0; j < SUPER / N; j++) {
+        unsigned low = (unsigned)block[4 + j / 2] >> (j % 2 * 4) & 15;
+        out->scale[j] = (int8_t)((int)(low | (high >> (2 * j) & 3) << 4) - 32);
+        read_32(block + 8 + 16 * j, out->code + N * j);
+    }
+}
+
+FORMATS_WRITE(iq4_xs)
+{
+    unsigned high = 0;
+    (void)store_f16(block, b->d);
+    memset(block + 4, 0, 4);
+    for (int j = 0; j < SUPER / N; j++) {
+        unsigned s = (unsigned)(b->scale[j] + 32);
+        high |= (s >> 4) << (2 * j);
+        block[4 + j / 2] |= (uint8_t)((s & 15) << (j % 2 * 4));
+        write_32(b->code + N * j, block + 8 + 16 * j);
+    }
+    store_u16(block + 2, (uint16_t)high);
+}
+
 FORMATS_ENCODE(iq4_nl)
 {
     float w[N];
     int8_t level[N];
+    grid_block b;
     uint8_t *p = dst;
     for (size_t i = 0; i < n; i += N, p += NL_BYTES) {
+        uint8_t stored[2];
         fit_weights(importance_at(importance, i), N, w);
-        float d = store_f16(p, fit_scale(book_levels, src + i, w, N, level));
-        fit_round_all(book_levels, src + i, N, fit_inverse(d), level);
-        pack_32(level, p + 2);
+        b.d = store_f16(stored, fit_scale(book_levels, src + i, w, N, level));
+        fit_round_all(book_levels, src + i, N, fit_inverse(b.d), level);
+        find_codes(level, N, b.code);
+        format_write_iq4_nl(&b, p);
     }
 }
 
 FORMATS_ENCODE(iq4_xs)
 {
-    int8_t scale[SUPER / N], level[SUPER];
+    int8_t level[SUPER];
+    grid_block b;
     uint8_t *p = dst;
     for (size_t i = 0; i < n; i += SUPER, p += XS_BYTES) {
-        unsigned high = 0;
-        fit_super_scale(book_levels, N, 32, src + i, importance_at(importance, i), p, scale, level);
-        memset(p + 4, 0, 4);
-        for (int j = 0; j < SUPER / N; j++) {
-            unsigned s = (unsigned)(scale[j] + 32);
-            high |= (s >> 4) << (2 * j);
-            p[4 + j / 2] |= (uint8_t)((s & 15) << (j % 2 * 4));
-            pack_32(level + N * j, p + 8 + 16 * j);
-        }
-        store_u16(p + 2, (uint16_t)high);
+        uint8_t stored[2];
+        fit_super_scale(book_levels, N, 32, src + i, importance_at(importance, i), stored, b.scale, level);
+        b.d = load_f16(stored);
+        find_codes(level, SUPER, b.code);
+        format_write_iq4_xs(&b, p);
     }
 }

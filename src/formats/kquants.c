@@ -77,6 +77,13 @@ FORMATS_DECODE(q2_k)
     }
 }
 
+static int q3_k_scale(const uint8_t scales[12], int j)
+{
+    int low = scales[j % 8] >> (j / 8 * 4) & 15;
+    int high = scales[8 + j % 4] >> (j / 4 * 2) & 3;
+    return (low | high << 4) - 32;
+}
+
 FORMATS_DECODE(q3_k)
 {
     uint8_t q[N];
@@ -87,10 +94,7 @@ FORMATS_DECODE(q3_k)
         unpack_pairs(p + 32, q);
         unpack_high(p, 2, q);
         for (int k = 0; k < N; k++) {
-            int j = k / 16;
-            int low = scales[j % 8] >> (j / 8 * 4) & 15;
-            int high = scales[8 + j % 4] >> (j / 4 * 2) & 3;
-            dst[k] = d * (float)((low | high << 4) - 32) * (float)(q[k] - 4);
+            dst[k] = d * (float)q3_k_scale(scales, k / 16) * (float)(q[k] - 4);
         }
     }
 }
@@ -129,6 +133,9 @@ FORMATS_DECODE(q5_k)
     }
 }
 
+/* The low four bits of value k. */
+static int q6_k_low(const uint8_t *block, int k) { return block[k / 128 * 64 + k % 64] >> (k % 128 / 64 * 4) & 15; }
+
 FORMATS_DECODE(q6_k)
 {
     uint8_t q[N];
@@ -137,9 +144,64 @@ FORMATS_DECODE(q6_k)
         float d = load_f16(p + 208);
         unpack_pairs(p + 128, q);
         for (int k = 0; k < N; k++) {
-            int low = p[k / 128 * 64 + k % 64] >> (k % 128 / 64 * 4) & 15;
             float step = d * (float)(int8_t)p[192 + k / 16];
-            dst[k] = step * (float)((low | q[k] << 4) - 32);
+            dst[k] = step * (float)((q6_k_low(p, k) | q[k] << 4) - 32);
         }
     }
+}
+
+/* ---- the parts of a block ---- */
+
+FORMATS_READ(q2_k)
+{
+    out->d = load_f16(block + 80);
+    out->m = load_f16(block + 82);
+    for (int j = 0; j < 16; j++) {
+        out->scale[j] = (int8_t)(block[j] & 15);
+        out->min[j] = block[j] >> 4;
+    }
+    unpack_pairs(block + 16, out->code);
+}
+
+FORMATS_READ(q3_k)
+{
+    out->d = load_f16(block + 108);
+    for (int j = 0; j < 16; j++)
+        out->scale[j] = (int8_t)q3_k_scale(block + 96, j);
+    unpack_pairs(block + 32, out->code);
+    unpack_high(block, 2, out->code);
+}
+
+static void read_scale_min(const uint8_t *block, grid_block *out)
+{
+    out->d = load_f16(block);
+    out->m = load_f16(block + 2);
+    for (int j = 0; j < N / 32; j++) {
+        int scale, min;
+        kquants_scale_min(block + 4, j, &scale, &min);
+        out->scale[j] = (int8_t)scale;
+        out->min[j] = (uint8_t)min;
+    }
+}
+
+FORMATS_READ(q4_k)
+{
+    read_scale_min(block, out);
+    unpack_nibbles(block + 16, out->code);
+}
+
+FORMATS_READ(q5_k)
+{
+    read_scale_min(block, out);
+    unpack_nibbles(block + 48, out->code);
+    unpack_high(block + 16, 4, out->code);
+}
+
+FORMATS_READ(q6_k)
+{
+    out->d = load_f16(block + 208);
+    memcpy(out->scale, block + 192, 16);
+    unpack_pairs(block + 128, out->code);
+    for (int k = 0; k < N; k++)
+        out->code[k] = (uint8_t)(q6_k_low(block, k) | out->code[k] << 4);
 }

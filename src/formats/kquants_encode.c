@@ -39,74 +39,126 @@ static void pack_scale_min(const uint8_t scale[8], const uint8_t min[8], uint8_t
     }
 }
 
+FORMATS_WRITE(q2_k)
+{
+    for (int j = 0; j < 16; j++)
+        block[j] = (uint8_t)(b->scale[j] | b->min[j] << 4);
+    pack_pairs(b->code, 0, block + 16);
+    (void)store_f16(block + 80, b->d);
+    (void)store_f16(block + 82, b->m);
+}
+
+FORMATS_WRITE(q3_k)
+{
+    pack_high(b->code, 2, block);
+    pack_pairs(b->code, 0, block + 32);
+    memset(block + 96, 0, 12);
+    for (int j = 0; j < 16; j++) {
+        int s = b->scale[j] + 32;
+        block[96 + j % 8] |= (uint8_t)((s & 15) << (j / 8 * 4));
+        block[104 + j % 4] |= (uint8_t)(s >> 4 << (j / 4 * 2));
+    }
+    (void)store_f16(block + 108, b->d);
+}
+
+static void write_scale_min(const grid_block *b, uint8_t *block)
+{
+    (void)store_f16(block, b->d);
+    (void)store_f16(block + 2, b->m);
+    pack_scale_min((const uint8_t *)b->scale, b->min, block + 4);
+}
+
+FORMATS_WRITE(q4_k)
+{
+    write_scale_min(b, block);
+    pack_nibbles(b->code, block + 16);
+}
+
+FORMATS_WRITE(q5_k)
+{
+    write_scale_min(b, block);
+    pack_high(b->code, 4, block + 16);
+    pack_nibbles(b->code, block + 48);
+}
+
+FORMATS_WRITE(q6_k)
+{
+    memset(block, 0, 128);
+    for (int k = 0; k < N; k++)
+        block[k / 128 * 64 + k % 64] |= (uint8_t)((b->code[k] & 15) << (k % 128 / 64 * 4));
+    pack_pairs(b->code, 4, block + 128);
+    memcpy(block + 192, b->scale, 16);
+    (void)store_f16(block + 208, b->d);
+}
+
+/* ---- encoders ---- */
+
+/* The affine types: scale and minimum per `sub` values, integers up to `top`. */
+static void encode_affine(int hi, int sub, int top, const float *x, const float *importance, grid_block *b)
+{
+    uint8_t d[2], m[2];
+    fit_super_affine(hi, sub, top, x, importance, d, m, (uint8_t *)b->scale, b->min, b->code);
+    b->d = load_f16(d);
+    b->m = load_f16(m);
+}
+
+/* The symmetric types: levels lo .. -lo - 1, scales of -half .. half - 1. */
+static void encode_symmetric(int lo, int half, const float *x, const float *importance, grid_block *b)
+{
+    uint8_t d[2];
+    int8_t level[N];
+    fit_super_scale((fit_levels){lo, -lo - 1, 1, NULL}, 16, half, x, importance, d, b->scale, level);
+    b->d = load_f16(d);
+    for (int i = 0; i < N; i++)
+        b->code[i] = (uint8_t)(level[i] - lo);
+}
+
 FORMATS_ENCODE(q2_k)
 {
-    uint8_t scale[16], min[16], level[N], *p = dst;
+    grid_block b;
+    uint8_t *p = dst;
     for (size_t i = 0; i < n; i += N, p += 84) {
-        fit_super_affine(3, 16, 15, src + i, importance_at(importance, i), p + 80, p + 82, scale, min, level);
-        for (int j = 0; j < 16; j++)
-            p[j] = (uint8_t)(scale[j] | min[j] << 4);
-        pack_pairs(level, 0, p + 16);
+        encode_affine(3, 16, 15, src + i, importance_at(importance, i), &b);
+        format_write_q2_k(&b, p);
     }
 }
 
 FORMATS_ENCODE(q4_k)
 {
-    uint8_t scale[8], min[8], level[N], *p = dst;
+    grid_block b;
+    uint8_t *p = dst;
     for (size_t i = 0; i < n; i += N, p += 144) {
-        fit_super_affine(15, 32, 63, src + i, importance_at(importance, i), p, p + 2, scale, min, level);
-        pack_scale_min(scale, min, p + 4);
-        pack_nibbles(level, p + 16);
+        encode_affine(15, 32, 63, src + i, importance_at(importance, i), &b);
+        format_write_q4_k(&b, p);
     }
 }
 
 FORMATS_ENCODE(q5_k)
 {
-    uint8_t scale[8], min[8], level[N], *p = dst;
+    grid_block b;
+    uint8_t *p = dst;
     for (size_t i = 0; i < n; i += N, p += 176) {
-        fit_super_affine(31, 32, 63, src + i, importance_at(importance, i), p, p + 2, scale, min, level);
-        pack_scale_min(scale, min, p + 4);
-        pack_high(level, 4, p + 16);
-        pack_nibbles(level, p + 48);
+        encode_affine(31, 32, 63, src + i, importance_at(importance, i), &b);
+        format_write_q5_k(&b, p);
     }
-}
-
-/* Levels counted from lo. */
-static void shift_levels(const int8_t level[N], int lo, uint8_t q[N])
-{
-    for (int i = 0; i < N; i++)
-        q[i] = (uint8_t)(level[i] - lo);
 }
 
 FORMATS_ENCODE(q3_k)
 {
-    int8_t scale[16], level[N];
-    uint8_t q[N], *p = dst;
+    grid_block b;
+    uint8_t *p = dst;
     for (size_t i = 0; i < n; i += N, p += 110) {
-        fit_super_scale((fit_levels){-4, 3, 1, NULL}, 16, 32, src + i, importance_at(importance, i), p + 108, scale, level);
-        shift_levels(level, -4, q);
-        pack_high(q, 2, p);
-        pack_pairs(q, 0, p + 32);
-        memset(p + 96, 0, 12);
-        for (int j = 0; j < 16; j++) {
-            int s = scale[j] + 32;
-            p[96 + j % 8] |= (uint8_t)((s & 15) << (j / 8 * 4));
-            p[104 + j % 4] |= (uint8_t)(s >> 4 << (j / 4 * 2));
-        }
+        encode_symmetric(-4, 32, src + i, importance_at(importance, i), &b);
+        format_write_q3_k(&b, p);
     }
 }
 
 FORMATS_ENCODE(q6_k)
 {
-    int8_t scale[16], level[N];
-    uint8_t q[N], *p = dst;
+    grid_block b;
+    uint8_t *p = dst;
     for (size_t i = 0; i < n; i += N, p += 210) {
-        fit_super_scale((fit_levels){-32, 31, 1, NULL}, 16, 128, src + i, importance_at(importance, i), p + 208, scale, level);
-        shift_levels(level, -32, q);
-        memset(p, 0, 128);
-        for (int k = 0; k < N; k++)
-            p[k / 128 * 64 + k % 64] |= (uint8_t)((q[k] & 15) << (k % 128 / 64 * 4));
-        pack_pairs(q, 4, p + 128);
-        memcpy(p + 192, scale, sizeof scale);
+        encode_symmetric(-32, 128, src + i, importance_at(importance, i), &b);
+        format_write_q6_k(&b, p);
     }
 }

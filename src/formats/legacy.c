@@ -224,3 +224,76 @@ FORMATS_ENCODE(q8_0)
     for (size_t i = 0; i < n; i += N, p += 34)
         encode_block_q8_0(src + i, importance_at(importance, i), p);
 }
+
+/* ---- the parts of a block ---- */
+
+FORMATS_READ(q4_0)
+{
+    out->d = load_f16(block);
+    out->scale[0] = 1;
+    unpack_nibbles(block + 2, out->code);
+}
+
+FORMATS_WRITE(q4_0)
+{
+    (void)store_f16(block, b->d);
+    pack_nibbles(b->code, block + 2);
+}
+
+FORMATS_READ(q4_1)
+{
+    out->d = load_f16(block);
+    out->m = load_f16(block + 2);
+    out->scale[0] = 1;
+    unpack_nibbles(block + 4, out->code);
+}
+
+FORMATS_WRITE(q4_1)
+{
+    (void)store_f16(block, b->d);
+    (void)store_f16(block + 2, b->m);
+    pack_nibbles(b->code, block + 4);
+}
+
+FORMATS_READ(q5_0)
+{
+    out->d = load_f16(block);
+    out->scale[0] = 1;
+    unpack_five_bits(block + 2, block + 6, out->code);
+}
+
+FORMATS_WRITE(q5_0)
+{
+    (void)store_f16(block, b->d);
+    pack_five_bits(b->code, block + 2, block + 6);
+}
+
+FORMATS_READ(q5_1)
+{
+    out->d = load_f16(block);
+    out->m = load_f16(block + 2);
+    out->scale[0] = 1;
+    unpack_five_bits(block + 4, block + 8, out->code);
+}
+
+FORMATS_WRITE(q5_1)
+{
+    (void)store_f16(block, b->d);
+    (void)store_f16(block + 2, b->m);
+    pack_five_bits(b->code, block + 4, block + 8);
+}
+
+FORMATS_READ(q8_0)
+{
+    out->d = load_f16(block);
+    out->scale[0] = 1;
+    for (int j = 0; j < N; j++)
+        out->code[j] = (uint8_t)(block[2 + j] ^ 0x80u);
+}
+
+FORMATS_WRITE(q8_0)
+{
+    (void)store_f16(block, b->d);
+    for (int j = 0; j < N; j++)
+        block[2 + j] = (uint8_t)(b->code[j] ^ 0x80u);
+}

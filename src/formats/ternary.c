@@ -169,3 +169,35 @@ FORMATS_ENCODE(q2_0)
             p[2 + k / 4] |= (uint8_t)((level[k] + 1) << (k % 4 * 2));
     }
 }
+
+FORMATS_READ(q1_0)
+{
+    out->d = load_f16(block);
+    out->scale[0] = 1;
+    for (int k = 0; k < Q1_N; k++)
+        out->code[k] = block[2 + k / 8] >> (k % 8) & 1;
+}
+
+FORMATS_WRITE(q1_0)
+{
+    memset(block, 0, Q1_2_BYTES);
+    (void)store_f16(block, b->d);
+    for (int k = 0; k < Q1_N; k++)
+        block[2 + k / 8] |= (uint8_t)(b->code[k] << (k % 8));
+}
+
+FORMATS_READ(q2_0)
+{
+    out->d = load_f16(block);
+    out->scale[0] = 1;
+    for (int k = 0; k < Q2_N; k++)
+        out->code[k] = block[2 + k / 4] >> (k % 4 * 2) & 3;
+}
+
+FORMATS_WRITE(q2_0)
+{
+    memset(block, 0, Q1_2_BYTES);
+    (void)store_f16(block, b->d);
+    for (int k = 0; k < Q2_N; k++)
+        block[2 + k / 4] |= (uint8_t)(b->code[k] << (k % 4 * 2));
+}

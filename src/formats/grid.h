@@ -1,0 +1,63 @@
+/*
+ * The parts of a block of the formats with one level per value: what a rounding that looks at other blocks too may choose. Value i of
+ * a group is
+ *
+ *     scale * level[code] + offset,   scale = d * scale_of[group]
+ *     offset = 0, m, or -m * min_of[group]
+ *
+ * with d and m in f16. Reading and writing are exact: writing what was read gives the same bytes, and the values computed from
+ * the parts are those of format_decode_fn, bit for bit.
+ */
+#ifndef FORMATS_GRID_H
+#define FORMATS_GRID_H
+
+#include "formats/formats.h"
+
+#define GRID_MAX_BLOCK 256
+#define GRID_MAX_GROUPS 16
+
+typedef enum grid_offset {
+    GRID_NO_OFFSET,
+    GRID_OFFSET_OWN,  /* + m, any sign: one group per block */
+    GRID_OFFSET_STEPS /* - m * an integer of the group, both not negative */
+} grid_offset;
+
+typedef struct grid_block {
+    float d, m; /* as stored: f16 */
+    int8_t scale[GRID_MAX_GROUPS];
+    uint8_t min[GRID_MAX_GROUPS];
+    uint8_t code[GRID_MAX_BLOCK];
+} grid_block;
+
+typedef struct grid {
+    dil_type type;
+    int block, group;       /* values of a block; values with one scale */
+    int n_levels;           /* codes are 0 .. n_levels - 1 */
+    const int8_t *level;    /* [n_levels], ascending */
+    int scale_lo, scale_hi; /* a group's integer; 1, 1: there is none */
+    grid_offset offset;
+    int min_hi; /* of GRID_OFFSET_STEPS */
+    void (*read)(const uint8_t *block, grid_block *out);
+    void (*write)(const grid_block *b, uint8_t *block);
+} grid;
+
+const grid *grid_get(dil_type type); /* NULL: the format has no such parts */
+
+/* Index of the level nearest to v (in units of the scale); NaN: 0. */
+int grid_nearest(const grid *g, float v);
+
+/* What is nearer to a level than to the others lies between these; infinite at the ends. */
+typedef struct grid_borders {
+    float lower[256], upper[256]; /* [n_levels] */
+} grid_borders;
+void grid_borders_of(const grid *g, grid_borders *out);
+
+static inline float grid_scale(const grid_block *b, int group) { return b->d * (float)b->scale[group]; }
+static inline float grid_offset_of(const grid *g, const grid_block *b, int group)
+{
+    return g->offset == GRID_NO_OFFSET ? 0.0f : g->offset == GRID_OFFSET_OWN ? b->m : -(b->m * (float)b->min[group]);
+}
+/* All values of a block, as they decode: [g->block]. */
+void grid_values(const grid *g, const grid_block *b, float *out);
+
+#endif
