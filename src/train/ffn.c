@@ -152,6 +152,8 @@ void ffn_backward(const crew *c, const ffn *f, const ffn_slots *s, const float *
 {
     ffn_run r = {.c = c, .f = f, .s = s, .x = x, .dy = dy, .activated = activated, .dx = dx, .dscale = dscale};
     crew_items(c, count_blocks(f, s), backward_slots, &r);
+    if (!f->gate.g)
+        return;
     r.blocks_per_group = 2 * ((f->gate.n_out + OUTER_ROWS - 1) / OUTER_ROWS) + (f->gate.n_in + OUTER_ROWS - 1) / OUTER_ROWS;
     crew_items(c, (int64_t)f->n_groups * r.blocks_per_group, backward_matrix, &r);
 }

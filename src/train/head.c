@@ -1,6 +1,8 @@
 /* Both ends of the network: the embedding, and the output matrix with cross-entropy. */
+#include <math.h>
 #include <string.h>
 
+#include "theorem/random.h"
 #include "train/layers.h"
 
 typedef struct embed_run {
@@ -58,6 +60,28 @@ typedef struct head_pass_run {
     const head_pass *h;
 } head_pass_run;
 
+/* A random direction g with E[g g^T] = diag(p) - p p^T, the curvature of the divergence in the logits: sqrt(p) times random signs, less its
+ * part along p. The same in expectation as drawing words from p, without the rare words that outweigh everything. */
+static void draw_direction(float *p, int n, uint64_t seed, int64_t t, float scale)
+{
+    uint64_t state = seed + (uint64_t)t * 0x9E3779B97F4A7C15u, signs = 0;
+    const uint64_t begin = state;
+    double sum = 0;
+    for (int i = 0; i < n; i++, signs >>= 1) {
+        if (i % 64 == 0)
+            signs = random_next(&state);
+        float root = sqrtf(p[i]);
+        sum += (double)(signs & 1 ? root : -root);
+    }
+    state = begin;
+    for (int i = 0; i < n; i++, signs >>= 1) {
+        if (i % 64 == 0)
+            signs = random_next(&state);
+        float root = sqrtf(p[i]);
+        p[i] = scale * ((signs & 1 ? root : -root) - p[i] * (float)sum);
+    }
+}
+
 /* Logits become their gradient: p - [target], and 2 z_weight log_sum p, over n_tokens. */
 static void gradient_of_logits(const head_pass *h, float *p, int64_t t, const kernels *k)
 {
@@ -80,7 +104,9 @@ static void head_block(void *ctx, int64_t first, int n, int worker)
         float *row = logits + (t - first) * w->n_out, target = row[h->targets[t]];
         h->log_sum[t] = w->kind.k->training.softmax(row, w->n_out);
         h->nats[t] = h->log_sum[t] - target;
-        if (h->dx)
+        if (h->draw_seed)
+            draw_direction(row, w->n_out, h->draw_seed, h->draw_first + t, 1.0f / (float)h->n_tokens);
+        else if (h->dx)
             gradient_of_logits(h, row, t, w->kind.k);
     }
     if (!h->dx)
@@ -113,6 +139,6 @@ void head_run(const crew *c, const head_pass *h)
 {
     head_pass_run r = {c, h};
     crew_tokens(c, h->n_tokens, head_block, &r);
-    if (h->dx)
+    if (h->dx && h->w->g)
         crew_items(c, (h->w->n_out + OUTER_ROWS - 1) / OUTER_ROWS, head_weight, &r);
 }

@@ -45,7 +45,7 @@ void weight_prepare(const crew *c, const weight *const *weights, int n_weights);
 
 /* y (+)= W x + bias */
 void linear_forward(const crew *c, const weight *w, const float *x, int64_t n_tokens, float *y, bool add);
-/* dx (+)= W^T dy (dx NULL: not wanted), W's gradient += dy^T x */
+/* dx (+)= W^T dy (dx NULL: not wanted), W's gradient += dy^T x (w->g NULL: not wanted) */
 void linear_backward(const crew *c, const weight *w, const float *x, const float *dy, int64_t n_tokens, float *dx, bool add);
 
 /* RMS norm of rows of n values; per_token of them make a token (heads). dx is added to. */
@@ -131,6 +131,10 @@ typedef struct head_pass {
     float z_weight;
     float *logits, *nats, *log_sum;
     float *dx;
+    uint64_t
+        draw_seed; /* with dx, not 0: instead, gradients of random directions of the logits, whose mean square is the curvature of the
+                           divergence from the probabilities found; token t has the number draw_first + t */
+    int64_t draw_first;
 } head_pass;
 void head_run(const crew *c, const head_pass *h);
 

@@ -161,7 +161,7 @@ static void backward_item(void *ctx, int64_t item, int worker)
 void linear_backward(const crew *c, const weight *w, const float *x, const float *dy, int64_t n_tokens, float *dx, bool add)
 {
     linear_run r = {.c = c, .w = w, .x = x, .dy = dy, .dx = dx, .n_tokens = n_tokens, .add = add};
-    r.n_dw_items = (w->n_out + OUTER_ROWS - 1) / OUTER_ROWS;
+    r.n_dw_items = w->g ? (w->n_out + OUTER_ROWS - 1) / OUTER_ROWS : 0;
     r.n_dx_items = dx ? crew_blocks(n_tokens) : 0;
-    crew_items(c, r.n_dw_items + r.n_dx_items + (w->bias ? 1 : 0), backward_item, &r);
+    crew_items(c, r.n_dw_items + r.n_dx_items + (w->bias && w->g ? 1 : 0), backward_item, &r);
 }

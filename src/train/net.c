@@ -319,7 +319,7 @@ dil_status net_compute_check(net_compute compute, const kernels *k, dil_error *e
     return DIL_OK;
 }
 
-static void fill_rotations(net *n)
+void net_rotations(net *n)
 {
     const int half = n->c.head_dim / 2;
     for (int t = 0; t < n->c.n_context; t++)
@@ -358,7 +358,7 @@ static dil_status allocate(net *n, dil_error *err)
     os_advise_huge(n->gradients, bytes);
     (void)carve_prepared(n, n->prepared);
     (void)carve_buffers(n, n->buffers);
-    fill_rotations(n);
+    net_rotations(n);
     n->dense_first[1] = n->n_tokens;
     return DIL_OK;
 }

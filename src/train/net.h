@@ -55,6 +55,9 @@ typedef enum parameter_kind {
     PARAMETER_VECTOR     /* norms and biases: F32 in files, no weight decay */
 } parameter_kind;
 
+/* The linear layers of a layer. */
+typedef enum net_place { NET_Q, NET_K, NET_V, NET_OUTPUT, NET_GATE, NET_UP, NET_DOWN, NET_PLACES } net_place;
+
 typedef struct parameter {
     char name[64]; /* "blk.0.attn_q.weight" */
     parameter_kind kind;

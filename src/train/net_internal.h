@@ -20,6 +20,9 @@ typedef struct net_layer {
     float *flock; /* [n_experts][n_experts] */
 } net_layer;
 
+/* A watcher sees the gradients dy [n_tokens or slots][width] of the linear layers' outputs on the way back. */
+typedef void (*net_watch_fn)(void *ctx, net_place place, const float *dy, int width);
+
 struct net {
     net_config c;
     net_compute compute;
@@ -46,7 +49,23 @@ struct net {
     float *slot_y, *act, *dshare, *dz;
     int32_t dense_first[2];
     uint8_t *loss_scratch;
+    net_watch_fn watch; /* or NULL */
+    void *watch_ctx;
 };
+
+/* Cosines and sines of all positions for n->c.rope_base. */
+void net_rotations(net *n);
+
+/* The stages of a layer, in order, for n_tokens in sequences of n_context. */
+void layer_attention_norm(net *n, net_layer *l, int64_t n_tokens);               /* x -> normed */
+void layer_attend(net *n, net_layer *l, int64_t n_tokens, int n_context);        /* normed -> attended */
+void layer_project(net *n, net_layer *l, int64_t n_tokens);                      /* attended, x -> x_ffn */
+void layer_ffn_norm(net *n, net_layer *l, const float *price, int64_t n_tokens); /* x_ffn -> normed_ffn, r */
+void layer_ffn(net *n, net_layer *l, int64_t n_tokens, float *out);              /* normed_ffn, x_ffn -> out */
+
+/* And back: n->dx, the gradient of what layer_ffn made, becomes that of x_ffn; then that of x. */
+void layer_ffn_back(net *n, net_layer *l, int64_t n_tokens);
+void layer_attention_back(net *n, net_layer *l, int64_t n_tokens);
 
 /* The pass forward for n->inputs of n_sequences sequences of n_tokens: n->normed_last. */
 void net_forward(net *n, int n_sequences, int n_tokens);

@@ -40,13 +40,16 @@ static attention_shape shape_of(const net *n, int64_t n_tokens, int n_context)
     return (attention_shape){(int)(n_tokens / n_context), n_context, n->c.n_head, n->c.n_head_kv, n->c.head_dim};
 }
 
-/* l->x -> l->x_ffn */
-static void attention_part(net *n, net_layer *l, int64_t n_tokens, int n_context)
+void layer_attention_norm(net *n, net_layer *l, int64_t n_tokens)
+{
+    norm_forward(&n->crew, &l->attn_norm, l->x, n_tokens, l->normed);
+}
+
+void layer_attend(net *n, net_layer *l, int64_t n_tokens, int n_context)
 {
     const crew *c = &n->crew;
     const net_config *s = &n->c;
     float *q = s->qk_norm ? l->q_raw : l->q_out, *k = s->qk_norm ? l->k_raw : l->k_out;
-    norm_forward(c, &l->attn_norm, l->x, n_tokens, l->normed);
     linear_forward(c, &l->q, l->normed, n_tokens, q, false);
     linear_forward(c, &l->k, l->normed, n_tokens, k, false);
     linear_forward(c, &l->v, l->normed, n_tokens, l->v_out, false);
@@ -58,7 +61,12 @@ static void attention_part(net *n, net_layer *l, int64_t n_tokens, int n_context
     rope_rotate(c, l->k_out, s->n_head_kv, s->head_dim, n->cs, n_context, s->pairs, n_tokens);
     attention_shape shape = shape_of(n, n_tokens, n_context);
     attention_forward(c, &shape, l->q_out, l->k_out, l->v_out, l->attended);
-    if (s->post_norm) {
+}
+
+void layer_project(net *n, net_layer *l, int64_t n_tokens)
+{
+    const crew *c = &n->crew;
+    if (n->c.post_norm) {
         linear_forward(c, &l->o, l->attended, n_tokens, l->attn_raw, false);
         norm_forward(c, &l->attn_post, l->attn_raw, n_tokens, l->x_ffn);
     } else {
@@ -74,17 +82,21 @@ static ffn_slots slots_of(const net *n, const net_layer *l)
     return (ffn_slots){l->r.first, l->r.token, l->r.slot_share, l->gate, l->up};
 }
 
-/* l->x_ffn -> out */
-static void ffn_part(net *n, net_layer *l, const float *price, int64_t n_tokens, float *out)
+void layer_ffn_norm(net *n, net_layer *l, const float *price, int64_t n_tokens)
+{
+    norm_forward(&n->crew, &l->ffn_norm, l->x_ffn, n_tokens, l->normed_ffn);
+    n->dense_first[1] = (int32_t)n_tokens;
+    if (!n->c.n_experts)
+        return;
+    linear_forward(&n->crew, &l->router, l->normed_ffn, n_tokens, l->r.z, false);
+    routing_choose(&n->crew, &l->r, price, n_tokens);
+}
+
+void layer_ffn(net *n, net_layer *l, int64_t n_tokens, float *out)
 {
     const crew *c = &n->crew;
     size_t bytes = (size_t)n_tokens * (size_t)n->c.n_embd * sizeof *out;
     float *y = n->c.post_norm ? l->ffn_raw : out;
-    norm_forward(c, &l->ffn_norm, l->x_ffn, n_tokens, l->normed_ffn);
-    if (n->c.n_experts) {
-        linear_forward(c, &l->router, l->normed_ffn, n_tokens, l->r.z, false);
-        routing_choose(c, &l->r, price, n_tokens);
-    }
     ffn_slots s = slots_of(n, l);
     ffn_forward(c, &l->f, &s, l->normed_ffn, n->c.n_experts ? n->slot_y : y);
     if (n->c.n_experts) {
@@ -99,21 +111,27 @@ static void ffn_part(net *n, net_layer *l, const float *price, int64_t n_tokens,
 void net_forward(net *n, int n_sequences, int n_context)
 {
     int64_t n_tokens = (int64_t)n_sequences * n_context;
-    n->dense_first[1] = (int32_t)n_tokens;
     embed_forward(&n->crew, n->embedding->w, n->c.n_embd, n->c.embd_scale, n->inputs, n_tokens, n->layers[0].x);
     for (int i = 0; i < n->c.n_layer; i++) {
         net_layer *l = &n->layers[i];
-        attention_part(n, l, n_tokens, n_context);
-        ffn_part(n, l, n->prices ? n->prices + (size_t)i * (size_t)n->c.n_experts : NULL, n_tokens,
-                 i + 1 < n->c.n_layer ? n->layers[i + 1].x : n->x_last);
+        layer_attention_norm(n, l, n_tokens);
+        layer_attend(n, l, n_tokens, n_context);
+        layer_project(n, l, n_tokens);
+        layer_ffn_norm(n, l, n->prices ? n->prices + (size_t)i * (size_t)n->c.n_experts : NULL, n_tokens);
+        layer_ffn(n, l, n_tokens, i + 1 < n->c.n_layer ? n->layers[i + 1].x : n->x_last);
     }
     norm_forward(&n->crew, &n->out_norm, n->x_last, n_tokens, n->normed_last);
 }
 
 /* ---- backward ---- */
 
-/* n->dx, the gradient of the layer's output, becomes that of l->x_ffn. */
-static void ffn_part_back(net *n, net_layer *l, int64_t n_tokens)
+static void watch(net *n, net_place place, const float *dy, int width)
+{
+    if (n->watch)
+        n->watch(n->watch_ctx, place, dy, width);
+}
+
+void layer_ffn_back(net *n, net_layer *l, int64_t n_tokens)
 {
     const crew *c = &n->crew;
     const size_t bytes = (size_t)n_tokens * (size_t)n->c.n_embd * sizeof(float);
@@ -123,8 +141,11 @@ static void ffn_part_back(net *n, net_layer *l, int64_t n_tokens)
         norm_backward(c, &l->ffn_post, l->ffn_raw, n->dx, n_tokens, n->d_raw);
         dy = n->d_raw;
     }
+    watch(n, NET_DOWN, dy, n->c.n_embd);
     ffn_slots s = slots_of(n, l);
     ffn_backward(c, &l->f, &s, l->normed_ffn, dy, n->act, n->c.n_experts ? n->slot_y : n->dn, n->dshare);
+    watch(n, NET_GATE, l->gate, l->f.gate.n_out);
+    watch(n, NET_UP, l->up, l->f.up.n_out);
     if (n->c.n_experts) {
         memset(n->dn, 0, bytes);
         routing_back(c, &l->r, n->slot_y, n->dshare, n->c.n_embd, n_tokens, n->dn, n->dz);
@@ -133,8 +154,7 @@ static void ffn_part_back(net *n, net_layer *l, int64_t n_tokens)
     norm_backward(c, &l->ffn_norm, l->x_ffn, n->dn, n_tokens, n->dx);
 }
 
-/* n->dx, the gradient of l->x_ffn, becomes that of l->x. */
-static void attention_part_back(net *n, net_layer *l, int64_t n_tokens)
+void layer_attention_back(net *n, net_layer *l, int64_t n_tokens)
 {
     const crew *c = &n->crew;
     const net_config *s = &n->c;
@@ -145,6 +165,7 @@ static void attention_part_back(net *n, net_layer *l, int64_t n_tokens)
         norm_backward(c, &l->attn_post, l->attn_raw, n->dx, n_tokens, n->dn);
         dy = n->dn;
     }
+    watch(n, NET_OUTPUT, dy, n->c.n_embd);
     linear_backward(c, &l->o, l->attended, dy, n_tokens, n->d_o, false);
     attention_shape shape = shape_of(n, n_tokens, s->n_context);
     attention_backward(c, &shape, l->q_out, l->k_out, l->v_out, n->d_o, n->dq, n->dk, n->dv);
@@ -158,6 +179,9 @@ static void attention_part_back(net *n, net_layer *l, int64_t n_tokens)
         dq = l->q_out;
         dk = l->k_out;
     }
+    watch(n, NET_Q, dq, n_q(n));
+    watch(n, NET_K, dk, n_kv(n));
+    watch(n, NET_V, n->dv, n_kv(n));
     linear_backward(c, &l->q, l->normed, dq, n_tokens, n->dn, false);
     linear_backward(c, &l->k, l->normed, dk, n_tokens, n->dn, true);
     linear_backward(c, &l->v, l->normed, n->dv, n_tokens, n->dn, true);
@@ -225,8 +249,15 @@ dil_status net_train(net *n, const int32_t *tokens, int n_sequences, const net_l
     memset(out, 0, sizeof *out);
     split_tokens(n, tokens, n_sequences, n->c.n_context);
     net_forward(n, n_sequences, n->c.n_context);
-    head_run(&n->crew,
-             &(head_pass){&n->head, n->normed_last, n->targets, n_tokens, loss->z_weight, n->logits, n->nats, n->log_sum, n->dn});
+    head_run(&n->crew, &(head_pass){.w = &n->head,
+                                    .x = n->normed_last,
+                                    .targets = n->targets,
+                                    .n_tokens = n_tokens,
+                                    .z_weight = loss->z_weight,
+                                    .logits = n->logits,
+                                    .nats = n->nats,
+                                    .log_sum = n->log_sum,
+                                    .dx = n->dn});
     for (int64_t t = 0; t < n_tokens; t++) {
         out->ce += (double)n->nats[t];
         out->z_loss += (double)n->log_sum[t] * (double)n->log_sum[t];
@@ -245,8 +276,8 @@ dil_status net_train(net *n, const int32_t *tokens, int n_sequences, const net_l
             DIL_TRY(router_terms(n, i, n_sequences, loss->router, &values, err));
         if (n->c.n_experts && loss->router)
             add_terms(out, &values, loss->router, 1.0 / n->c.n_layer);
-        ffn_part_back(n, &n->layers[i], n_tokens);
-        attention_part_back(n, &n->layers[i], n_tokens);
+        layer_ffn_back(n, &n->layers[i], n_tokens);
+        layer_attention_back(n, &n->layers[i], n_tokens);
     }
     embed_backward(&n->crew, n->embedding->g, n->c.n_embd, n->c.embd_scale, n->inputs, n_tokens, n->dx);
     return DIL_OK;
@@ -257,7 +288,13 @@ void net_evaluate(net *n, const int32_t *tokens, int n_sequences, float *nats)
     int64_t n_tokens = (int64_t)n_sequences * n->c.n_context;
     split_tokens(n, tokens, n_sequences, n->c.n_context);
     net_forward(n, n_sequences, n->c.n_context);
-    head_run(&n->crew, &(head_pass){&n->head, n->normed_last, n->targets, n_tokens, 0.0f, n->logits, nats, n->log_sum, NULL});
+    head_run(&n->crew, &(head_pass){.w = &n->head,
+                                    .x = n->normed_last,
+                                    .targets = n->targets,
+                                    .n_tokens = n_tokens,
+                                    .logits = n->logits,
+                                    .nats = nats,
+                                    .log_sum = n->log_sum});
 }
 
 void net_logits(net *n, const int32_t *tokens, int n_tokens, float *logits)
