@@ -273,6 +273,9 @@ static dil_status fit_all(fit *f, dil_error *err)
     const game *g = f->g;
     DIL_TRY(find_price(f, err));
     memcpy(f->state, f->best, (size_t)g->n_players * sizeof *f->state);
+    if (f->o && f->o->start && game_use(g, f->o->start) <= f->budget &&
+        game_potential(g, f->o->start, 0.0) < game_potential(g, f->state, 0.0))
+        memcpy(f->state, f->o->start, (size_t)g->n_players * sizeof *f->state);
     f->left = f->budget - game_use(g, f->state);
     fill(f);
     exchange(f);

@@ -53,6 +53,7 @@ typedef struct game_options {
     team *workers;               /* with colours; NULL: the calling thread */
     int32_t most_sweeps;         /* 0: 1000 */
     double epsilon;              /* gains up to this are not worth a move */
+    const int32_t *start; /* game_fit: a state to go on from if it fits and is better than what the price alone finds; NULL */
 } game_options;
 
 typedef struct game_report {
