@@ -2,11 +2,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "base/os.h"
 #include "base/status.h"
 #include "base/threads.h"
 #include "cli/cli.h"
 #include "cli/print.h"
+#include "cli/quantize_report.h"
+#include "cli/work_progress.h"
+#include "quantize/compress.h"
 #include "quantize/convert.h"
 
 typedef struct quantize_run {
@@ -97,9 +101,78 @@ static void print_notes(const convert_result *r)
                 r->n_requantized, r->n_matrices);
 }
 
+/* ---- with calibration ---- */
+
+static int compress(const cli_options *o, char **positional)
+{
+    dil_error err = {0};
+    char in_path[4096], *text = NULL;
+    size_t n = 0;
+    compress_report report = {0};
+    work_progress run = {.quiet = o->quiet};
+    uint64_t started_ns = os_time_ns();
+    compress_options co = {.type = DIL_TYPE_COUNT,
+                           .like = o->like,
+                           .bits = o->bits,
+                           .size_bytes = o->size_bytes,
+                           .stats = o->stats,
+                           .text_name = o->calibration,
+                           .n_sequences = o->chunks ? (int)o->chunks
+                                          : o->fast ? 24
+                                                    : 100,
+                           .n_context = o->context ? (int)o->context : 512,
+                           .most_sweeps = o->fast ? 2 : 60,
+                           .n_threads = o->threads ? (int)o->threads : os_cpu_count(),
+                           .resume = o->resume,
+                           .measure = true,
+                           .progress = work_progress_tell,
+                           .user = &run};
+    if ((o->type != NULL) + (o->like != NULL) + (o->bits > 0) + (o->size_bytes > 0) != 1) {
+        fprintf(stderr, "dil: quantize: wanted one of --type, --like, --bpw and --size, found %s; see --help\n",
+                o->type || o->like || o->bits > 0 || o->size_bytes ? "several" : "none");
+        return CLI_USAGE;
+    }
+    if (o->type && find_type(o->type, &co.type, &err) != DIL_OK) {
+        cli_fail(&err);
+        return CLI_USAGE;
+    }
+    dil_status status = cli_model_path(positional[0], in_path, sizeof in_path, &err);
+    if (status == DIL_OK && o->calibration)
+        status = os_read_all(o->calibration, (size_t)1 << 30, &text, &n, &err);
+    co.text = (str){text, n};
+    if (status == DIL_OK)
+        status = compress_file(&report, in_path, positional[1], &co, &err);
+    work_progress_end(&run);
+    mem_free(text);
+    if (status != DIL_OK)
+        return cli_fail(&err);
+    double seconds = (double)(os_time_ns() - started_ns) * 1e-9;
+    json_t *json = o->json || o->report ? quantize_report_json(&report, in_path, positional[1], seconds) : NULL;
+    if (o->report)
+        status = quantize_report_write(o->report, json, &err);
+    if (o->json) {
+        json_dumpf(json, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+        putchar('\n');
+    } else {
+        quantize_report_print(stdout, &report, positional[1], seconds);
+    }
+    json_decref(json);
+    compress_report_free(&report);
+    return status == DIL_OK ? CLI_OK : cli_fail(&err);
+}
+
 static int quantize(const cli_options *o, char **positional, int n_positional)
 {
     (void)n_positional;
+    if (o->calibration || o->stats)
+        return compress(o, positional);
+    if (o->bits > 0 || o->size_bytes || o->like) {
+        fprintf(stderr, "dil: quantize: %s: wanted --calib TEXT or --stats FILE beside it, found neither; see --help\n",
+                o->like       ? "--like"
+                : o->bits > 0 ? "--bpw"
+                              : "--size");
+        return CLI_USAGE;
+    }
     dil_error err = {0};
     char in_path[4096];
     convert_result result;
@@ -129,15 +202,20 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     return CLI_OK;
 }
 
-static const char *const quantize_options[] = {"type", "threads", "dry-run", "json", "quiet", NULL};
+static const char *const quantize_options[] = {"type",     "bpw",    "size",   "like",    "calib",   "stats", "fast",  "chunks",
+                                               "ctx-size", "resume", "report", "threads", "dry-run", "json",  "quiet", NULL};
 
 const cli_command command_quantize = {
     .name = "quantize",
-    .usage = "quantize IN OUT --type TYPE [-t T] [--dry-run] [--json]",
+    .usage =
+        "quantize IN OUT (--type TYPE | --bpw BITS | --size BYTES | --like GGUF) [--calib TEXT | --stats FILE] [--fast] [--resume]",
     .summary =
-        "Writes a model with its matrices in another type.\n\nTYPE is F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0, Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, "
-        "IQ4_XS, Q3_K or Q2_K.\nVectors stay F32; OUT appears when it is complete.",
-    .example = "dil quantize model-f16.gguf model-q4_k.gguf --type q4_k",
+        "Writes a model with its matrices in other types. OUT appears when it is complete.\n\n"
+        "With --type alone, every matrix gets that type, each weight rounded by itself: F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0,\n"
+        "Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, IQ4_XS, Q3_K or Q2_K. Vectors stay F32.\n\n"
+        "With a text (--calib) or what dil calibrate made of one (--stats), errors are put where this model does not feel them,\n"
+        "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price.",
+    .example = "dil quantize model-f16.gguf model-small.gguf --bpw 4.3 --calib wiki.txt --report small.json",
     .options = quantize_options,
     .least_positional = 2,
     .most_positional = 2,

@@ -20,17 +20,17 @@ typedef struct cli_numbers {
 /* Every value an option can set; commands read what they listed. */
 typedef struct cli_options {
     const char *model, *prompt, *file, *system, *cpu, *output, *base, *type, *tokens, *save_base, *sha256, *compare, *policy,
-        *budget, *theme, *lang;
+        *budget, *theme, *lang, *preset, *stats, *calibration, *like, *report;
     int64_t n_predict, context, threads, batch, micro_batch, seed, top_k, repeat_last_n, dry_allowed_length, dry_last_n, mirostat,
         chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel, steps;
     double temperature, top_p, min_p, typical_p, repeat_penalty, presence_penalty, frequency_penalty, dry_multiplier, dry_base,
-        xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta, route_mass;
-    uint64_t memory_bytes, experts_memory;
+        xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta, route_mass, bits;
+    uint64_t memory_bytes, experts_memory, size_bytes;
     dil_type type_k, type_v;
     policy_kind experts_policy;
     int route; /* a route_mode */
     bool json, no_template, no_special, no_pack_cache, timing, help, tensors, quiet, exact, ignore_eos, dry_run, no_limits, layers,
-        resume;
+        resume, fast, full;
     const char *stops[CLI_MAX_LIST];
     const char *biases[CLI_MAX_LIST];
     const char *pairs[CLI_MAX_LIST];

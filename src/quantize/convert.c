@@ -57,8 +57,7 @@ static uint64_t n_rows(const gguf_tensor *t) { return t->ne[1] * t->ne[2] * t->n
 
 static bool contains(str s, const char *part) { return str_find(s, str_of(part)) >= 0; }
 
-/* What multiplies activations. Norms, biases and RoPE factors are not, and routers are small and touchy. */
-static bool is_matrix(const gguf_tensor *t)
+bool convert_is_matrix(const gguf_tensor *t)
 {
     return n_rows(t) > 1 && format_get(t->type)->decode && str_ends(t->name, STR(".weight")) && !contains(t->name, "_norm") &&
            !contains(t->name, "rope_") && !contains(t->name, "ffn_gate_inp") && !contains(t->name, "position_embd") &&
@@ -68,7 +67,7 @@ static bool is_matrix(const gguf_tensor *t)
 dil_type convert_tensor_type(const gguf_tensor *t, dil_type type)
 {
     uint64_t bytes;
-    if (!is_matrix(t))
+    if (!convert_is_matrix(t))
         return n_rows(t) == 1 && format_get(t->type)->decode ? DIL_TYPE_F32 : t->type;
     while (!format_row_bytes(type, t->ne[0], &bytes) && find_target(type)->wider != type)
         type = find_target(type)->wider;
@@ -192,7 +191,7 @@ static dil_status survey(convert_result *r, const gguf *in, const convert_option
                             STR_ARG(t->name), format_get(type)->name);
         r->in_bytes += t->size_bytes;
         r->n_values += n;
-        if (!is_matrix(t))
+        if (!convert_is_matrix(t))
             continue;
         r->n_matrices++;
         r->n_matrix_values += n;

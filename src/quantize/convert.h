@@ -32,6 +32,8 @@ typedef struct convert_result {
 bool convert_file_type(dil_type type, uint32_t *out);
 /* "F32, F16, ...": every type that can be written. */
 void convert_type_names(strbuf *out);
+/* What multiplies activations. Norms, biases and RoPE factors do not, and routers are small and touchy: they stay as they are. */
+bool convert_is_matrix(const gguf_tensor *t);
 /* The type of a tensor in the output: vectors F32, matrices `type` or a wider one, anything else as it was. */
 dil_type convert_tensor_type(const gguf_tensor *t, dil_type type);
 

@@ -1,0 +1,66 @@
+/* dil calibrate: what a text tells of a model's matrices. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/status.h"
+#include "cli/cli.h"
+#include "cli/work_progress.h"
+#include "quantize/compress.h"
+
+static int calibrate(const cli_options *o, char **positional, int n_positional)
+{
+    (void)positional;
+    (void)n_positional;
+    dil_error err = {0};
+    char path[4096], size[32], *text = NULL;
+    size_t n = 0;
+    work_progress progress = {.quiet = o->quiet};
+    uint64_t started_ns = os_time_ns();
+    compress_options co = {.text_name = o->file,
+                           .n_sequences = o->chunks ? (int)o->chunks
+                                          : o->fast ? 24
+                                                    : 100,
+                           .n_context = o->context ? (int)o->context : 512,
+                           .n_threads = o->threads ? (int)o->threads : os_cpu_count(),
+                           .resume = o->resume,
+                           .progress = work_progress_tell,
+                           .user = &progress};
+    if (!o->file || !o->output) {
+        fprintf(stderr, "dil: calibrate: wanted %s, found none; see --help\n",
+                o->file ? "a name for the statistics (-o)" : "a text (-f)");
+        return CLI_USAGE;
+    }
+    dil_status status = cli_model_path(o->model, path, sizeof path, &err);
+    if (status == DIL_OK)
+        status = os_read_all(o->file, (size_t)1 << 30, &text, &n, &err);
+    co.text = (str){text, n};
+    int n_sequences = 0;
+    if (status == DIL_OK)
+        status = compress_calibrate(path, o->output, &co, &n_sequences, &err);
+    work_progress_end(&progress);
+    mem_free(text);
+    if (status != DIL_OK)
+        return cli_fail(&err);
+    os_file f;
+    if (os_file_open(&f, o->output, &err) != DIL_OK)
+        return cli_fail(&err);
+    double seconds = (double)(os_time_ns() - started_ns) * 1e-9;
+    printf("%s: %d sequences of %d tokens of %s, %s, %.1f s\n", o->output, n_sequences, co.n_context, o->file,
+           str_bytes(f.size_bytes, size, sizeof size), seconds);
+    os_file_close(&f);
+    return CLI_OK;
+}
+
+static const char *const calibrate_options[] = {"model",    "file",   "output",  "full",  "fast", "chunks",
+                                                "ctx-size", "resume", "threads", "quiet", NULL};
+
+const cli_command command_calibrate = {
+    .name = "calibrate",
+    .usage = "calibrate -m MODEL -f TEXT -o STATS [--chunks N] [-c CTX] [--fast] [--resume]",
+    .summary = "Runs a float model over a text, forward and backward, and writes what its matrices meet and how much its answers\n"
+               "depend on them. STATS serves many dil quantize --stats, and llama.cpp as an importance matrix.",
+    .example = "dil calibrate -m model-f16.gguf -f wiki.txt -o model.stats.gguf",
+    .options = calibrate_options,
+    .run = calibrate};

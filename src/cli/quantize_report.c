@@ -1,0 +1,151 @@
+#include "cli/quantize_report.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/os.h"
+#include "base/status.h"
+
+static double bits(uint64_t bytes, uint64_t values) { return values ? 8.0 * (double)bytes / (double)values : 0.0; }
+
+static uint64_t values_of(const player *q) { return (uint64_t)q->n * (uint64_t)q->rows * (uint64_t)q->columns; }
+
+/* Over all matrices. */
+typedef struct totals {
+    uint64_t values[DIL_TYPE_COUNT], bytes, matrix_values;
+    round_report round;
+} totals;
+
+static totals add_up(const compress_report *r)
+{
+    totals t = {.matrix_values = players_values(&r->players)};
+    for (int i = 0; i < r->players.n; i++) {
+        const player *q = &r->players.p[i];
+        const round_report *from = &r->matrix[i].round;
+        t.values[q->choice[q->chosen].type] += values_of(q);
+        t.bytes += q->choice[q->chosen].bytes;
+        t.round.plain += from->plain;
+        t.round.fed += from->fed;
+        t.round.cost += from->cost;
+        t.round.n_codes += from->n_codes;
+        t.round.moved += from->moved;
+    }
+    return t;
+}
+
+/* ---- for people ---- */
+
+static void print_allocation(FILE *out, const compress_report *r)
+{
+    fprintf(out, "  expected divergence by the way formats are chosen, in nats per token:\n");
+    for (int i = 0; i < r->allocation.n_baselines; i++) {
+        char size[32];
+        const allocate_baseline *b = &r->allocation.baseline[i];
+        fprintf(out, "    %-20s %.4f   %s\n", b->name, b->cost, str_bytes(b->bytes, size, sizeof size));
+    }
+}
+
+void quantize_report_print(FILE *out, const compress_report *r, const char *out_path, double seconds)
+{
+    char before[32], after[32];
+    const totals t = add_up(r);
+    fprintf(out, "%s: %s -> %s, %.3f bits per weight, %.0f s\n", out_path, str_bytes(r->in_bytes, before, sizeof before),
+            str_bytes(r->out_bytes, after, sizeof after), bits(t.bytes, t.matrix_values), seconds);
+    fputs("  formats:", out);
+    for (int type = 0, n = 0; type < DIL_TYPE_COUNT; type++)
+        if (t.values[type])
+            fprintf(out, "%s %s %.1f %%", n++ ? "," : "", format_get((dil_type)type)->name,
+                    100.0 * (double)t.values[type] / (double)t.matrix_values);
+    fputc('\n', out);
+    if (t.round.plain > 0)
+        fprintf(out, "  error of the matrices' outputs: 1 with plain rounding, %.3f with error feedback, %.3f at equilibrium\n",
+                t.round.fed / t.round.plain, t.round.cost / t.round.plain);
+    if (r->allocated)
+        print_allocation(out, r);
+    else if (!isnan(r->predicted))
+        fprintf(out, "  expected divergence %.4f nats per token\n", r->predicted);
+    if (r->measured)
+        fprintf(out, "  measured divergence %.4f +- %.4f nats per token, same first word %.1f %%\n", r->kld, r->kld_error,
+                100.0 * r->same_top);
+}
+
+/* ---- for programs ---- */
+
+/* null where nothing is known. */
+static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+static json_t *count(uint64_t v) { return json_integer((json_int_t)v); }
+static json_t *text(str s) { return json_stringn(s.p, s.n); }
+
+static json_t *ways_json(const allocate_report *a)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < a->n_baselines; i++)
+        json_array_append_new(list, json_pack("{s:s, s:o, s:o}", "name", a->baseline[i].name, "bytes", count(a->baseline[i].bytes),
+                                              "divergence", number(a->baseline[i].cost)));
+    return list;
+}
+
+static json_t *matrix_json(const compress_report *r, int i)
+{
+    const player *q = &r->players.p[i];
+    const compress_matrix *m = &r->matrix[i];
+    const player_choice *c = &q->choice[q->chosen];
+    return json_pack("{s:o, s:i, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:{s:o, s:o, s:o, s:o, s:i, s:o, s:o}}", "name",
+                     text(q->tensor->name), "layer", q->layer, "type", format_get(c->type)->name, "experts", q->n, "rows", q->rows,
+                     "columns", q->columns, "bytes", count(c->bytes), "bits_per_weight", number(bits(c->bytes, values_of(q))),
+                     "expected_divergence", number(m->predicted), "rounding", "power", number(m->round.power), "plain",
+                     number(m->round.plain), "feedback", number(m->round.fed), "equilibrium", number(m->round.cost), "sweeps",
+                     m->round.n_sweeps, "codes", count((uint64_t)m->round.n_codes), "moved_in_last_sweep",
+                     count((uint64_t)m->round.moved));
+}
+
+static json_t *measured_json(const compress_report *r)
+{
+    if (!r->measured)
+        return json_null();
+    return json_pack("{s:o, s:o, s:o}", "divergence", number(r->kld), "error", number(r->kld_error), "same_first_word",
+                     number(r->same_top));
+}
+
+json_t *quantize_report_json(const compress_report *r, const char *in_path, const char *out_path, double seconds)
+{
+    static const char *const phases[] = {"calibration", "allocation", "rounding", "writing", "measuring"};
+    const totals t = add_up(r);
+    json_t *times = json_object(), *matrices = json_array(), *curve = json_array(), *all;
+    for (size_t i = 0; i < sizeof phases / sizeof *phases; i++)
+        json_object_set_new(times, phases[i], number(r->seconds[i]));
+    json_object_set_new(times, "all", number(seconds));
+    for (int i = 0; i < r->players.n; i++)
+        json_array_append_new(matrices, matrix_json(r, i));
+    for (int i = 0; i < r->n_curve; i++)
+        json_array_append_new(curve, ways_json(&r->curve[i]));
+    all = json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i}, s:o, s:o, s:o, s:o}", "input", text(str_of(in_path)),
+                    "output", text(str_of(out_path)), "in_bytes", count(r->in_bytes), "out_bytes", count(r->out_bytes),
+                    "bits_per_weight", number(bits(t.bytes, t.matrix_values)), "stock", 1, "calibration", "text", r->text,
+                    "sequences", r->n_sequences, "tokens_each", r->n_context, "expected_divergence", number(r->predicted),
+                    "measured", measured_json(r), "seconds", times, "peak_memory_bytes", count(os_peak_rss_bytes()));
+    if (r->allocated)
+        json_object_set_new(all, "game",
+                            json_pack("{s:o, s:o, s:o, s:o}", "price_per_byte", number(r->allocation.price), "gap",
+                                      number(r->allocation.gap), "bound", number(r->allocation.bound), "ways",
+                                      ways_json(&r->allocation)));
+    json_object_set_new(all, "curve", curve);
+    json_object_set_new(all, "matrices", matrices);
+    return all;
+}
+
+static int write_piece(const char *bytes, size_t n, void *writer)
+{
+    dil_error ignored;
+    return os_writer_write(writer, bytes, n, &ignored) == DIL_OK ? 0 : -1;
+}
+
+dil_status quantize_report_write(const char *path, json_t *report, dil_error *err)
+{
+    os_writer w;
+    DIL_TRY(os_writer_open(&w, path, err));
+    if (report && json_dump_callback(report, write_piece, &w, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) == 0)
+        return os_writer_commit(&w, err);
+    os_writer_abort(&w);
+    return DIL_FAIL(err, DIL_IO, "%s: the report could not be written", path);
+}

@@ -1,0 +1,15 @@
+/* What a calibrated quantization did and expects, for people and for programs (dil view bits). */
+#ifndef CLI_QUANTIZE_REPORT_H
+#define CLI_QUANTIZE_REPORT_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "quantize/compress.h"
+
+void quantize_report_print(FILE *out, const compress_report *r, const char *out_path, double seconds);
+/* [owned: json_decref]; NULL: no memory */
+json_t *quantize_report_json(const compress_report *r, const char *in_path, const char *out_path, double seconds);
+DIL_MUST_CHECK dil_status quantize_report_write(const char *path, json_t *report, dil_error *err);
+
+#endif

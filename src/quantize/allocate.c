@@ -1,0 +1,212 @@
+#include "quantize/allocate.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/status.h"
+#include "theorem/game.h"
+#include "theorem/random.h"
+
+#define CELLS 20000      /* of the budget, for dynamic programming */
+#define RANDOM_FILES 200 /* whose mean is the baseline of chance */
+#define PADDING 16       /* bytes a tensor may be padded by, on average */
+
+/* The game's arrays. */
+typedef struct tables {
+    int32_t n, n_strategies, *first, *state;
+    double *cost, *use;
+} tables;
+
+static void tables_free(tables *t)
+{
+    mem_free(t->first);
+    mem_free(t->state);
+    mem_free(t->cost);
+    mem_free(t->use);
+}
+
+static dil_status tables_new(tables *t, const players *p, dil_error *err)
+{
+    t->n = p->n;
+    for (int i = 0; i < p->n; i++)
+        t->n_strategies += p->p[i].n_choices;
+    t->first = mem_alloc(((size_t)p->n + 1) * sizeof *t->first, MEM_MISC);
+    t->state = mem_calloc((size_t)p->n + 1, sizeof *t->state, MEM_MISC);
+    t->cost = mem_alloc(((size_t)t->n_strategies + 1) * sizeof *t->cost, MEM_MISC);
+    t->use = mem_alloc(((size_t)t->n_strategies + 1) * sizeof *t->use, MEM_MISC);
+    if (!t->first || !t->state || !t->cost || !t->use)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "allocation: no memory for %d matrices", p->n);
+    int32_t at = 0;
+    for (int i = 0; i < p->n; i++) {
+        t->first[i] = at;
+        for (int c = 0; c < p->p[i].n_choices; c++, at++) {
+            t->cost[at] = p->p[i].choice[c].cost;
+            t->use[at] = (double)p->p[i].choice[c].bytes;
+        }
+    }
+    t->first[p->n] = at;
+    return DIL_OK;
+}
+
+static double cost_of(const tables *t, const int32_t *state)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < t->n; i++)
+        sum += t->cost[t->first[i] + state[i]];
+    return sum;
+}
+
+static double use_of(const tables *t, const int32_t *state)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < t->n; i++)
+        sum += t->use[t->first[i] + state[i]];
+    return sum;
+}
+
+/* ---- other ways ---- */
+
+static void add_baseline(allocate_report *r, const players *p, const char *name, double use, double cost)
+{
+    r->baseline[r->n_baselines++] = (allocate_baseline){name, p->fixed_bytes + (uint64_t)use, cost};
+}
+
+static bool can_take(const player *p, dil_type type, int *choice)
+{
+    for (*choice = 0; *choice < p->n_choices; ++*choice)
+        if (p->choice[*choice].type == type)
+            return true;
+    return false;
+}
+
+/* The best file with one format for all, or the narrowest wider one where it does not fit. */
+static void uniform(const tables *t, const players *p, double budget, int32_t *state, allocate_report *r)
+{
+    double best = INFINITY, best_use = 0;
+    for (int type = 0; type < DIL_TYPE_COUNT; type++) {
+        const format *f = format_get((dil_type)type);
+        bool all = f != NULL, any = false;
+        for (int i = 0; all && i < p->n; i++) {
+            int c;
+            bool takes = can_take(&p->p[i], (dil_type)type, &c);
+            any = any || takes;
+            if (!takes) {
+                double wanted = (double)f->block_bytes / f->block_values * (double)p->p[i].n * p->p[i].rows * p->p[i].columns;
+                for (c = 0; c < p->p[i].n_choices && (double)p->p[i].choice[c].bytes < wanted; c++) {}
+                all = c < p->p[i].n_choices;
+            }
+            state[i] = c;
+        }
+        if (all && any && use_of(t, state) <= budget && cost_of(t, state) < best) {
+            best = cost_of(t, state);
+            best_use = use_of(t, state);
+        }
+    }
+    if (best < INFINITY)
+        add_baseline(r, p, "uniform", best_use, best);
+}
+
+/* From the smallest file up: always the step that saves most per byte. */
+static void greedy(const tables *t, const players *p, double budget, int32_t *state, allocate_report *r)
+{
+    double use = 0;
+    memset(state, 0, (size_t)t->n * sizeof *state);
+    use = use_of(t, state);
+    for (;;) {
+        int32_t best = -1, to = 0;
+        double yield = 0;
+        for (int32_t i = 0; i < t->n; i++)
+            for (int32_t c = state[i] + 1; c < t->first[i + 1] - t->first[i]; c++) {
+                double more = t->use[t->first[i] + c] - t->use[t->first[i] + state[i]];
+                double gain = t->cost[t->first[i] + state[i]] - t->cost[t->first[i] + c];
+                if (more > 0 && use + more <= budget && gain / more > yield) {
+                    yield = gain / more;
+                    best = i;
+                    to = c;
+                }
+            }
+        if (best < 0)
+            break;
+        use += t->use[t->first[best] + to] - t->use[t->first[best] + state[best]];
+        state[best] = to;
+    }
+    add_baseline(r, p, "greedy", use, cost_of(t, state));
+}
+
+/* Random steps up from the smallest file until none fits: the mean of many. */
+static void chance(const tables *t, const players *p, double budget, int32_t *state, allocate_report *r)
+{
+    uint64_t seed = 1;
+    double cost = 0, use = 0;
+    for (int file = 0; file < RANDOM_FILES; file++) {
+        memset(state, 0, (size_t)t->n * sizeof *state);
+        double used = use_of(t, state);
+        for (int misses = 0; misses < 4 * t->n;) {
+            int32_t i = (int32_t)(random_next(&seed) % (uint64_t)t->n), c = state[i] + 1;
+            double more = c < t->first[i + 1] - t->first[i] ? t->use[t->first[i] + c] - t->use[t->first[i] + state[i]] : INFINITY;
+            if (used + more > budget) {
+                misses++;
+                continue;
+            }
+            used += more;
+            state[i] = c;
+        }
+        cost += cost_of(t, state) / RANDOM_FILES;
+        use += used / RANDOM_FILES;
+    }
+    add_baseline(r, p, "random", use, cost);
+}
+
+/* Dynamic programming's answer stays in state, which then fits; *found: there is one. */
+static dil_status baselines(const game *g, const tables *t, const players *p, double budget, int32_t *state, bool *found,
+                            allocate_report *r, dil_error *err)
+{
+    double cost;
+    uniform(t, p, budget, state, r);
+    greedy(t, p, budget, state, r);
+    chance(t, p, budget, state, r);
+    dil_status status = game_by_cells(g, budget, CELLS, state, &cost, NULL, err);
+    *found = status == DIL_OK;
+    if (*found)
+        add_baseline(r, p, "dynamic programming", use_of(t, state), cost);
+    return status == DIL_LIMIT ? DIL_OK : status;
+}
+
+/* ---- the game ---- */
+
+dil_status allocate_size(players *p, uint64_t file_bytes, allocate_report *out, dil_error *err)
+{
+    tables t = {0};
+    game_fit_report fit;
+    allocate_report r = {0};
+    double overhead = (double)p->fixed_bytes + (double)p->n * PADDING, budget = (double)file_bytes - overhead, least = 0;
+    for (int i = 0; i < p->n; i++)
+        least += (double)p->p[i].choice[0].bytes;
+    if (budget < least)
+        return DIL_FAIL(err, DIL_LIMIT, "size: wanted at least %.0f bytes, which the narrowest formats that fit need, found %llu",
+                        ceil(least + overhead), (unsigned long long)file_bytes);
+    dil_status status = tables_new(&t, p, err);
+    game g = {.n_players = t.n, .first = t.first, .cost = t.cost, .use = t.use};
+    int32_t *start = mem_calloc((size_t)p->n + 1, sizeof *start, MEM_MISC);
+    bool found = false;
+    if (status == DIL_OK && !start)
+        status = DIL_FAIL(err, DIL_NO_MEMORY, "allocation: no memory for %d matrices", p->n);
+    if (status == DIL_OK)
+        status = baselines(&g, &t, p, budget, start, &found, &r, err);
+    game_options options = {.start = found ? start : NULL};
+    if (status == DIL_OK)
+        status = game_fit(&g, budget, &options, t.state, &fit, err);
+    if (status == DIL_OK) {
+        for (int i = 0; i < p->n; i++)
+            p->p[i].chosen = t.state[i];
+        r.price = fit.price;
+        r.gap = fit.gap > fit.swap_gap ? fit.gap : fit.swap_gap;
+        r.bound = fit.bound;
+        add_baseline(&r, p, "game", use_of(&t, t.state), cost_of(&t, t.state));
+        *out = r;
+    }
+    mem_free(start);
+    tables_free(&t);
+    return status;
+}

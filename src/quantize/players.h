@@ -1,0 +1,54 @@
+/*
+ * The matrices of a file as players: who they are, which formats each may take, what each format takes of the file and costs the
+ * model. Owns that table; the costs are measured by sense.h, the choice is made by allocate.h.
+ */
+#ifndef QUANTIZE_PLAYERS_H
+#define QUANTIZE_PLAYERS_H
+
+#include "file/gguf.h"
+#include "train/net.h"
+
+#define PLAYERS_MOST_CHOICES 20
+
+/* Places beside the walk's. */
+enum { PLACE_EMBEDDING = NET_PLACES, PLACE_HEAD };
+
+typedef struct player_choice {
+    dil_type type;
+    uint64_t bytes;
+    double cost; /* expected divergence, nats per token; NAN: not measured */
+} player_choice;
+
+typedef struct player {
+    const gguf_tensor *tensor; /* borrowed from the file */
+    int layer, place;          /* -1: not of a layer; a net_place or one of the above */
+    int n, rows, columns;      /* [n][rows][columns]; n 1 but for experts */
+    int n_choices, chosen;     /* choices by bytes, ascending */
+    player_choice choice[PLAYERS_MOST_CHOICES];
+} player;
+
+typedef struct players {
+    const gguf *file;
+    int n;
+    player *p;            /* in the file's order */
+    uint64_t fixed_bytes; /* the rest of a file with these matrices: header, vectors, padding of each matrix not counted */
+    bool tied;
+} players;
+
+/* Every matrix of the file; those the walk would not know are refused: UNSUPPORTED. own: formats other engines do not know may be used too.
+ * [owned: free with players_free] */
+DIL_MUST_CHECK dil_status players_new(players *out, const gguf *file, dil_error *err);
+void players_free(players *p);
+player *players_find(const players *p, int layer, int place); /* NULL: there is none */
+
+/* The formats that p may choose between: every stock format whose blocks fit its rows; from: the matrix as it is is one of them. */
+void player_offer(player *p);
+/* The one format p gets: type, or the next wider one that fits. */
+void player_fix(player *p, dil_type type);
+uint64_t player_bytes(const player *p, dil_type type); /* 0: does not fit */
+
+uint64_t players_bytes(const players *p);  /* of the file with the present choices */
+uint64_t players_values(const players *p); /* of all matrices */
+double players_cost(const players *p);     /* sum of the present choices' costs */
+
+#endif

@@ -1,0 +1,348 @@
+#include "quantize/respond.h"
+
+#include <math.h>
+#include <string.h>
+
+#define RESPONSES 3 /* rounds of a group's codes after its scale moved */
+
+/* What moves, on its own ground: kept only when the cost falls. */
+typedef struct site {
+    const group_player *p;
+    int width;
+    float x[RESPOND_MOST_GROUP], grad[RESPOND_MOST_GROUP];
+    uint8_t code[RESPOND_MOST_GROUP];
+} site;
+
+/* ---- codes ---- */
+
+/* Column j's value becomes v; returns by how much the cost falls. */
+static double move(site *s, int j, float v)
+{
+    float d = v - s->x[j];
+    const float *h = s->p->h + (size_t)j * s->p->stride;
+    double fall = -(double)d * (2.0 * (double)s->grad[j] + (double)d * (double)h[j]);
+    s->x[j] = v;
+    for (int k = 0; k < s->width; k++)
+        s->grad[k] += d * h[k];
+    return fall;
+}
+
+/* Every code answers once, in order; returns by how much the cost falls. */
+static double answer(site *s, float scale, float offset, int64_t *moved)
+{
+    const grid *g = s->p->g;
+    const grid_borders *borders = s->p->borders;
+    double fall = 0;
+    if (scale == 0.0f)
+        return 0;
+    const float inverse = 1.0f / scale, *own = s->p->inverse_own;
+    for (int j = 0; j < s->width; j++) {
+        float wish = (s->x[j] - s->grad[j] * own[j] - offset) * inverse;
+        int code = s->code[j];
+        if (wish >= borders->lower[code] && wish <= borders->upper[code])
+            continue;
+        code = grid_nearest(g, wish);
+        if (code == s->code[j])
+            continue;
+        s->code[j] = (uint8_t)code;
+        fall += move(s, j, scale * (float)g->level[code] + offset);
+        ++*moved;
+    }
+    return fall;
+}
+
+/* ---- scale and offset ---- */
+
+/* A scale and offset of a group that its format can hold. */
+typedef struct setting {
+    float d, m;
+    int scale, min;
+} setting;
+
+static float as_f16(float v)
+{
+    const float most = 65504.0f;
+    return f16_to_f32(f32_to_f16(v > most ? most : v < -most ? -most : v));
+}
+
+static int nearest_step(float v, float unit, int lo, int hi)
+{
+    float at = unit != 0.0f ? v / unit : 0.0f;
+    return at > (float)lo ? at < (float)hi ? (int)lrintf(at) : hi : lo;
+}
+
+static setting setting_of(const grid *g, const grid_block *b, int group)
+{
+    return (setting){b->d, b->m, b->scale[group], g->offset == GRID_OFFSET_STEPS ? b->min[group] : 0};
+}
+
+static setting setting_near(const grid *g, const grid_block *b, float scale, float offset)
+{
+    setting s = {b->d, b->m, 1, 0};
+    if (g->scale_lo == g->scale_hi)
+        s.d = as_f16(scale);
+    else
+        s.scale = nearest_step(scale, b->d, g->scale_lo, g->scale_hi);
+    if (g->offset == GRID_OFFSET_OWN)
+        s.m = as_f16(offset);
+    else if (g->offset == GRID_OFFSET_STEPS)
+        s.min = nearest_step(-offset, b->m, 0, g->min_hi);
+    return s;
+}
+
+static void apply(const grid *g, grid_block *b, int group, setting s)
+{
+    b->d = s.d;
+    b->m = s.m;
+    b->scale[group] = (int8_t)s.scale;
+    if (g->offset == GRID_OFFSET_STEPS)
+        b->min[group] = (uint8_t)s.min;
+}
+
+static bool same(setting a, setting b) { return a.d == b.d && a.m == b.m && a.scale == b.scale && a.min == b.min; }
+
+static bool allowed(const grid *g, setting s)
+{
+    return g->scale_lo == g->scale_hi || (s.scale >= g->scale_lo && s.scale <= g->scale_hi &&
+                                          (g->offset != GRID_OFFSET_STEPS || (s.min >= 0 && s.min <= g->min_hi)));
+}
+
+static float scale_of(setting s) { return s.d * (float)s.scale; }
+static float offset_of(const grid *g, setting s)
+{
+    return g->offset == GRID_NO_OFFSET ? 0.0f : g->offset == GRID_OFFSET_OWN ? s.m : -(s.m * (float)s.min);
+}
+
+/* All values become those of another scale and offset; returns by how much the cost falls. */
+static double rescale(site *s, float scale, float offset)
+{
+    float d[RESPOND_MOST_GROUP];
+    double fall = 0;
+    for (int j = 0; j < s->width; j++) {
+        float v = scale * (float)s->p->g->level[s->code[j]] + offset;
+        d[j] = v - s->x[j];
+        s->x[j] = v;
+        fall -= (double)d[j] * (double)s->grad[j];
+    }
+    for (int j = 0; j < s->width; j++) {
+        const float *h = s->p->h + (size_t)j * s->p->stride;
+        for (int k = 0; k < s->width; k++)
+            s->grad[k] += d[j] * h[k];
+    }
+    for (int j = 0; j < s->width; j++)
+        fall -= (double)d[j] * (double)s->grad[j];
+    return fall;
+}
+
+static void find_curve(const site *s, group_curve *c)
+{
+    float z[RESPOND_MOST_GROUP];
+    double zhz = 0, zhu = 0, uhu = 0;
+    for (int j = 0; j < s->width; j++)
+        z[j] = (float)s->p->g->level[s->code[j]];
+    for (int j = 0; j < s->width; j++) {
+        const float *h = s->p->h + (size_t)j * s->p->stride;
+        float hz[8] = {0}, hu[8] = {0}, sum_z = 0, sum_u = 0;
+        for (int k = 0; k < s->width; k += 8)
+            for (int l = 0; l < 8; l++) {
+                hz[l] += h[k + l] * z[k + l];
+                hu[l] += h[k + l];
+            }
+        for (int l = 0; l < 8; l++) {
+            sum_z += hz[l];
+            sum_u += hu[l];
+        }
+        zhz += (double)z[j] * (double)sum_z;
+        zhu += (double)z[j] * (double)sum_u;
+        uhu += (double)sum_u;
+    }
+    *c = (group_curve){(float)zhz, (float)zhu, (float)uhu, true};
+}
+
+/* Half the slopes of the cost along scale and offset. */
+typedef struct slopes {
+    float z, u;
+} slopes;
+
+static slopes slopes_of(const site *s)
+{
+    double z = 0, u = 0;
+    for (int j = 0; j < s->width; j++) {
+        z += (double)s->p->g->level[s->code[j]] * (double)s->grad[j];
+        u += (double)s->grad[j];
+    }
+    return (slopes){(float)z, (float)u};
+}
+
+/* Steps of scale and offset to the lowest cost for these codes. */
+static void best_steps(const group_curve *c, slopes g, bool with_offset, float *d_scale, float *d_offset)
+{
+    double determinant = (double)c->zhz * (double)c->uhu - (double)c->zhu * (double)c->zhu;
+    *d_scale = *d_offset = 0.0f;
+    if (with_offset && determinant > 1e-6 * (double)c->zhz * (double)c->uhu) {
+        *d_scale = (float)(((double)c->zhu * (double)g.u - (double)c->uhu * (double)g.z) / determinant);
+        *d_offset = (float)(((double)c->zhu * (double)g.z - (double)c->zhz * (double)g.u) / determinant);
+    } else if (c->zhz > 0) {
+        *d_scale = -g.z / c->zhz;
+    }
+}
+
+/* By how much the cost would fall if only scale and offset moved. */
+static double fall_of(const grid *g, const group_curve *c, slopes at, setting from, setting to)
+{
+    double ds = (double)scale_of(to) - (double)scale_of(from), du = (double)offset_of(g, to) - (double)offset_of(g, from);
+    return -(2 * (ds * (double)at.z + du * (double)at.u) + ds * ds * (double)c->zhz + 2 * ds * du * (double)c->zhu +
+             du * du * (double)c->uhu);
+}
+
+/* The group plays another setting, its codes answer; kept when the cost falls. */
+static bool try_setting(site *s, setting wanted, int64_t *moved)
+{
+    const group_player *p = s->p;
+    if (!allowed(p->g, wanted) || same(wanted, setting_of(p->g, p->b, p->group)))
+        return false;
+    float scale = scale_of(wanted), offset = offset_of(p->g, wanted);
+    site trial = *s;
+    int64_t changed = 0;
+    double fall = rescale(&trial, scale, offset);
+    for (int i = 0; i < RESPONSES; i++) {
+        int64_t before = changed;
+        fall += answer(&trial, scale, offset, &changed);
+        if (changed == before)
+            break;
+    }
+    if (!(fall > 0))
+        return false;
+    *s = trial;
+    apply(p->g, p->b, p->group, wanted);
+    *moved += changed + 1;
+    p->curve->known = p->curve->known && changed == 0;
+    return true;
+}
+
+/* The settings beside the present one. */
+static int neighbours(const grid *g, setting now, setting out[4])
+{
+    int n = 0;
+    if (g->scale_lo == g->scale_hi)
+        return 0;
+    for (int step = -1; step <= 1; step += 2) {
+        out[n] = now;
+        out[n++].scale += step;
+        if (g->offset == GRID_OFFSET_STEPS) {
+            out[n] = now;
+            out[n++].min += step;
+        }
+    }
+    return n;
+}
+
+static void try_others(site *s, int64_t *moved)
+{
+    static const float ratios[] = {0.92f, 0.96f, 1.04f, 1.08f};
+    const group_player *p = s->p;
+    setting near[4];
+    int n = neighbours(p->g, setting_of(p->g, p->b, p->group), near);
+    for (int i = 0; i < n; i++)
+        try_setting(s, near[i], moved);
+    for (size_t i = 0; n == 0 && i < sizeof ratios / sizeof *ratios; i++) {
+        setting other = setting_of(p->g, p->b, p->group);
+        other.d = as_f16(other.d * ratios[i]);
+        try_setting(s, other, moved);
+    }
+}
+
+/* The best scale and offset for the codes, and if that is none, one of them alone a step. */
+static void settle_scale(site *s, int64_t *moved)
+{
+    const group_player *p = s->p;
+    float d_scale, d_offset;
+    setting now = setting_of(p->g, p->b, p->group), near[4];
+    if (!p->curve->known)
+        find_curve(s, p->curve);
+    slopes at = slopes_of(s);
+    best_steps(p->curve, at, p->g->offset != GRID_NO_OFFSET, &d_scale, &d_offset);
+    setting wanted = setting_near(p->g, p->b, scale_of(now) + d_scale, offset_of(p->g, now) + d_offset);
+    if (!same(wanted, now) && fall_of(p->g, p->curve, at, now, wanted) > 0 && try_setting(s, wanted, moved))
+        return;
+    for (int i = 0, n = neighbours(p->g, now, near); i < n; i++)
+        if (allowed(p->g, near[i]) && fall_of(p->g, p->curve, at, now, near[i]) > 0 && try_setting(s, near[i], moved))
+            return;
+}
+
+int64_t group_respond(const group_player *p, bool curious)
+{
+    const int width = p->g->group;
+    const size_t bytes = (size_t)width * sizeof(float);
+    uint8_t *code = p->b->code + p->group * width;
+    setting now = setting_of(p->g, p->b, p->group);
+    site s;
+    int64_t moved = 0;
+    s.p = p;
+    s.width = width;
+    memcpy(s.x, p->x, bytes);
+    memcpy(s.grad, p->grad, bytes);
+    memcpy(s.code, code, (size_t)width);
+    (void)answer(&s, scale_of(now), offset_of(p->g, now), &moved);
+    if (moved)
+        p->curve->known = false;
+    settle_scale(&s, &moved);
+    if (curious)
+        try_others(&s, &moved);
+    if (!moved)
+        return 0;
+    memcpy(p->x, s.x, bytes);
+    memcpy(p->grad, s.grad, bytes);
+    memcpy(code, s.code, (size_t)width);
+    return moved;
+}
+
+/* ---- super-blocks ---- */
+
+bool super_respond(const grid *g, grid_block *b, const float *h_block, size_t stride, float *x, const float *grad)
+{
+    float z[GRID_MAX_BLOCK], u[GRID_MAX_BLOCK];
+    double zhz = 0, zhu = 0, uhu = 0, zg = 0, ug = 0;
+    for (int i = 0; i < g->block; i++) {
+        z[i] = (float)b->scale[i / g->group] * (float)g->level[b->code[i]];
+        u[i] = g->offset == GRID_OFFSET_STEPS ? -(float)b->min[i / g->group] : 0.0f;
+    }
+    for (int i = 0; i < g->block; i++) {
+        const float *h = h_block + (size_t)i * stride;
+        float lane_z[8] = {0}, lane_u[8] = {0};
+        for (int k = 0; k < g->block; k += 8)
+            for (int l = 0; l < 8; l++) {
+                lane_z[l] += h[k + l] * z[k + l];
+                lane_u[l] += h[k + l] * u[k + l];
+            }
+        double hz = 0, hu = 0;
+        for (int l = 0; l < 8; l++) {
+            hz += (double)lane_z[l];
+            hu += (double)lane_u[l];
+        }
+        zhz += (double)z[i] * hz;
+        zhu += (double)z[i] * hu;
+        uhu += (double)u[i] * hu;
+        zg += (double)z[i] * (double)grad[i];
+        ug += (double)u[i] * (double)grad[i];
+    }
+    double determinant = zhz * uhu - zhu * zhu, dd = 0, dm = 0;
+    if (determinant > 1e-9 * zhz * uhu) {
+        dd = (zhu * ug - uhu * zg) / determinant;
+        dm = (zhu * zg - zhz * ug) / determinant;
+    } else if (zhz > 0) {
+        dd = -zg / zhz;
+    }
+    float d = as_f16(b->d + (float)dd), m = g->offset == GRID_OFFSET_STEPS ? as_f16(b->m + (float)dm) : b->m;
+    if (m < 0.0f)
+        m = b->m;
+    dd = (double)d - (double)b->d;
+    dm = (double)m - (double)b->m;
+    double fall = -(2 * (dd * zg + dm * ug) + dd * dd * zhz + 2 * dd * dm * zhu + dm * dm * uhu);
+    if (!(fall > 0))
+        return false;
+    b->d = d;
+    b->m = m;
+    grid_values(g, b, x);
+    return true;
+}

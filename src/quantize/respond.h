@@ -1,0 +1,39 @@
+/*
+ * Best responses within a group of one row: codes that share a scale, then the scale itself, everything else at rest. Functions of small
+ * arrays; what lies around them is round.h's.
+ */
+#ifndef QUANTIZE_RESPOND_H
+#define QUANTIZE_RESPOND_H
+
+#include "formats/grid.h"
+
+#define RESPOND_MOST_GROUP 128
+
+/* How the cost curves along a group's scale and offset for its present codes. */
+typedef struct group_curve {
+    float zhz, zhu, uhu; /* z: levels, u: ones */
+    bool known;
+} group_curve;
+
+/* A group and its part of the row. */
+typedef struct group_player {
+    const grid *g;
+    const grid_borders *borders;
+    grid_block *b;
+    int group;      /* of the block */
+    const float *h; /* the curvature of its columns, rows `stride` apart */
+    size_t stride;
+    const float *inverse_own; /* 1 / h_jj */
+    float *x, *grad;          /* [group]: values, half the gradients of the cost */
+    group_curve *curve;
+} group_player;
+
+/* Codes answer in order, then scale and offset move to what is best for them. curious: other scales are tried too, each with the answers of
+ * the codes. Returns how many moved. */
+int64_t group_respond(const group_player *p, bool curious);
+
+/* The f16 numbers of a super-block: least squares for its integers and codes, taken when the cost falls. h, stride as above; x, grad
+ * [block]. true: x became other values. */
+bool super_respond(const grid *g, grid_block *b, const float *h, size_t stride, float *x, const float *grad);
+
+#endif

@@ -1,0 +1,394 @@
+#include "quantize/round.h"
+
+#include "quantize/respond.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/status.h"
+
+enum {
+    TILE_ROWS = 64, /* rows that are rounded together: products of their errors with the curvature are matrix products */
+    PART = 32,      /* columns that respond between two such products; more where a group is wider */
+    CURIOUS = 3,    /* sweeps in which other scales are tried with the codes' answers */
+    REFRESH = 8,    /* sweeps between two fresh computations of the gradients */
+};
+
+typedef struct rounding {
+    const round_task *t;
+    const grid *g;
+    grid_borders borders;
+    const format *f;
+    int part, n_blocks; /* columns per part; blocks per row */
+    size_t row_bytes;
+    uint8_t *out;
+    team *workers;
+    struct tile *tiles; /* [workers] */
+    round_report *sums; /* [number of tiles], added up in order */
+} rounding;
+
+/* What a worker holds of the rows at hand. */
+typedef struct tile {
+    int first, n;                   /* rows */
+    float *x, *g;                   /* [TILE_ROWS][columns]: values; feedback's targets, then gradients (x - w) H */
+    float *change;                  /* [TILE_ROWS][columns]: of x, in a part or everywhere */
+    grid_block *block;              /* [TILE_ROWS][n_blocks] */
+    group_curve *curve;             /* [TILE_ROWS][groups of a row] */
+    int order[TILE_ROWS], n_active; /* rows as they stand in the arrays; the first n_active have not settled */
+    bool moved[TILE_ROWS];
+    uint8_t *bytes; /* of a block */
+} tile;
+
+/* ---- error feedback ---- */
+
+/* A part of one row: each value is rounded, and the later ones of the part make up for its error. */
+static void feed_part(const rounding *r, grid_block *b, int at, int column, float *target, float *error)
+{
+    const grid *g = r->g;
+    size_t n = (size_t)r->t->columns;
+    for (int j = 0; j < r->part; j++) {
+        int group = (at + j) / g->group;
+        float scale = grid_scale(b, group), offset = grid_offset_of(g, b, group), v = target[j];
+        b->code[at + j] = (uint8_t)(scale != 0.0f ? grid_nearest(g, (v - offset) / scale) : 0);
+        error[j] = v - (scale * (float)g->level[b->code[at + j]] + offset);
+        const float *share = r->t->m->feedback + (size_t)(column + j) * n + column;
+        for (int k = j + 1; k < r->part; k++)
+            target[k] -= error[j] * share[k];
+    }
+}
+
+/* Adds change [n][part] times rows column .. of a prepared n x n operand to columns first .. of y. */
+static void spread(const rounding *r, const tile *t, const uint32_t *operand, int column, int first, float *y)
+{
+    int n = r->t->columns;
+    if (first >= n)
+        return;
+    product_run(r->t->m->kind, &(product_block){.a = (const uint32_t *)t->change,
+                                                .a_pitch = (size_t)r->part,
+                                                .n_rows = t->n_active,
+                                                .b = operand + (size_t)first * (size_t)n + (size_t)column * PRODUCT_COLS,
+                                                .n_sum = r->part,
+                                                .pitch = n,
+                                                .n_columns = n - first,
+                                                .y = y + first,
+                                                .y_stride = (size_t)n,
+                                                .add = true});
+}
+
+static void encode_block(const rounding *r, const tile *t, int row, int block, const float *values)
+{
+    const grid *g = r->g;
+    r->f->encode(values, t->bytes, (size_t)g->block, r->t->m->importance + (size_t)block * (size_t)g->block);
+    g->read(t->bytes, &t->block[(size_t)row * (size_t)r->n_blocks + (size_t)block]);
+}
+
+static void feed(const rounding *r, tile *t)
+{
+    const grid *g = r->g;
+    size_t n = (size_t)r->t->columns;
+    memcpy(t->g, r->t->w + (size_t)t->first * n, (size_t)t->n * n * sizeof(float));
+    for (int block = 0; block < r->n_blocks; block++) {
+        int from = block * g->block;
+        for (int row = 0; row < t->n; row++)
+            encode_block(r, t, row, block, t->g + (size_t)row * n + from);
+        for (int at = 0; at < g->block; at += r->part) {
+            for (int row = 0; row < t->n; row++)
+                feed_part(r, &t->block[(size_t)row * (size_t)r->n_blocks + (size_t)block], at, from + at,
+                          t->g + (size_t)row * n + from + at, t->change + (size_t)row * (size_t)r->part);
+            spread(r, t, r->t->m->feed, from + at, from + at + r->part, t->g);
+        }
+    }
+}
+
+/* ---- the state ---- */
+
+static void plain(const rounding *r, tile *t)
+{
+    for (int row = 0; row < t->n; row++)
+        for (int block = 0; block < r->n_blocks; block++)
+            encode_block(r, t, row, block, r->t->w + (size_t)(t->first + row) * (size_t)r->t->columns + block * r->g->block);
+}
+
+static double row_weight(const rounding *r, const tile *t, int row)
+{
+    return r->t->row_weight ? (double)r->t->row_weight[t->first + t->order[row]] : 1.0;
+}
+
+static double product_of(const float *a, const float *b, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+/* Values of the active rows' blocks, gradients from them; both without the errors that gather in sums. */
+static void refresh(const rounding *r, tile *t)
+{
+    const size_t n = (size_t)r->t->columns;
+    for (int row = 0; row < t->n_active; row++) {
+        const float *w = r->t->w + (size_t)(t->first + t->order[row]) * n;
+        float *x = t->x + (size_t)row * n;
+        for (int block = 0; block < r->n_blocks; block++)
+            grid_values(r->g, &t->block[(size_t)row * (size_t)r->n_blocks + (size_t)block], x + block * r->g->block);
+        for (size_t i = 0; i < n; i++)
+            t->change[(size_t)row * n + i] = x[i] - w[i];
+    }
+    product_run(r->t->m->kind, &(product_block){.a = (const uint32_t *)t->change,
+                                                .a_pitch = n,
+                                                .n_rows = t->n_active,
+                                                .b = r->t->m->product,
+                                                .n_sum = (int64_t)n,
+                                                .pitch = (int64_t)n,
+                                                .n_columns = (int64_t)n,
+                                                .y = t->g,
+                                                .y_stride = n});
+}
+
+/* The same; returns the cost. */
+static double measure(const rounding *r, tile *t)
+{
+    const size_t n = (size_t)r->t->columns;
+    double cost = 0;
+    refresh(r, t);
+    for (int row = 0; row < t->n; row++)
+        cost += row_weight(r, t, row) * product_of(t->change + (size_t)row * n, t->g + (size_t)row * n, n);
+    return cost;
+}
+
+/* sum w H w^T; t->g is lost. */
+static double power(const rounding *r, tile *t)
+{
+    size_t n = (size_t)r->t->columns;
+    const float *w = r->t->w + (size_t)t->first * n;
+    double sum = 0;
+    product_run(r->t->m->kind, &(product_block){.a = (const uint32_t *)w,
+                                                .a_pitch = n,
+                                                .n_rows = t->n,
+                                                .b = r->t->m->product,
+                                                .n_sum = (int64_t)n,
+                                                .pitch = (int64_t)n,
+                                                .n_columns = (int64_t)n,
+                                                .y = t->g,
+                                                .y_stride = n});
+    for (int row = 0; row < t->n; row++)
+        sum += row_weight(r, t, row) * product_of(w + (size_t)row * n, t->g + (size_t)row * n, n);
+    return sum;
+}
+
+/* ---- best responses ---- */
+
+/* One part of one row: its groups in order; change = what became of x. */
+static int64_t settle_part(const rounding *r, tile *t, int row, int column, bool curious)
+{
+    const grid *g = r->g;
+    const size_t n = (size_t)r->t->columns;
+    float *x = t->x + (size_t)row * n + column, *change = t->change + (size_t)row * (size_t)r->part, grad[RESPOND_MOST_GROUP];
+    group_player p = {.g = g, .borders = &r->borders, .stride = n};
+    int64_t moved = 0;
+    p.b = &t->block[(size_t)row * (size_t)r->n_blocks + (size_t)(column / g->block)];
+    memcpy(grad, t->g + (size_t)row * n + column, (size_t)r->part * sizeof *grad);
+    memcpy(change, x, (size_t)r->part * sizeof *change);
+    for (int at = 0; at < r->part; at += g->group) {
+        p.group = (column + at) % g->block / g->group;
+        p.h = r->t->m->h + (size_t)(column + at) * n + (size_t)(column + at);
+        p.inverse_own = r->t->m->inverse_own + column + at;
+        p.x = x + at;
+        p.grad = grad + at;
+        p.curve = &t->curve[((size_t)row * n + (size_t)(column + at)) / (size_t)g->group];
+        int64_t here = group_respond(&p, curious);
+        moved += here;
+        for (int j = at; here && j < at + g->group; j++) { /* what the next groups of the part see */
+            float d = x[j] - change[j];
+            const float *h = r->t->m->h + (size_t)(column + j) * n + column;
+            for (int k = at + g->group; k < r->part && d != 0.0f; k++)
+                grad[k] += d * h[k];
+        }
+    }
+    for (int j = 0; j < r->part; j++)
+        change[j] = x[j] - change[j];
+    return moved;
+}
+
+/* ---- a tile ---- */
+
+static int64_t sweep(const rounding *r, tile *t, bool curious)
+{
+    int64_t moved = 0;
+    memset(t->moved, 0, sizeof t->moved);
+    for (int column = 0; column < r->t->columns; column += r->part) {
+        int64_t before = moved;
+        for (int row = 0; row < t->n_active; row++) {
+            int64_t here = settle_part(r, t, row, column, curious);
+            moved += here;
+            t->moved[row] = t->moved[row] || here;
+        }
+        if (moved > before)
+            spread(r, t, r->t->m->product, column, 0, t->g);
+    }
+    return moved;
+}
+
+static void swap_floats(float *a, float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float v = a[i];
+        a[i] = b[i];
+        b[i] = v;
+    }
+}
+
+static void swap_rows(const rounding *r, tile *t, int a, int b)
+{
+    const size_t n = (size_t)r->t->columns, blocks = (size_t)r->n_blocks, groups = n / (size_t)r->g->group;
+    int row = t->order[a];
+    t->order[a] = t->order[b];
+    t->order[b] = row;
+    t->moved[a] = t->moved[b];
+    swap_floats(t->x + (size_t)a * n, t->x + (size_t)b * n, n);
+    swap_floats(t->g + (size_t)a * n, t->g + (size_t)b * n, n);
+    for (size_t i = 0; i < blocks; i++) {
+        grid_block v = t->block[(size_t)a * blocks + i];
+        t->block[(size_t)a * blocks + i] = t->block[(size_t)b * blocks + i];
+        t->block[(size_t)b * blocks + i] = v;
+    }
+    for (size_t i = 0; i < groups; i++) {
+        group_curve v = t->curve[(size_t)a * groups + i];
+        t->curve[(size_t)a * groups + i] = t->curve[(size_t)b * groups + i];
+        t->curve[(size_t)b * groups + i] = v;
+    }
+}
+
+/* Rows in which nobody moved are at an equilibrium: they go behind the others and are left alone. */
+static void retire(const rounding *r, tile *t)
+{
+    for (int row = 0; row < t->n_active;)
+        if (t->moved[row])
+            row++;
+        else
+            swap_rows(r, t, row, --t->n_active);
+}
+
+static void settle(const rounding *r, tile *t, round_report *report)
+{
+    const bool supers = r->g->scale_lo != r->g->scale_hi;
+    const size_t n = (size_t)r->t->columns;
+    memset(t->curve, 0, (size_t)t->n * n / (size_t)r->g->group * sizeof *t->curve);
+    t->n_active = t->n;
+    for (int i = 0; i < r->t->most_sweeps && t->n_active; i++) {
+        report->moved = sweep(r, t, i < CURIOUS);
+        report->n_sweeps++;
+        if (i >= CURIOUS)
+            retire(r, t);
+        if (supers || i % REFRESH == REFRESH - 1)
+            refresh(r, t);
+        if (!supers)
+            continue;
+        bool any = false;
+        for (int row = 0; row < t->n_active; row++)
+            for (int block = 0; block < r->n_blocks; block++) {
+                size_t from = (size_t)block * (size_t)r->g->block;
+                any |= super_respond(r->g, &t->block[(size_t)row * (size_t)r->n_blocks + (size_t)block],
+                                     r->t->m->h + from * n + from, n, t->x + (size_t)row * n + from, t->g + (size_t)row * n + from);
+            }
+        if (any)
+            refresh(r, t);
+    }
+    t->n_active = t->n;
+    report->cost = measure(r, t);
+}
+
+static void round_tile(const rounding *r, tile *t, round_report *report)
+{
+    *report = (round_report){.n_codes = (int64_t)t->n * r->t->columns};
+    for (int row = 0; row < t->n; row++)
+        t->order[row] = row;
+    t->n_active = t->n;
+    report->power = power(r, t);
+    plain(r, t);
+    report->plain = measure(r, t);
+    report->fed = report->plain;
+    if (!r->t->no_feedback) {
+        feed(r, t);
+        report->fed = measure(r, t);
+    }
+    report->cost = report->fed;
+    if (r->t->most_sweeps)
+        settle(r, t, report);
+    for (int row = 0; row < t->n; row++)
+        for (int block = 0; block < r->n_blocks; block++)
+            r->g->write(&t->block[(size_t)row * (size_t)r->n_blocks + (size_t)block],
+                        r->out + (size_t)(t->first + t->order[row]) * r->row_bytes + (size_t)block * r->f->block_bytes);
+}
+
+static int n_tiles(const rounding *r) { return (r->t->rows + TILE_ROWS - 1) / TILE_ROWS; }
+
+static void round_tiles(void *ctx, int worker)
+{
+    rounding *r = ctx;
+    tile *t = &r->tiles[worker];
+    for (int i = (int)team_claim(r->workers); i < n_tiles(r); i = (int)team_claim(r->workers)) {
+        t->first = i * TILE_ROWS;
+        t->n = r->t->rows - t->first < TILE_ROWS ? r->t->rows - t->first : TILE_ROWS;
+        round_tile(r, t, &r->sums[i]);
+    }
+}
+
+static size_t carve_tile(const rounding *r, tile *t, void *base)
+{
+    size_t used = 0, values = (size_t)TILE_ROWS * (size_t)r->t->columns * sizeof(float);
+    t->x = mem_carve(base, &used, values);
+    t->g = mem_carve(base, &used, values);
+    t->change = mem_carve(base, &used, values);
+    t->block = mem_carve(base, &used, (size_t)TILE_ROWS * (size_t)r->n_blocks * sizeof(grid_block));
+    t->curve = mem_carve(base, &used, (size_t)TILE_ROWS * (size_t)(r->t->columns / r->g->group) * sizeof(group_curve));
+    t->bytes = mem_carve(base, &used, r->f->block_bytes);
+    return used;
+}
+
+static void add_reports(const rounding *r, round_report *out)
+{
+    *out = (round_report){0};
+    for (int i = 0; i < n_tiles(r); i++) {
+        const round_report *s = &r->sums[i];
+        out->plain += s->plain;
+        out->fed += s->fed;
+        out->cost += s->cost;
+        out->power += s->power;
+        out->n_codes += s->n_codes;
+        out->moved += s->moved;
+        out->n_sweeps = s->n_sweeps > out->n_sweeps ? s->n_sweeps : out->n_sweeps;
+    }
+}
+
+dil_status round_matrix(const round_task *t, team *workers, uint8_t *out, round_report *report, dil_error *err)
+{
+    rounding r = {.t = t, .g = grid_get(t->type), .f = format_get(t->type), .out = out, .workers = workers};
+    uint64_t row_bytes;
+    if (!r.g || t->columns != t->m->n || t->columns % PART || !format_row_bytes(t->type, (uint64_t)t->columns, &row_bytes))
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "rounding: rows of %d values cannot be rounded to type %s", t->columns,
+                        r.f ? r.f->name : "?");
+    r.row_bytes = (size_t)row_bytes;
+    grid_borders_of(r.g, &r.borders);
+    r.n_blocks = t->columns / r.g->block;
+    r.part = r.g->group > PART ? r.g->group : PART;
+    tile probe;
+    size_t n_workers = (size_t)team_size(workers), bytes = carve_tile(&r, &probe, NULL);
+    uint8_t *base = mem_alloc(n_workers * bytes, MEM_MISC);
+    r.tiles = mem_alloc(n_workers * sizeof *r.tiles, MEM_MISC);
+    r.sums = mem_alloc((size_t)n_tiles(&r) * sizeof *r.sums, MEM_MISC);
+    dil_status status = DIL_OK;
+    if (base && r.tiles && r.sums) {
+        for (size_t i = 0; i < n_workers; i++)
+            carve_tile(&r, &r.tiles[i], base + i * bytes);
+        team_run(workers, round_tiles, &r);
+        add_reports(&r, report);
+    } else {
+        status = DIL_FAIL(err, DIL_NO_MEMORY, "rounding: no memory for %zu bytes of work space", n_workers * bytes);
+    }
+    mem_free(base);
+    mem_free(r.tiles);
+    mem_free(r.sums);
+    return status;
+}

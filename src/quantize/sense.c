@@ -1,0 +1,228 @@
+#include "quantize/sense.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/status.h"
+#include "quantize/round.h"
+
+#define SAMPLE_ROWS 128 /* of a matrix, rounded with every format */
+
+/* ---- looks ---- */
+
+int sense_weights(const walk *w, const walk_fisher *f, int layer, walk_stage stage, const float *weights[WALK_MOST_LOOKS])
+{
+    int n = 0;
+    for (int place = 0; place < NET_PLACES; place++)
+        if (walk_stage_of((net_place)place) == stage && n == sense_look_of(w, (net_place)place))
+            weights[n++] = f->token[place] + (size_t)layer * (size_t)walk_n_tokens(w);
+    return n;
+}
+
+int sense_look_of(const walk *w, net_place place)
+{
+    if (place == NET_UP) /* experts: gate's do for both */
+        return walk_groups(w, WALK_GATE_UP) > 1 ? 0 : 1;
+    return place == NET_K ? 1 : place == NET_V ? 2 : 0;
+}
+
+void sense_tied(const walk_fisher *f, int n_vocab, int n_embd, float *head)
+{
+    double words = 0;
+    for (int i = 0; i < n_vocab; i++)
+        words += (double)f->vocabulary[i];
+    for (size_t i = 0; i < (size_t)n_embd * (size_t)n_embd; i++)
+        head[i] = (float)(words * (double)head[i] + (double)f->input[i]);
+}
+
+/* ---- costs ---- */
+
+/* A matrix [rows][columns], its rows' weights, and the rows that stand for all: drawn in proportion to weight * square, so that each stands
+ * for as much. */
+typedef struct sample {
+    const sense *s;
+    const float *w, *row_weight;
+    int rows, columns, n;
+    float *values, *weights;
+    uint8_t *out;
+} sample;
+
+static double squares(const float *v, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += (double)v[i] * (double)v[i];
+    return sum;
+}
+
+static void take_rows(sample *a)
+{
+    const size_t columns = (size_t)a->columns;
+    double all = 0, passed = 0;
+    int taken = 0;
+    for (int i = 0; i < a->rows; i++)
+        all += (double)a->row_weight[i] * squares(a->w + (size_t)i * columns, a->columns);
+    for (int i = 0; i < a->rows && taken < a->n; i++) {
+        const float *row = a->w + (size_t)i * columns;
+        double square = squares(row, a->columns);
+        passed += (double)a->row_weight[i] * square;
+        for (; taken < a->n && passed * a->n > all * (taken + 0.5); taken++) {
+            memcpy(a->values + (size_t)taken * columns, row, columns * sizeof(float));
+            a->weights[taken] = (float)(all / (a->n * square));
+        }
+    }
+    a->n = taken; /* none: the model never depends on it */
+}
+
+static dil_status cost_of(const sample *a, const metric *m, dil_type type, double *out, dil_error *err)
+{
+    round_report r;
+    if (!grid_get(type) || a->n == 0) { /* F16: far below everything else */
+        *out = 0;
+        return DIL_OK;
+    }
+    round_task t = {.type = type, .rows = a->n, .columns = a->columns, .w = a->values, .row_weight = a->weights, .m = m};
+    DIL_TRY(round_matrix(&t, a->s->workers, a->out, &r, err));
+    *out = 0.5 * r.cost;
+    return DIL_OK;
+}
+
+/* Adds the costs of one of the player's matrices (an expert) to its choices. */
+static dil_status add_costs(const sense *s, player *p, const float *w, const float *row_weight, const float *h, dil_error *err)
+{
+    metric *m = NULL;
+    sample a = {.s = s, .w = w, .row_weight = row_weight, .rows = p->rows, .columns = p->columns};
+    a.n = p->rows < SAMPLE_ROWS ? p->rows : SAMPLE_ROWS;
+    size_t values = (size_t)a.n * (size_t)p->columns;
+    a.values = mem_alloc(values * sizeof(float), MEM_MISC);
+    a.weights = mem_alloc((size_t)a.n * sizeof(float), MEM_MISC);
+    a.out = mem_alloc(values * sizeof(float), MEM_MISC);
+    dil_status status = a.values && a.weights && a.out ? metric_new(&m, h, p->columns, s->damping, s->k, s->workers, err)
+                                                       : DIL_FAIL(err, DIL_NO_MEMORY, "costs: no memory for %d rows", a.n);
+    if (status == DIL_OK)
+        take_rows(&a);
+    for (int i = 0; status == DIL_OK && i < p->n_choices; i++) {
+        double cost;
+        status = cost_of(&a, m, p->choice[i].type, &cost, err);
+        p->choice[i].cost += status == DIL_OK ? cost : 0;
+    }
+    metric_free(m);
+    mem_free(a.values);
+    mem_free(a.weights);
+    mem_free(a.out);
+    return status;
+}
+
+static void begin_costs(player *p)
+{
+    for (int i = 0; i < p->n_choices; i++)
+        p->choice[i].cost = 0;
+}
+
+/* The first matrix of a stage counts its inputs, the others' are the same. */
+static player *first_of(players *p, int layer, walk_stage stage)
+{
+    for (int place = 0; place < NET_PLACES; place++)
+        if (walk_stage_of((net_place)place) == stage && players_find(p, layer, place))
+            return players_find(p, layer, place);
+    return NULL;
+}
+
+static void count_first(const sense *s, players *p, int layer, walk_stage stage)
+{
+    const player *q = first_of(p, layer, stage);
+    if (q && s->squares)
+        walk_count_squares(s->w, s->squares[q - p->p], s->counts[q - p->p]);
+}
+
+static void share_counts(const sense *s, players *p, int layer, walk_stage stage)
+{
+    const player *from = first_of(p, layer, stage);
+    for (int place = 0; s->squares && place < NET_PLACES; place++) {
+        const player *q = walk_stage_of((net_place)place) == stage ? players_find(p, layer, place) : NULL;
+        if (!q || q == from)
+            continue;
+        memcpy(s->squares[q - p->p], s->squares[from - p->p], (size_t)q->n * (size_t)q->columns * sizeof(float));
+        memcpy(s->counts[q - p->p], s->counts[from - p->p], (size_t)q->n * sizeof(float));
+    }
+}
+
+static dil_status stage_costs(const sense *s, players *p, int layer, walk_stage stage, float *h, dil_error *err)
+{
+    const float *weights[WALK_MOST_LOOKS];
+    const int groups = walk_groups(s->w, stage), width = walk_width(s->w, stage);
+    const size_t size = (size_t)width * (size_t)width;
+    count_first(s, p, layer, stage);
+    walk_look(s->w, stage, weights, sense_weights(s->w, s->f, layer, stage, weights), h);
+    walk_count_squares(s->w, NULL, NULL);
+    share_counts(s, p, layer, stage);
+    for (int place = 0; place < NET_PLACES; place++) {
+        player *q = players_find(p, layer, place);
+        if (!q || walk_stage_of((net_place)place) != stage)
+            continue;
+        walk_matrix m = walk_matrix_at(s->w, (net_place)place);
+        const float *row = s->f->row[place] + (size_t)layer * (size_t)m.n * (size_t)m.rows;
+        begin_costs(q);
+        for (int e = 0; e < groups; e++)
+            DIL_TRY(add_costs(s, q, m.w + (size_t)e * (size_t)m.rows * (size_t)m.columns, row + (size_t)e * (size_t)m.rows,
+                              h + ((size_t)sense_look_of(s->w, (net_place)place) * (size_t)groups + (size_t)e) * size, err));
+    }
+    return DIL_OK;
+}
+
+/* What lies between the embedding's words being read and being chosen. */
+static dil_status end_costs(const sense *s, players *p, float *head, dil_error *err)
+{
+    player *embedding = players_find(p, -1, PLACE_EMBEDDING), *output = players_find(p, -1, PLACE_HEAD);
+    int n_vocab, n_embd;
+    const float *values = walk_embedding(s->w, &n_vocab, &n_embd);
+    if (s->squares && (output || embedding))
+        walk_count_squares(s->w, s->squares[(output ? output : embedding) - p->p], s->counts[(output ? output : embedding) - p->p]);
+    walk_look_head(s->w, s->f->head_token, head);
+    walk_count_squares(s->w, NULL, NULL);
+    if (p->tied)
+        sense_tied(s->f, n_vocab, n_embd, head);
+    if (embedding) {
+        begin_costs(embedding);
+        DIL_TRY(add_costs(s, embedding, values, s->f->used, p->tied ? head : s->f->input, err));
+    }
+    if (output) {
+        begin_costs(output);
+        DIL_TRY(add_costs(s, output, walk_head(s->w), s->f->vocabulary, head, err));
+    }
+    return DIL_OK;
+}
+
+/* Floats for all looks at the stage that needs most. */
+static size_t most_looked(const walk *w)
+{
+    size_t most = 0;
+    for (int stage = 0; stage < WALK_STAGES; stage++) {
+        size_t width = (size_t)walk_width(w, (walk_stage)stage), looks = stage == WALK_QKV ? 3 : stage == WALK_GATE_UP ? 2 : 1;
+        size_t groups = (size_t)walk_groups(w, (walk_stage)stage), n = (groups > 1 ? groups : looks) * width * width;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+float *sense_room(const walk *w) { return mem_alloc(most_looked(w) * sizeof(float), MEM_MISC); }
+
+dil_status sense_costs(const sense *s, players *p, float *head, dil_error *err)
+{
+    const int n_layer = (int)walk_hparams(s->w)->n_layer;
+    float *h = sense_room(s->w);
+    dil_status status = h ? walk_begin(s->w, err) : DIL_FAIL(err, DIL_NO_MEMORY, "costs: no memory for what the matrices read");
+    for (int i = 0; status == DIL_OK && i < n_layer; i++) {
+        if (s->progress && !s->progress(s->user, "costs", (uint64_t)i, (uint64_t)n_layer + 1))
+            status = DIL_FAIL(err, DIL_CANCELLED, "quantize: cancelled");
+        if (status == DIL_OK)
+            status = walk_load(s->w, i, err);
+        for (int stage = 0; status == DIL_OK && stage < WALK_STAGES; stage++)
+            status = stage_costs(s, p, i, (walk_stage)stage, h, err);
+        if (status == DIL_OK)
+            walk_advance(s->w);
+    }
+    mem_free(h);
+    return status == DIL_OK ? end_costs(s, p, head, err) : status;
+}

@@ -1,0 +1,80 @@
+/*
+ * A float model walked layer by layer over a text: only one layer's weights are in memory, the state of all tokens is carried from layer
+ * to layer. What every matrix meets can be seen, and matrices can be replaced on the way, so that later ones see what the
+ * replaced ones make. For the architectures the trainer knows.
+ */
+#ifndef QUANTIZE_WALK_H
+#define QUANTIZE_WALK_H
+
+#include "file/gguf.h"
+#include "model/hparams.h"
+#include "train/net.h"
+
+/* Matrices by what they read. */
+typedef enum walk_stage { WALK_QKV, WALK_OUTPUT, WALK_GATE_UP, WALK_DOWN, WALK_STAGES } walk_stage;
+
+typedef struct walk walk;
+
+/* in, workers, k are borrowed; tokens [n_sequences][n_context] are copied. UNSUPPORTED: an architecture the trainer does not know.
+ * [owned: free with walk_free] */
+DIL_MUST_CHECK dil_status walk_new(walk **out, const gguf *in, const int32_t *tokens, int n_sequences, int n_context, team *workers,
+                                   const kernels *k, dil_error *err);
+void walk_free(walk *w);
+const hparams *walk_hparams(const walk *w);
+int64_t walk_n_tokens(const walk *w);
+
+/* The state of all tokens becomes their embeddings. */
+DIL_MUST_CHECK dil_status walk_begin(walk *w, dil_error *err);
+/* Reads the weights of a layer. */
+DIL_MUST_CHECK dil_status walk_load(walk *w, int layer, dil_error *err);
+/* Matrices of the layer at hand: values [n][rows][columns], n 1 but for experts. After writing to them: walk_changed. */
+typedef struct walk_matrix {
+    float *w;
+    int n, rows, columns;
+} walk_matrix;
+walk_matrix walk_matrix_at(walk *w, net_place place);
+walk_stage walk_stage_of(net_place place);
+const char *walk_tensor_name(const walk *w, net_place place); /* behind "blk.N." */
+void walk_changed(walk *w);
+
+/* Stages in order. h [n][groups][width][width] is overwritten with weighted means of x x^T over what this stage's matrices read:
+ * for each of n weightings of the tokens (weight[i] [n_tokens] or NULL: 1) and each group, which are the experts or all tokens. */
+#define WALK_MOST_LOOKS 3
+int walk_width(const walk *w, walk_stage stage);
+int walk_groups(const walk *w, walk_stage stage);
+void walk_look(walk *w, walk_stage stage, const float *const *weights, int n, float *h);
+/* Until the next call: looks add the unweighted squares of what the stage reads to sums [groups][width], and how many rows they were to
+ * counts [groups]. NULL, NULL: off. */
+void walk_count_squares(walk *w, float *sums, float *counts);
+/* The state after the layer, when all stages were looked at. */
+void walk_advance(walk *w);
+/* After the last layer: the same for what the output matrix reads. */
+void walk_look_head(walk *w, const float *weights, float *h);
+
+/* The embedding's values, [n_vocab][n_embd], of the walk alone: the head's are another matrix unless the model ties them. */
+float *walk_embedding(walk *w, int *n_rows, int *n_columns);
+float *walk_head(walk *w);
+
+/*
+ * How much the model's answers depend on each matrix's outputs: gradients dy of random directions of the logits, drawn with the
+ * curvature of the divergence, so that the mean of (dy . error)^2 / 2 over tokens is the divergence that the error makes, to second order.
+ */
+typedef struct walk_fisher {
+    int n_layer;
+    int32_t *done;            /* [1]: sequences that went back so far; all of them: the rest are means, and final */
+    float *token[NET_PLACES]; /* [n_layer][n_tokens]: |dy| of the place, mean 1 over the tokens */
+    float *row[NET_PLACES];   /* [n_layer][n][rows of the place]: mean over the tokens of dy^2, an expert's where it was chosen */
+    float *vocabulary;        /* [n_vocab]: mean of the squared gradient of the logits, p (1 - p) */
+    float *head_token;        /* [n_tokens]: its sum over the words, mean 1 */
+    float *used;              /* [n_vocab]: share of the tokens that are this word */
+    float *input;             /* [n_embd][n_embd]: mean of dx dx^T at the embeddings */
+    void *block;              /* all of the above, in one piece of n bytes that may be saved and read back */
+    size_t n_bytes;
+} walk_fisher;
+/* All zero. [owned: free with walk_fisher_free] */
+DIL_MUST_CHECK dil_status walk_fisher_new(walk *w, walk_fisher *out, dil_error *err);
+void walk_fisher_free(walk_fisher *f);
+/* The next batch forward and backward through the float model as it is in the file; the state is as after walk_begin and stays. */
+DIL_MUST_CHECK dil_status walk_look_back(walk *w, uint64_t seed, walk_fisher *f, dil_error *err);
+
+#endif

@@ -1,0 +1,33 @@
+/* The inside of a walk. Private to walk*.c. */
+#ifndef QUANTIZE_WALK_INTERNAL_H
+#define QUANTIZE_WALK_INTERNAL_H
+
+#include "quantize/walk.h"
+#include "train/net_internal.h"
+
+#define BATCH_TOKENS 2048 /* about so many go through a layer at a time */
+
+struct walk {
+    const gguf *in;
+    hparams h;
+    net *n;
+    int n_sequences, n_context, batch; /* sequences: all, of a batch */
+    int layer;
+    int32_t *tokens;
+    float *x;        /* [n_tokens][n_embd]: the state, or what it is before the feed-forward network */
+    float *attended; /* [n_tokens][n_head * head_dim] */
+    float *weighted; /* inputs of a batch, times the roots of their weights */
+    size_t weighted_bytes;
+    float *squares, *counts;                 /* walk_count_squares */
+    float *own_x, *own_attended, *own_x_ffn; /* buffers of the net, to be put back */
+};
+
+/* fn for all tokens in batches of whole sequences: l is the layer of the net, first counts in all tokens. */
+typedef void (*walk_batch_fn)(walk *w, net_layer *l, int64_t first, int64_t n_tokens, void *ctx);
+void walk_batches(walk *w, walk_batch_fn fn, void *ctx);
+float *walk_state(const walk *w, int64_t token);
+float *walk_attended(const walk *w, int64_t token);
+/* h [width][width] += x^T x of n rows. */
+void walk_add_outer(const walk *w, const float *x, int64_t n, int width, float *h);
+
+#endif

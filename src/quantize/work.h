@@ -1,0 +1,30 @@
+/*
+ * What a long run has found so far, beside its output, so that an interrupted one can go on: a folder of pieces, each complete or not
+ * there. Knows nothing of what the pieces mean.
+ */
+#ifndef QUANTIZE_WORK_H
+#define QUANTIZE_WORK_H
+
+#include <stddef.h>
+
+#include "dilmodeli.h"
+
+typedef struct work work;
+
+/*
+ * The folder out_path + ".work". key says what the run depends on: pieces of another key are never used. resume: those of the same key are
+ * kept, BAD_ARGUMENT when there are some of another one; else whatever was there is removed. [owned: work_close]
+ */
+DIL_MUST_CHECK dil_status work_open(work **out, const char *out_path, uint64_t key, bool resume, dil_error *err);
+/* done: the folder is removed. NULL is allowed. */
+void work_close(work *w, bool done);
+
+/* false: the piece is not there, or not as it was saved. */
+bool work_load(const work *w, const char *name, void *bytes, size_t n);
+DIL_MUST_CHECK dil_status work_save(work *w, const char *name, const void *bytes, size_t n, dil_error *err);
+/* Where a file of the run may stand. */
+void work_path(const work *w, const char *name, char *out, size_t n);
+
+uint64_t work_hash(const void *bytes, size_t n, uint64_t seed);
+
+#endif

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Quantizing with calibration, on the project's own small models: better than without, the wanted size, the same file whatever the threads
+and however often it was killed, and errors that name what is wrong.
+"""
+import json
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+SOURCE = os.environ.get("DIL_SOURCE_DIR", ".")
+BINARY = os.environ.get("DIL_BINARY", "")
+MODEL = os.path.join(SOURCE, "models/sigircik-dense.gguf")
+OTHER = os.path.join(SOURCE, "models/sigircik-moe.gguf")
+TEXT = os.path.join(SOURCE, "tests/traces/held-out-en.txt")
+SHORT = ["--chunks", "8", "-c", "128"]
+random.seed(4)
+
+
+def dil(*command, fails=None):
+    done = subprocess.run([BINARY, *command], capture_output=True, text=True)
+    if fails is not None:
+        want(done.returncode != 0 and fails in done.stderr, f"wanted an error with '{fails}', found {done.returncode}: {done.stderr}")
+    elif done.returncode:
+        sys.exit(f"FAIL dil {' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def want(good, what):
+    if not good:
+        sys.exit(f"FAIL {what}")
+
+
+def bytes_of(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def kld(base, model):
+    return json.loads(dil("eval", "kld", "-m", model, "--base", base, "--json"))["mean_kld"]
+
+
+def better_than_plain(at, stats, base):
+    """The same format, the same bytes: less divergence with calibration, on a text it never saw."""
+    for name in ("q4_k", "q3_k", "q5_0"):
+        dil("quantize", MODEL, at("plain.gguf"), "--type", name)
+        dil("quantize", MODEL, at("fitted.gguf"), "--type", name, "--stats", stats)
+        plain, fitted = kld(base, at("plain.gguf")), kld(base, at("fitted.gguf"))
+        print(f"{name}: plain {plain:.4f}, with calibration {fitted:.4f}")
+        want(os.path.getsize(at("plain.gguf")) == os.path.getsize(at("fitted.gguf")), f"{name}: equal bytes")
+        want(fitted < 0.8 * plain, f"{name}: wanted less than 0.8 of {plain}, found {fitted}")
+
+
+def hits_the_size(at, stats, base):
+    """A wanted size is met from below, the game does as well as it says, and its file is better than a uniform one."""
+    for size in (1600000, 2400000):
+        report = at("report.json")
+        out = json.loads(dil("quantize", MODEL, at("sized.gguf"), "--size", str(size), "--stats", stats, "--json", "--report", report))
+        found = os.path.getsize(at("sized.gguf"))
+        want(out["out_bytes"] == found and size * 0.98 < found <= size, f"wanted at most {size} bytes, found {found}")
+        with open(report) as f:
+            want(json.load(f)["matrices"] == out["matrices"], "the report is what is printed")
+        ways = {w["name"]: w["divergence"] for w in out["game"]["ways"]}
+        want(ways["game"] <= ways["uniform"] and ways["game"] <= ways["random"], f"the game is the best way: {ways}")
+        want(ways["game"] <= 1.001 * ways["dynamic programming"], f"the game is as good as dynamic programming: {ways}")
+        want(abs(sum(m["expected_divergence"] for m in out["matrices"]) - out["expected_divergence"]) < 1e-6, "costs add up")
+        for m in out["matrices"]:
+            r = m["rounding"]
+            want(r["codes"] == 0 or r["equilibrium"] <= r["feedback"] * 1.000001, f"{m['name']}: cost falls: {r}")
+        print(f"{size} bytes: expected {out['expected_divergence']:.4f}, found {kld(base, at('sized.gguf')):.4f}")
+
+
+def same_for_any_threads(at, stats):
+    for threads in ("1", "2", "3"):
+        dil("quantize", MODEL, at(f"t{threads}.gguf"), "--bpw", "3.4", "--calib", TEXT, *SHORT, "-t", threads)
+    first = bytes_of(at("t1.gguf"))
+    want(first == bytes_of(at("t2.gguf")) == bytes_of(at("t3.gguf")), "the same file for 1, 2 and 3 threads")
+    return first
+
+
+def resumes_after_kills(at, wanted):
+    """Killed at random moments, ten times, and gone on: the same file, and nothing else is left."""
+    command = [BINARY, "quantize", MODEL, at("killed.gguf"), "--bpw", "3.4", "--calib", TEXT, *SHORT]
+    kills = 0
+    began = time.time()
+    while kills < 10 and time.time() - began < 120:
+        p = subprocess.Popen(command + ["--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(random.uniform(0.05, 0.9))
+        p.send_signal(signal.SIGKILL)
+        p.wait()
+        kills += 1
+        if os.path.exists(at("killed.gguf")):
+            os.remove(at("killed.gguf"))
+    dil(*command[1:], "--resume")
+    want(bytes_of(at("killed.gguf")) == wanted, "the same file after being killed ten times")
+    want(not os.path.exists(at("killed.gguf.work")), "nothing is left of the work")
+
+
+def says_what_is_wrong(at, stats):
+    dil("quantize", OTHER, at("x.gguf"), "--bpw", "4", "--stats", stats, fails="of another")
+    dil("quantize", MODEL, at("x.gguf"), "--size", "1000", "--stats", stats, fails="wanted at least")
+    dil("quantize", MODEL, at("x.gguf"), "--bpw", "4", "--stats", MODEL, fails="statistics of this model")
+    with open(at("cut.gguf"), "wb") as f:
+        f.write(bytes_of(stats)[:200000])
+    dil("quantize", MODEL, at("x.gguf"), "--bpw", "4", "--stats", at("cut.gguf"), fails="cut.gguf")
+    with open(at("few.txt"), "w") as f:
+        f.write("too short")
+    dil("quantize", MODEL, at("x.gguf"), "--bpw", "4", "--calib", at("few.txt"), fails="few.txt")
+    damaged = bytearray(bytes_of(MODEL))
+    damaged[-2000:-1998] = struct.pack("<e", float("nan"))
+    with open(at("nan.gguf"), "wb") as f:
+        f.write(damaged)
+    dil("quantize", at("nan.gguf"), at("x.gguf"), "--bpw", "4", "--calib", TEXT, *SHORT, fails="finite")
+    want(not os.path.exists(at("x.gguf")), "no half files")
+
+
+def main():
+    if not os.path.exists(BINARY):
+        print("needs the command: build it first")
+        return 77
+    folder = tempfile.mkdtemp()
+    try:
+        at = lambda name: os.path.join(folder, name)
+        stats, base = at("stats.gguf"), at("base.kld")
+        text = bytes_of(TEXT)
+        for name, part in (("head.txt", text[:8500]), ("tail.txt", text[8500:])):
+            with open(at(name), "wb") as f:
+                f.write(part)
+        dil("calibrate", "-m", MODEL, "-f", at("head.txt"), "-o", stats, "-c", "128")
+        dil("eval", "perplexity", "-m", MODEL, "-f", at("tail.txt"), "-c", "128", "--save-base", base)
+        better_than_plain(at, stats, base)
+        hits_the_size(at, stats, base)
+        resumes_after_kills(at, same_for_any_threads(at, stats))
+        says_what_is_wrong(at, stats)
+    finally:
+        shutil.rmtree(folder)
+    print("ok")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
