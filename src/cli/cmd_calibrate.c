@@ -38,7 +38,7 @@ static int calibrate(const cli_options *o, char **positional, int n_positional)
     co.text = (str){text, n};
     int n_sequences = 0;
     if (status == DIL_OK)
-        status = compress_calibrate(path, o->output, &co, &n_sequences, &err);
+        status = compress_calibrate(path, o->output, o->full, &co, &n_sequences, &err);
     work_progress_end(&progress);
     mem_free(text);
     if (status != DIL_OK)
@@ -58,9 +58,11 @@ static const char *const calibrate_options[] = {"model",    "file",   "output", 
 
 const cli_command command_calibrate = {
     .name = "calibrate",
-    .usage = "calibrate -m MODEL -f TEXT -o STATS [--chunks N] [-c CTX] [--fast] [--resume]",
-    .summary = "Runs a float model over a text, forward and backward, and writes what its matrices meet and how much its answers\n"
-               "depend on them. STATS serves many dil quantize --stats, and llama.cpp as an importance matrix.",
-    .example = "dil calibrate -m model-f16.gguf -f wiki.txt -o model.stats.gguf",
+    .usage = "calibrate -m MODEL -f TEXT -o STATS [--full] [--chunks N] [-c CTX] [--fast] [--resume]",
+    .summary =
+        "Runs a model over a text and writes what its matrices meet: the importance of every input, as llama.cpp reads it too.\n"
+        "--full goes backward as well and adds how much the model's answers depend on every output: then one STATS serves\n"
+        "many dil quantize --stats. It wants a float model of an architecture that dil train knows.",
+    .example = "dil calibrate -m model-f16.gguf -f wiki.txt -o model.stats.gguf --full",
     .options = calibrate_options,
     .run = calibrate};

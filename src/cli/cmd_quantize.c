@@ -11,7 +11,7 @@
 #include "cli/quantize_report.h"
 #include "cli/work_progress.h"
 #include "quantize/compress.h"
-#include "quantize/convert.h"
+#include "quantize/importance.h"
 
 typedef struct quantize_run {
     bool quiet, shown;
@@ -164,7 +164,8 @@ static int compress(const cli_options *o, char **positional)
 static int quantize(const cli_options *o, char **positional, int n_positional)
 {
     (void)n_positional;
-    if (o->calibration || o->stats)
+    bool weighted = o->stats && o->type && !calibration_is_full(o->stats);
+    if (o->calibration || (o->stats && !weighted))
         return compress(o, positional);
     if (o->bits > 0 || o->size_bytes || o->like) {
         fprintf(stderr, "dil: quantize: %s: wanted --calib TEXT or --stats FILE beside it, found neither; see --help\n",
@@ -190,7 +191,8 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     }
     dil_status status = cli_model_path(positional[0], in_path, sizeof in_path, &err);
     if (status == DIL_OK)
-        status = convert_file(&result, in_path, positional[1], &co, &err);
+        status = weighted ? importance_convert(&result, in_path, positional[1], o->stats, &co, &err)
+                          : convert_file(&result, in_path, positional[1], &co, &err);
     if (run.shown)
         fputs("\r\033[K", stderr);
     if (status != DIL_OK)

@@ -37,6 +37,16 @@ typedef struct route_counts {
     double mass, change, most_mass; /* sums over choices, and the largest: see router_moved */
 } route_counts;
 
+/* What some matrices are about to read (experts' down matrices: have read): rows i = 0 .. n - 1 at x + (row ? row[i] : first + i) * stride. */
+typedef struct compute_input {
+    const weight *readers[3]; /* all of the same width */
+    int n_readers;
+    const float *x;
+    size_t stride;
+    const int32_t *row;
+    int32_t first, n;
+} compute_input;
+
 typedef struct compute_options {
     int32_t max_tokens;  /* most tokens per batch (micro-batch) */
     int32_t max_outputs; /* most tokens with logits per batch */
@@ -48,6 +58,9 @@ typedef struct compute_options {
     void (*on_choice)(void *ctx, uint32_t layer_index, int32_t n_rows, const uint16_t *chosen, const float *weights);
     void *choice_ctx;
     bool exact; /* f32 activations for every weight type: the yardstick for activation rounding, slow */
+    /* With exact: called by one worker before the matrices read, or NULL. Rows of the last layer are those with logits. */
+    void (*on_input)(void *ctx, const compute_input *in);
+    void *input_ctx;
 } compute_options;
 
 /* A token to be run. Tokens of one sequence stand together, with consecutive positions that start at seq->n_tokens. */

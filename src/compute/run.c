@@ -39,8 +39,15 @@ static void walk(void *ctx, int worker)
     uint64_t before = timing ? os_time_ns() : 0;
     for (size_t i = 0; i < c->n_steps; i++) {
         const step *s = &c->steps[i];
+        if (c->options.on_input) {
+            if (worker == 0)
+                observe_before(c, s);
+            team_barrier(c->workers);
+        }
         step_kinds[s->kind].fn(c, s, worker);
         team_barrier(c->workers);
+        if (c->options.on_input && worker == 0)
+            observe_after(c, s);
         if (timing) {
             uint64_t now = os_time_ns();
             c->times[s->kind] += now - before;

@@ -32,6 +32,8 @@ typedef struct engine_options {
     void (*on_choice)(void *ctx, uint32_t layer_index, int32_t n_rows, const uint16_t *chosen,
                       const float *weights); /* compute.h */
     void *choice_ctx;
+    void (*on_input)(void *ctx, const compute_input *in); /* compute.h; with exact */
+    void *input_ctx;
     bool no_pack_cache; /* packed weights are neither read from disk nor kept there (model.h has the next two) */
     uint64_t pack_cache_least, pack_cache_most;
     dil_progress_fn progress;

@@ -46,20 +46,19 @@ dil_status calibration_tokens(int32_t **tokens, int *n_sequences, int64_t *n_tex
 
 /* ---- memory ---- */
 
-static bool take_squares(calibration *c, const players *p)
+dil_status calibration_room(calibration *c, const players *p, dil_error *err)
 {
     c->n_players = p->n;
     c->squares = mem_calloc((size_t)p->n + 1, sizeof *c->squares, MEM_MISC);
     c->counts = mem_calloc((size_t)p->n + 1, sizeof *c->counts, MEM_MISC);
-    return c->squares && c->counts;
-}
-
-static bool take_player(calibration *c, const players *p, int i)
-{
-    const player *q = &p->p[i];
-    c->squares[i] = mem_calloc((size_t)q->n * (size_t)q->columns, sizeof(float), MEM_MISC);
-    c->counts[i] = mem_calloc((size_t)q->n, sizeof(float), MEM_MISC);
-    return c->squares[i] && c->counts[i];
+    bool room = c->squares && c->counts;
+    for (int i = 0; room && i < p->n; i++) {
+        const player *q = &p->p[i];
+        c->squares[i] = mem_calloc((size_t)q->n * (size_t)q->columns, sizeof(float), MEM_MISC);
+        c->counts[i] = mem_calloc((size_t)q->n, sizeof(float), MEM_MISC);
+        room = c->squares[i] && c->counts[i];
+    }
+    return room ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "calibration: no memory for %d matrices", p->n);
 }
 
 void calibration_free(calibration *c)
@@ -174,11 +173,9 @@ dil_status calibration_make(calibration *out, players *p, walk *w, int32_t *toke
                      .full = true};
     snprintf(c.text, sizeof c.text, "%s", o->text_name);
     c.head = mem_alloc(n_embd * n_embd * sizeof *c.head, MEM_MISC);
-    bool room = c.head && take_squares(&c, p);
-    for (int i = 0; room && i < p->n; i++)
-        room = take_player(&c, p, i);
-    dil_status status =
-        room ? look_back(&c, w, o, err) : DIL_FAIL(err, DIL_NO_MEMORY, "calibration: no memory for %d matrices", p->n);
+    dil_status status = c.head ? calibration_room(&c, p, err) : DIL_FAIL(err, DIL_NO_MEMORY, "calibration: no memory");
+    if (status == DIL_OK)
+        status = look_back(&c, w, o, err);
     if (status == DIL_OK)
         status = find_costs(&c, p, w, o, err);
     if (status == DIL_OK)

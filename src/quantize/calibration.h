@@ -44,10 +44,14 @@ DIL_MUST_CHECK dil_status calibration_tokens(int32_t **tokens, int *n_sequences,
 DIL_MUST_CHECK dil_status calibration_make(calibration *out, players *p, walk *w, int32_t *tokens, const calibration_options *o,
                                            dil_error *err);
 void calibration_free(calibration *c);
+/* Zero squares and counts for every player. */
+DIL_MUST_CHECK dil_status calibration_room(calibration *c, const players *p, dil_error *err);
 
 DIL_MUST_CHECK dil_status calibration_write(const calibration *c, const players *p, const char *path, dil_error *err);
 /* FORMAT, BAD_ARGUMENT: not such a file, damaged, or of another model. Costs of a full one go to the players' choices. */
 DIL_MUST_CHECK dil_status calibration_read(calibration *out, players *p, const char *path, dil_error *err);
+/* Whether it is a full one, without reading it; false for what cannot be read. */
+bool calibration_is_full(const char *path);
 /* After reading a full one: its gradients, for a walk over its tokens. */
 DIL_MUST_CHECK dil_status calibration_attach(calibration *c, walk *w, dil_error *err);
 

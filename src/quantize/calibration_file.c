@@ -278,14 +278,6 @@ static bool read_bytes(reader *r, void *out, size_t n)
     return true;
 }
 
-static int player_named(const players *p, str name)
-{
-    for (int i = 0; i < p->n; i++)
-        if (str_equal(p->p[i].tensor->name, name))
-            return i;
-    return -1;
-}
-
 /* An entry: name, calls, values; values are means times calls. */
 static dil_status read_entry(calibration *c, const players *p, reader *r, const char *path, int *found, dil_error *err)
 {
@@ -297,7 +289,7 @@ static dil_status read_entry(calibration *c, const players *p, reader *r, const 
     r->left -= (size_t)length;
     if (!read_bytes(r, &calls, sizeof calls) || !read_bytes(r, &n, sizeof n) || n < 1 || (size_t)n > r->left / sizeof(float))
         return DIL_FAIL(err, DIL_FORMAT, "%s: '%.*s': wanted its values, found the end of the file", path, STR_ARG(name));
-    int i = player_named(p, name);
+    int i = players_named(p, name);
     if (i >= 0 && n != p->p[i].n * p->p[i].columns)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: '%.*s': wanted %d values, found %d; are they of another model?", path,
                         STR_ARG(name), p->p[i].n * p->p[i].columns, n);
@@ -360,6 +352,18 @@ dil_status calibration_read(calibration *out, players *p, const char *path, dil_
     else
         calibration_free(&c);
     return status;
+}
+
+bool calibration_is_full(const char *path)
+{
+    gguf *g = NULL;
+    gguf_options header = {.header_only = true};
+    dil_error ignored;
+    if (gguf_open(&g, path, &header, &ignored) != DIL_OK)
+        return false;
+    bool full = gguf_tensor_find(g, name_gradients) != NULL;
+    gguf_close(g);
+    return full;
 }
 
 dil_status calibration_attach(calibration *c, walk *w, dil_error *err)

@@ -8,6 +8,7 @@
 #include "base/os.h"
 #include "base/status.h"
 #include "quantize/convert.h"
+#include "quantize/importance.h"
 #include "quantize/measure.h"
 
 #define DAMPING 0.01f
@@ -380,6 +381,7 @@ static dil_status begin_calibration(compression *c, dil_error *err)
 {
     int32_t *tokens = NULL;
     int n_sequences = 0;
+    DIL_TRY(players_check(&c->p, err));
     calibration_options o = {.text_name = c->o->text_name,
                              .text = c->o->text,
                              .n_sequences = c->o->n_sequences,
@@ -500,13 +502,24 @@ dil_status compress_file(compress_report *out, const char *in_path, const char *
     return status;
 }
 
-dil_status compress_calibrate(const char *in_path, const char *stats_path, const compress_options *o, int *n_sequences,
+static dil_status begin_importance(compression *c, dil_error *err)
+{
+    calibration_options o = {.text_name = c->o->text_name,
+                             .text = c->o->text,
+                             .n_sequences = c->o->n_sequences,
+                             .n_context = c->o->n_context,
+                             .progress = c->o->progress,
+                             .user = c->o->user};
+    return importance_make(&c->c, &c->p, c->o->n_threads, &o, err);
+}
+
+dil_status compress_calibrate(const char *in_path, const char *stats_path, bool full, const compress_options *o, int *n_sequences,
                               dil_error *err)
 {
     compression c = {.o = o};
     dil_status status = begin(&c, in_path, stats_path, err);
     if (status == DIL_OK)
-        status = begin_calibration(&c, err);
+        status = full ? begin_calibration(&c, err) : begin_importance(&c, err);
     if (status == DIL_OK)
         status = calibration_write(&c.c, &c.p, stats_path, err);
     if (status == DIL_OK)

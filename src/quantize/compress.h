@@ -55,8 +55,9 @@ typedef struct compress_report {
 /* [owned: compress_report_free] */
 DIL_MUST_CHECK dil_status compress_file(compress_report *out, const char *in_path, const char *out_path, const compress_options *o,
                                         dil_error *err);
-/* Calibration alone: stats_path is a file for options.stats. Of the options: text, sequences, threads, resume, progress. */
-DIL_MUST_CHECK dil_status compress_calibrate(const char *in_path, const char *stats_path, const compress_options *o,
+/* Calibration alone. full: stats_path is a file for options.stats; else for importance only. Of the options: text, sequences, threads, resume,
+ * progress. */
+DIL_MUST_CHECK dil_status compress_calibrate(const char *in_path, const char *stats_path, bool full, const compress_options *o,
                                              int *n_sequences, dil_error *err);
 void compress_report_free(compress_report *r);
 

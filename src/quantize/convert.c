@@ -93,7 +93,15 @@ typedef struct piece {
     const converter *c;
     const format *from, *to;
     size_t columns, n, from_row, to_row, rows_per_chunk;
+    const gguf_tensor *t;
+    uint64_t first; /* row of the tensor */
 } piece;
+
+static const float *importance_of(const piece *p, size_t row)
+{
+    const convert_options *o = p->c->o;
+    return o->importance ? o->importance(o->importance_user, p->t->name, (p->first + row) / p->t->ne[1]) : NULL;
+}
 
 static void convert_rows(void *ctx, int worker)
 {
@@ -106,7 +114,7 @@ static void convert_rows(void *ctx, int worker)
         size_t end = row + p->rows_per_chunk < p->n ? row + p->rows_per_chunk : p->n;
         for (; row < end; row++) {
             p->from->decode(p->c->source + row * p->from_row, values, p->columns);
-            p->to->encode(values, p->c->target + row * p->to_row, p->columns, NULL);
+            p->to->encode(values, p->c->target + row * p->to_row, p->columns, importance_of(p, row));
         }
     }
 }
@@ -164,8 +172,16 @@ static dil_status convert_tensor(converter *c, const gguf_tensor *t, dil_type ty
     DIL_TRY(make_room(c, t, same ? 1 : columns, per_piece * (size_t)from_row, same ? 1 : per_piece * (size_t)to_row, err));
     for (uint64_t row = 0; row < total; row += per_piece) {
         size_t n = total - row < per_piece ? (size_t)(total - row) : per_piece;
-        piece p = {c, format_get(t->type), format_get(type), columns,
-                   n, (size_t)from_row,    (size_t)to_row,   columns < CHUNK_VALUES ? CHUNK_VALUES / columns : 1};
+        piece p = {.c = c,
+                   .from = format_get(t->type),
+                   .to = format_get(type),
+                   .columns = columns,
+                   .n = n,
+                   .from_row = (size_t)from_row,
+                   .to_row = (size_t)to_row,
+                   .rows_per_chunk = columns < CHUNK_VALUES ? CHUNK_VALUES / columns : 1,
+                   .t = t,
+                   .first = row};
         DIL_TRY(os_file_read(file, t->offset + row * from_row, c->source, n * (size_t)from_row, err));
         if (!same)
             team_run(c->workers, convert_rows, &p);

@@ -10,6 +10,9 @@
 /* A matrix whose rows are no multiple of the wanted type's block gets the wider type `used`. */
 typedef void (*convert_fallback_fn)(void *user, str tensor, uint64_t columns, dil_type used);
 
+/* [columns]: how much an input of that expert's matrix (0: a plain one) counts; NULL: all alike. */
+typedef const float *(*convert_importance_fn)(void *user, str tensor, uint64_t expert);
+
 typedef struct convert_options {
     dil_type type;                /* of matrices; it must have an encoder and a number as general.file_type */
     int n_threads;                /* 1..TEAM_MAX */
@@ -17,6 +20,8 @@ typedef struct convert_options {
     dil_progress_fn progress;     /* in bytes of the input's tensors; may be NULL */
     convert_fallback_fn fallback; /* may be NULL */
     void *user;
+    convert_importance_fn importance; /* may be NULL */
+    void *importance_user;
 } convert_options;
 
 typedef struct convert_result {

@@ -21,24 +21,41 @@ static const char *const suffixes[NET_PLACES][2] = {
     [NET_DOWN] = {"ffn_down.weight", "ffn_down_exps.weight"},
 };
 
-/* Layer and place from the name; false: not one of the walk's. */
-static bool find_place(player *p, str name)
+/* Layer and place from the name. */
+static void find_place(player *p, str name)
 {
     char text[96];
     p->layer = -1;
     if (str_equal(name, STR("token_embd.weight")) || str_equal(name, STR("output.weight"))) {
         p->place = str_equal(name, STR("output.weight")) ? PLACE_HEAD : PLACE_EMBEDDING;
-        return true;
+        return;
     }
     int behind = 0;
     snprintf(text, sizeof text, "%.*s", STR_ARG(name));
     if (sscanf(text, "blk.%d.%n", &p->layer, &behind) != 1 || behind == 0)
-        return false;
-    for (p->place = 0; p->place < NET_PLACES; p->place++)
+        behind = 0;
+    for (p->place = 0; behind && p->place < NET_PLACES; p->place++)
         for (int i = 0; i < 2; i++)
             if (suffixes[p->place][i] && strcmp(text + behind, suffixes[p->place][i]) == 0)
-                return true;
-    return false;
+                return;
+    p->place = PLACE_OTHER;
+}
+
+dil_status players_check(const players *p, dil_error *err)
+{
+    for (int i = 0; i < p->n; i++)
+        if (p->p[i].place == PLACE_OTHER)
+            return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: tensor '%.*s': wanted a matrix of an architecture the trainer knows",
+                            gguf_path(p->file), STR_ARG(p->p[i].tensor->name));
+    return DIL_OK;
+}
+
+int players_named(const players *p, str name)
+{
+    for (int i = 0; i < p->n; i++)
+        if (str_equal(p->p[i].tensor->name, name))
+            return i;
+    return -1;
 }
 
 static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
@@ -61,11 +78,7 @@ dil_status players_new(players *out, const gguf *file, dil_error *err)
         }
         player *q = &p.p[p.n++];
         *q = (player){.tensor = t, .n = (int)(t->ne[2] * t->ne[3]), .rows = (int)t->ne[1], .columns = (int)t->ne[0]};
-        if (!find_place(q, t->name)) {
-            players_free(&p);
-            return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: tensor '%.*s': wanted a matrix that calibration knows", gguf_path(file),
-                            STR_ARG(t->name));
-        }
+        find_place(q, t->name);
     }
     uint64_t size = gguf_size_bytes(file);
     p.fixed_bytes += size > payload ? size - payload : 0;

@@ -10,8 +10,8 @@
 
 #define PLAYERS_MOST_CHOICES 20
 
-/* Places beside the walk's. */
-enum { PLACE_EMBEDDING = NET_PLACES, PLACE_HEAD };
+/* Places beside the walk's; PLACE_OTHER: matrices it does not know. */
+enum { PLACE_EMBEDDING = NET_PLACES, PLACE_HEAD, PLACE_OTHER };
 
 typedef struct player_choice {
     dil_type type;
@@ -35,9 +35,11 @@ typedef struct players {
     bool tied;
 } players;
 
-/* Every matrix of the file; those the walk would not know are refused: UNSUPPORTED. own: formats other engines do not know may be used too.
- * [owned: free with players_free] */
+/* Every matrix of the file. [owned: free with players_free] */
 DIL_MUST_CHECK dil_status players_new(players *out, const gguf *file, dil_error *err);
+/* UNSUPPORTED, with the name of a matrix the walk does not know, if there is one. */
+DIL_MUST_CHECK dil_status players_check(const players *p, dil_error *err);
+int players_named(const players *p, str name); /* -1: there is none */
 void players_free(players *p);
 player *players_find(const players *p, int layer, int place); /* NULL: there is none */
 

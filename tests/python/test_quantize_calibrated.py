@@ -56,6 +56,34 @@ def better_than_plain(at, stats, base):
         want(fitted < 0.8 * plain, f"{name}: wanted less than 0.8 of {plain}, found {fitted}")
 
 
+def importance_helps(at, base):
+    """Importance alone, in both of llama.cpp's kinds of files: better than none, and the same bytes from both."""
+    dil("calibrate", "-m", MODEL, "-f", at("head.txt"), "-o", at("importance.gguf"), "-c", "128")
+    dil("quantize", MODEL, at("plain.gguf"), "--type", "q3_k")
+    dil("quantize", MODEL, at("weighted.gguf"), "--type", "q3_k", "--stats", at("importance.gguf"))
+    plain, weighted = kld(base, at("plain.gguf")), kld(base, at("weighted.gguf"))
+    print(f"q3_k: plain {plain:.4f}, with importance {weighted:.4f}")
+    want(weighted < 0.95 * plain, f"importance: wanted less than 0.95 of {plain}, found {weighted}")
+    try:
+        import gguf
+    except ImportError:
+        return
+    tensors = {t.name: t.data for t in gguf.GGUFReader(at("importance.gguf")).tensors}
+    names = [n[: -len(".in_sum2")] for n in tensors if n.endswith(".in_sum2")]
+    with open(at("old.dat"), "wb") as f:
+        f.write(struct.pack("<i", len(names)))
+        for name in names:
+            sums = tensors[name + ".in_sum2"].ravel()
+            f.write(struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", 1, sums.size))
+            f.write((sums / tensors[name + ".counts"].ravel()[0]).astype("<f4").tobytes())
+    dil("quantize", MODEL, at("old.gguf"), "--type", "q3_k", "--stats", at("old.dat"))
+    old = kld(base, at("old.gguf"))
+    want(abs(old - weighted) < 0.02 * weighted, f"the older kind of file: wanted {weighted}, found {old}")
+    with open(at("cut.dat"), "wb") as f:
+        f.write(bytes_of(at("old.dat"))[:5000])
+    dil("quantize", MODEL, at("x.gguf"), "--type", "q3_k", "--stats", at("cut.dat"), fails="cut.dat")
+
+
 def hits_the_size(at, stats, base):
     """A wanted size is met from below, the game does as well as it says, and its file is better than a uniform one."""
     for size in (1600000, 2400000):
@@ -131,9 +159,10 @@ def main():
         for name, part in (("head.txt", text[:8500]), ("tail.txt", text[8500:])):
             with open(at(name), "wb") as f:
                 f.write(part)
-        dil("calibrate", "-m", MODEL, "-f", at("head.txt"), "-o", stats, "-c", "128")
+        dil("calibrate", "-m", MODEL, "-f", at("head.txt"), "-o", stats, "-c", "128", "--full")
         dil("eval", "perplexity", "-m", MODEL, "-f", at("tail.txt"), "-c", "128", "--save-base", base)
         better_than_plain(at, stats, base)
+        importance_helps(at, base)
         hits_the_size(at, stats, base)
         resumes_after_kills(at, same_for_any_threads(at, stats))
         says_what_is_wrong(at, stats)
