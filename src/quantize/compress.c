@@ -51,31 +51,39 @@ static void add_report(round_report *sum, const round_report *r)
     sum->n_sweeps = r->n_sweeps > sum->n_sweeps ? r->n_sweeps : sum->n_sweeps;
 }
 
+/* What a matrix is rounded for; w becomes what is left of it. */
+typedef struct rounding_input {
+    float *w;                    /* [parts][rows of a part][columns] */
+    const float *h, *row_weight; /* [parts][columns][columns]; [all rows] */
+    int parts;
+} rounding_input;
+
 static void piece_name(const player *q, char out[128]) { snprintf(out, 128, "%.*s", STR_ARG(q->tensor->name)); }
 
-/* The matrix in its format: w [n][rows][columns] -> bytes at c->out + sizeof(round_report), which precede them. */
-static dil_status round_player(compression *c, const player *q, const float *w, const float *h, const float *row_weight,
-                               dil_error *err)
+/* The matrix in its format, in parts of rows with a curvature each: w [parts][rows][columns] -> bytes at c->out + sizeof(round_report), which
+ * precede them. */
+static dil_status round_player(compression *c, const player *q, const rounding_input *in, dil_error *err)
 {
     const dil_type type = q->choice[q->chosen].type;
-    const size_t values = (size_t)q->rows * (size_t)q->columns, size = (size_t)q->columns * (size_t)q->columns;
+    const int part = q->n * q->rows / in->parts;
+    const size_t values = (size_t)part * (size_t)q->columns, size = (size_t)q->columns * (size_t)q->columns;
     uint64_t row_bytes;
     round_report sum = {0};
     uint8_t *to = c->out + sizeof sum;
     (void)format_row_bytes(type, (uint64_t)q->columns, &row_bytes);
-    for (int e = 0; e < q->n; e++, to += (size_t)row_bytes * (size_t)q->rows) {
+    for (int e = 0; e < in->parts; e++, to += (size_t)row_bytes * (size_t)part) {
         metric *m = NULL;
         round_report r = {0};
         if (!grid_get(type)) {
-            format_get(type)->encode(w + (size_t)e * values, to, values, NULL);
+            format_get(type)->encode(in->w + (size_t)e * values, to, values, NULL);
             continue;
         }
-        DIL_TRY(metric_new(&m, h + (size_t)e * size, q->columns, DAMPING, &c->k, c->workers, err));
+        DIL_TRY(metric_new(&m, in->h + (size_t)e * size, q->columns, DAMPING, &c->k, c->workers, err));
         round_task t = {.type = type,
-                        .rows = q->rows,
+                        .rows = part,
                         .columns = q->columns,
-                        .w = w + (size_t)e * values,
-                        .row_weight = row_weight ? row_weight + (size_t)e * (size_t)q->rows : NULL,
+                        .w = in->w + (size_t)e * values,
+                        .row_weight = in->row_weight ? in->row_weight + (size_t)e * (size_t)part : NULL,
                         .m = m,
                         .most_sweeps = c->o->most_sweeps};
         dil_status status = round_matrix(&t, c->workers, to, &r, err);
@@ -88,18 +96,18 @@ static dil_status round_player(compression *c, const player *q, const float *w, 
 }
 
 /* The matrix is read back if it was done before, else rounded and kept; w becomes what it decodes to. */
-static dil_status settle_player(compression *c, const player *q, float *w, const float *h, const float *row_weight, dil_error *err)
+static dil_status settle_player(compression *c, const player *q, const rounding_input *in, dil_error *err)
 {
     char name[128];
     const player_choice *choice = &q->choice[q->chosen];
     const size_t n = sizeof(round_report) + (size_t)choice->bytes;
     piece_name(q, name);
     if (!work_load(c->work, name, c->out, n)) {
-        DIL_TRY(round_player(c, q, w, h, row_weight, err));
+        DIL_TRY(round_player(c, q, in, err));
         DIL_TRY(work_save(c->work, name, c->out, n, err));
     }
     memcpy(&c->matrix[q - c->p.p].round, c->out, sizeof(round_report));
-    format_get(choice->type)->decode(c->out + sizeof(round_report), w, (size_t)q->n * (size_t)q->rows * (size_t)q->columns);
+    format_get(choice->type)->decode(c->out + sizeof(round_report), in->w, (size_t)q->n * (size_t)q->rows * (size_t)q->columns);
     return DIL_OK;
 }
 
@@ -127,7 +135,8 @@ static dil_status settle_stage(compression *c, int layer, walk_stage stage, dil_
             continue;
         size_t at = (size_t)sense_look_of(c->w, (net_place)place) * groups * width * width;
         const float *row_weight = c->c.fisher.row[place] + (size_t)layer * (size_t)q->n * (size_t)q->rows;
-        DIL_TRY(settle_player(c, q, walk_matrix_at(c->w, (net_place)place).w, c->h + at, row_weight, err));
+        rounding_input in = {walk_matrix_at(c->w, (net_place)place).w, c->h + at, row_weight, (int)groups};
+        DIL_TRY(settle_player(c, q, &in, err));
     }
     walk_changed(c->w);
     return DIL_OK;
@@ -140,9 +149,10 @@ static dil_status settle_ends(compression *c, dil_error *err)
     int n_vocab, n_embd;
     float *words = walk_embedding(c->w, &n_vocab, &n_embd);
     if (embedding)
-        DIL_TRY(settle_player(c, embedding, words, c->p.tied ? c->c.head : c->c.fisher.input, c->c.fisher.used, err));
+        DIL_TRY(settle_player(c, embedding,
+                              &(rounding_input){words, c->p.tied ? c->c.head : c->c.fisher.input, c->c.fisher.used, 1}, err));
     if (output)
-        DIL_TRY(settle_player(c, output, walk_head(c->w), c->c.head, c->c.fisher.vocabulary, err));
+        DIL_TRY(settle_player(c, output, &(rounding_input){walk_head(c->w), c->c.head, c->c.fisher.vocabulary, 1}, err));
     return DIL_OK;
 }
 

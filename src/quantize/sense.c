@@ -24,7 +24,7 @@ int sense_look_of(const walk *w, net_place place)
 {
     if (place == NET_UP) /* experts: gate's do for both */
         return walk_groups(w, WALK_GATE_UP) > 1 ? 0 : 1;
-    return place == NET_K ? 1 : place == NET_V ? 2 : 0;
+    return place == NET_K ? 1 : 0;
 }
 
 void sense_tied(const walk_fisher *f, int n_vocab, int n_embd, float *head)
@@ -88,12 +88,13 @@ static dil_status cost_of(const sample *a, const metric *m, dil_type type, doubl
     return DIL_OK;
 }
 
-/* Adds the costs of one of the player's matrices (an expert) to its choices. */
-static dil_status add_costs(const sense *s, player *p, const float *w, const float *row_weight, const float *h, dil_error *err)
+/* Adds the costs of a part of the player's rows (an expert, a head) to its choices. */
+static dil_status add_costs(const sense *s, player *p, const float *w, int n_rows, const float *row_weight, const float *h,
+                            dil_error *err)
 {
     metric *m = NULL;
-    sample a = {.s = s, .w = w, .row_weight = row_weight, .rows = p->rows, .columns = p->columns};
-    a.n = p->rows < SAMPLE_ROWS ? p->rows : SAMPLE_ROWS;
+    sample a = {.s = s, .w = w, .row_weight = row_weight, .rows = n_rows, .columns = p->columns};
+    a.n = n_rows < SAMPLE_ROWS ? n_rows : SAMPLE_ROWS;
     size_t values = (size_t)a.n * (size_t)p->columns;
     a.values = mem_alloc(values * sizeof(float), MEM_MISC);
     a.weights = mem_alloc((size_t)a.n * sizeof(float), MEM_MISC);
@@ -140,7 +141,8 @@ static void share_counts(const sense *s, players *p, int layer, walk_stage stage
 {
     const player *from = first_of(p, layer, stage);
     for (int place = 0; s->squares && place < NET_PLACES; place++) {
-        const player *q = walk_stage_of((net_place)place) == stage ? players_find(p, layer, place) : NULL;
+        bool same = walk_stage_of((net_place)place) == stage || (place == NET_V && stage == WALK_QK);
+        const player *q = same ? players_find(p, layer, place) : NULL;
         if (!q || q == from)
             continue;
         memcpy(s->squares[q - p->p], s->squares[from - p->p], (size_t)q->n * (size_t)q->columns * sizeof(float));
@@ -153,10 +155,12 @@ static dil_status stage_costs(const sense *s, players *p, int layer, walk_stage 
     const float *weights[WALK_MOST_LOOKS];
     const int groups = walk_groups(s->w, stage), width = walk_width(s->w, stage);
     const size_t size = (size_t)width * (size_t)width;
-    count_first(s, p, layer, stage);
+    if (stage != WALK_VALUES) /* they read what queries and keys read */
+        count_first(s, p, layer, stage);
     walk_look(s->w, stage, weights, sense_weights(s->w, s->f, layer, stage, weights), h);
     walk_count_squares(s->w, NULL, NULL);
-    share_counts(s, p, layer, stage);
+    if (stage != WALK_VALUES)
+        share_counts(s, p, layer, stage);
     for (int place = 0; place < NET_PLACES; place++) {
         player *q = players_find(p, layer, place);
         if (!q || walk_stage_of((net_place)place) != stage)
@@ -164,8 +168,9 @@ static dil_status stage_costs(const sense *s, players *p, int layer, walk_stage 
         walk_matrix m = walk_matrix_at(s->w, (net_place)place);
         const float *row = s->f->row[place] + (size_t)layer * (size_t)m.n * (size_t)m.rows;
         begin_costs(q);
+        const int part = m.n * m.rows / groups;
         for (int e = 0; e < groups; e++)
-            DIL_TRY(add_costs(s, q, m.w + (size_t)e * (size_t)m.rows * (size_t)m.columns, row + (size_t)e * (size_t)m.rows,
+            DIL_TRY(add_costs(s, q, m.w + (size_t)e * (size_t)part * (size_t)m.columns, part, row + (size_t)e * (size_t)part,
                               h + ((size_t)sense_look_of(s->w, (net_place)place) * (size_t)groups + (size_t)e) * size, err));
     }
     return DIL_OK;
@@ -185,11 +190,11 @@ static dil_status end_costs(const sense *s, players *p, float *head, dil_error *
         sense_tied(s->f, n_vocab, n_embd, head);
     if (embedding) {
         begin_costs(embedding);
-        DIL_TRY(add_costs(s, embedding, values, s->f->used, p->tied ? head : s->f->input, err));
+        DIL_TRY(add_costs(s, embedding, values, n_vocab, s->f->used, p->tied ? head : s->f->input, err));
     }
     if (output) {
         begin_costs(output);
-        DIL_TRY(add_costs(s, output, walk_head(s->w), s->f->vocabulary, head, err));
+        DIL_TRY(add_costs(s, output, walk_head(s->w), n_vocab, s->f->vocabulary, head, err));
     }
     return DIL_OK;
 }
@@ -199,7 +204,7 @@ static size_t most_looked(const walk *w)
 {
     size_t most = 0;
     for (int stage = 0; stage < WALK_STAGES; stage++) {
-        size_t width = (size_t)walk_width(w, (walk_stage)stage), looks = stage == WALK_QKV ? 3 : stage == WALK_GATE_UP ? 2 : 1;
+        size_t width = (size_t)walk_width(w, (walk_stage)stage), looks = stage == WALK_QK || stage == WALK_GATE_UP ? 2 : 1;
         size_t groups = (size_t)walk_groups(w, (walk_stage)stage), n = (groups > 1 ? groups : looks) * width * width;
         most = n > most ? n : most;
     }

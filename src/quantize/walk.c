@@ -113,7 +113,9 @@ dil_status walk_new(walk **out, const gguf *in, const int32_t *tokens, int n_seq
         w->attended = mem_map(n * (size_t)(c.n_head * c.head_dim) * sizeof(float), MEM_ACTIVATIONS);
         w->weighted_bytes = (size_t)(w->batch * n_context * (c.n_experts ? c.n_used : 1)) * (size_t)widest(&c) * sizeof(float);
         w->weighted = mem_map(w->weighted_bytes, MEM_ACTIVATIONS);
-        if (!w->tokens || !w->x || !w->attended || !w->weighted)
+        w->heads_bytes = (size_t)c.n_head * (size_t)(w->batch * n_context) * (size_t)c.n_embd * sizeof(float);
+        w->heads = mem_map(w->heads_bytes, MEM_ACTIVATIONS);
+        if (!w->tokens || !w->x || !w->attended || !w->weighted || !w->heads)
             status = DIL_FAIL(err, DIL_NO_MEMORY, "calibration: no memory for %zu tokens", n);
         else
             memcpy(w->tokens, tokens, n * sizeof *tokens);
@@ -143,6 +145,8 @@ void walk_free(walk *w)
         mem_unmap(w->attended, n * w->h.n_head * w->h.head_dim * sizeof(float), MEM_ACTIVATIONS);
     if (w->weighted)
         mem_unmap(w->weighted, w->weighted_bytes, MEM_ACTIVATIONS);
+    if (w->heads)
+        mem_unmap(w->heads, w->heads_bytes, MEM_ACTIVATIONS);
     mem_free(w->tokens);
     net_free(w->n);
     mem_free(w);
@@ -205,7 +209,11 @@ walk_matrix walk_matrix_at(walk *w, net_place place)
 
 walk_stage walk_stage_of(net_place place)
 {
-    return place <= NET_V ? WALK_QKV : place == NET_OUTPUT ? WALK_OUTPUT : place <= NET_UP ? WALK_GATE_UP : WALK_DOWN;
+    return place <= NET_K        ? WALK_QK
+           : place == NET_V      ? WALK_VALUES
+           : place == NET_OUTPUT ? WALK_OUTPUT
+           : place <= NET_UP     ? WALK_GATE_UP
+                                 : WALK_DOWN;
 }
 
 const char *walk_tensor_name(const walk *w, net_place place)

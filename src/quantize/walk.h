@@ -10,8 +10,9 @@
 #include "model/hparams.h"
 #include "train/net.h"
 
-/* Matrices by what they read. */
-typedef enum walk_stage { WALK_QKV, WALK_OUTPUT, WALK_GATE_UP, WALK_DOWN, WALK_STAGES } walk_stage;
+/* Matrices by what they read. Values are read through attention: an error of theirs reaches an answer as the mean over the tokens it attends
+ * to, so what counts as their input is that mean, head by head. */
+typedef enum walk_stage { WALK_QK, WALK_VALUES, WALK_OUTPUT, WALK_GATE_UP, WALK_DOWN, WALK_STAGES } walk_stage;
 
 typedef struct walk walk;
 
@@ -38,8 +39,9 @@ const char *walk_tensor_name(const walk *w, net_place place); /* behind "blk.N."
 void walk_changed(walk *w);
 
 /* Stages in order. h [n][groups][width][width] is overwritten with weighted means of x x^T over what this stage's matrices read:
- * for each of n weightings of the tokens (weight[i] [n_tokens] or NULL: 1) and each group, which are the experts or all tokens. */
-#define WALK_MOST_LOOKS 3
+ * for each of n weightings of the tokens (weight[i] [n_tokens] or NULL: 1) and each group: the experts, the heads of the values (the rows of the
+ * matrix in equal parts), else all tokens. */
+#define WALK_MOST_LOOKS 2
 int walk_width(const walk *w, walk_stage stage);
 int walk_groups(const walk *w, walk_stage stage);
 void walk_look(walk *w, walk_stage stage, const float *const *weights, int n, float *h);

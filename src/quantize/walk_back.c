@@ -61,12 +61,27 @@ static void watch_slots(back *b, net_place place, const float *dy, int width, fl
         }
 }
 
+/* Values: the heads of a group read the same rows. */
+static void watch_heads(back *b, const float *dy, int width, float *token, float *row)
+{
+    const net_config *c = &b->w->n->c;
+    const int of_group = c->n_head / c->n_head_kv;
+    for (int64_t t = 0; t < b->n; t++) {
+        token[t] = 0;
+        for (int h = 0; h < c->n_head; h++)
+            token[t] += add_squares(row + (size_t)(h / of_group) * (size_t)c->head_dim, dy + t * width + (int64_t)h * c->head_dim,
+                                    c->head_dim, 1.0f);
+    }
+}
+
 static void watch(void *ctx, net_place place, const float *dy, int width)
 {
     back *b = ctx;
     float *token = b->f->token[place] + (size_t)b->layer * (size_t)walk_n_tokens(b->w) + b->first;
-    float *row = b->f->row[place] + (size_t)b->layer * rows_of(b->w, place);
-    if (walk_groups(b->w, walk_stage_of(place)) > 1)
+    float *row = b->f->row[place] + (size_t)b->layer * rows_of(b->w, (int)place);
+    if (place == NET_V)
+        watch_heads(b, dy, width, token, row);
+    else if (walk_groups(b->w, walk_stage_of(place)) > 1)
         watch_slots(b, place, dy, width, token, row);
     else
         for (int64_t t = 0; t < b->n; t++)

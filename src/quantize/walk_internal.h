@@ -18,6 +18,8 @@ struct walk {
     float *attended; /* [n_tokens][n_head * head_dim] */
     float *weighted; /* inputs of a batch, times the roots of their weights */
     size_t weighted_bytes;
+    float *heads; /* [n_head][tokens of a batch][n_embd]: what each head's values read, on the mean */
+    size_t heads_bytes;
     float *squares, *counts;                 /* walk_count_squares */
     float *own_x, *own_attended, *own_x_ffn; /* buffers of the net, to be put back */
 };

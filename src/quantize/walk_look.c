@@ -28,6 +28,7 @@ void walk_add_outer(const walk *w, const float *x, int64_t n, int width, float *
     crew_items(k.c, (width + OUTER_ROWS - 1) / OUTER_ROWS, add_outer, &k);
 }
 
+#define MOST_HEAD_FLOATS ((size_t)1 << 26) /* beyond, all heads' values are rounded for their common inputs */
 #define MOST_SUMS (WALK_MOST_LOOKS * NET_MAX_EXPERTS)
 
 /* n_looks weightings of the tokens, groups of slots (experts; else 1): a sum for each, in this order. */
@@ -108,6 +109,33 @@ static void add_slots(const walk *w, look *k, const routing *r, const float *x, 
         }
 }
 
+/* The heads' means of what the values read: attention over columns of the inputs in the place of values. */
+static void add_attended_inputs(const walk *w, look *k, const net_layer *l, int64_t first, int64_t n)
+{
+    net *t = w->n;
+    const net_config *c = &t->c;
+    const attention_shape shape = {(int)(n / w->n_context), w->n_context, c->n_head, c->n_head_kv, c->head_dim};
+    const size_t width = (size_t)c->n_embd, size = (size_t)c->head_dim, head_floats = (size_t)n * width;
+    float *means = w->heads; /* [n_head][n][n_embd] */
+    for (size_t from = 0; from < width; from += size) {
+        size_t count = width - from < size ? width - from : size;
+        for (int64_t i = 0; i < n; i++)
+            for (int h = 0; h < c->n_head_kv; h++) {
+                float *to = t->dv + ((size_t)i * (size_t)c->n_head_kv + (size_t)h) * size;
+                memset(to, 0, size * sizeof *to);
+                memcpy(to, l->normed + (size_t)i * width + from, count * sizeof *to);
+            }
+        attention_forward(&t->crew, &shape, l->q_out, l->k_out, t->dv, t->d_o);
+        for (int64_t i = 0; i < n; i++)
+            for (int h = 0; h < c->n_head; h++)
+                memcpy(means + (size_t)h * head_floats + (size_t)i * width + from,
+                       t->d_o + ((size_t)i * (size_t)c->n_head + (size_t)h) * size, count * sizeof *means);
+    }
+    for (int i = 0; i < k->n_looks; i++)
+        for (int h = 0; h < c->n_head; h++)
+            add_rows(w, k, i * k->groups + h * k->groups / c->n_head, means + (size_t)h * head_floats, NULL, NULL, first, n, true);
+}
+
 typedef struct activate_run {
     const crew *c;
     const net_layer *l;
@@ -132,9 +160,16 @@ static void look_batch(walk *w, net_layer *l, int64_t first, int64_t n, void *ct
     l->x = walk_state(w, first);
     l->attended = walk_attended(w, first);
     switch (k->stage) {
-    case WALK_QKV:
+    case WALK_QK:
         layer_attention_norm(t, l, n);
         add_tokens(w, k, l->normed, first, n);
+        break;
+    case WALK_VALUES:
+        layer_attention_norm(t, l, n);
+        if (k->n_looks) {
+            layer_attend(t, l, n, w->n_context);
+            add_attended_inputs(w, k, l, first, n);
+        }
         break;
     case WALK_OUTPUT:
         layer_attention_norm(t, l, n);
@@ -174,7 +209,10 @@ int walk_width(const walk *w, walk_stage stage)
 
 int walk_groups(const walk *w, walk_stage stage)
 {
-    return w->n->c.n_experts && (stage == WALK_GATE_UP || stage == WALK_DOWN) ? w->n->c.n_experts : 1;
+    const net_config *c = &w->n->c;
+    if (stage == WALK_VALUES && (size_t)c->n_head_kv * (size_t)c->n_embd * (size_t)c->n_embd <= MOST_HEAD_FLOATS)
+        return c->n_head_kv;
+    return c->n_experts && (stage == WALK_GATE_UP || stage == WALK_DOWN) ? c->n_experts : 1;
 }
 
 /* Sums become means. An expert that met few tokens borrows from all of them: as if it had met as many of the average kind as it

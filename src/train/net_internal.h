@@ -20,7 +20,8 @@ typedef struct net_layer {
     float *flock; /* [n_experts][n_experts] */
 } net_layer;
 
-/* A watcher sees the gradients dy [n_tokens or slots][width] of the linear layers' outputs on the way back. */
+/* A watcher sees the gradients dy [n_tokens or slots][width] of the linear layers' outputs on the way back; for values those of what attention
+ * made of them, [n_head * head_dim]. */
 typedef void (*net_watch_fn)(void *ctx, net_place place, const float *dy, int width);
 
 struct net {

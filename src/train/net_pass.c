@@ -167,6 +167,7 @@ void layer_attention_back(net *n, net_layer *l, int64_t n_tokens)
     }
     watch(n, NET_OUTPUT, dy, n->c.n_embd);
     linear_backward(c, &l->o, l->attended, dy, n_tokens, n->d_o, false);
+    watch(n, NET_V, n->d_o, n_q(n));
     attention_shape shape = shape_of(n, n_tokens, s->n_context);
     attention_backward(c, &shape, l->q_out, l->k_out, l->v_out, n->d_o, n->dq, n->dk, n->dv);
     rope_rotate(c, n->dq, s->n_head, s->head_dim, n->cs_back, s->n_context, s->pairs, n_tokens);
@@ -181,7 +182,6 @@ void layer_attention_back(net *n, net_layer *l, int64_t n_tokens)
     }
     watch(n, NET_Q, dq, n_q(n));
     watch(n, NET_K, dk, n_kv(n));
-    watch(n, NET_V, n->dv, n_kv(n));
     linear_backward(c, &l->q, l->normed, dq, n_tokens, n->dn, false);
     linear_backward(c, &l->k, l->normed, dk, n_tokens, n->dn, true);
     linear_backward(c, &l->v, l->normed, n->dv, n_tokens, n->dn, true);
