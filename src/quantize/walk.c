@@ -9,6 +9,8 @@
 #include "base/status.h"
 #include "quantize/walk_internal.h"
 
+#define PIECE_VALUES ((uint64_t)1 << 22)
+
 /* ---- shape ---- */
 
 static dil_status refuse(const hparams *h, const char *what, dil_error *err)
@@ -48,6 +50,20 @@ static dil_status shape(net_config *c, const gguf *in, const hparams *h, int n_c
 
 /* ---- reading ---- */
 
+/* In pieces, each of which leaves memory again: the file is read rarely, and the states of all tokens are there already. */
+static void decode(const gguf_tensor *t, float *out)
+{
+    const uint64_t columns = t->ne[0], n = t->ne[1] * t->ne[2] * t->ne[3],
+                   piece = columns < PIECE_VALUES ? PIECE_VALUES / columns : 1;
+    const size_t row_bytes = (size_t)(t->size_bytes / n);
+    for (uint64_t row = 0; row < n; row += piece) {
+        size_t count = (size_t)(n - row < piece ? n - row : piece);
+        const uint8_t *from = (const uint8_t *)t->data + (size_t)row * row_bytes;
+        format_get(t->type)->decode(from, out + (size_t)row * (size_t)columns, count * (size_t)columns);
+        os_advise_drop(from, count * row_bytes);
+    }
+}
+
 /* A parameter of the one-layer net from the file; its name's layer becomes `layer`. */
 static dil_status read_parameter(walk *w, parameter *p, int layer, dil_error *err)
 {
@@ -64,8 +80,7 @@ static dil_status read_parameter(walk *w, parameter *p, int layer, dil_error *er
     if (count != p->count || t->ne[0] != (uint64_t)p->columns || !format_get(t->type)->decode)
         return DIL_FAIL(err, DIL_FORMAT, "%s: tensor '%s': wanted %zu values in rows of %d, found %llu in rows of %llu",
                         gguf_path(w->in), name, p->count, p->columns, (unsigned long long)count, (unsigned long long)t->ne[0]);
-    format_get(t->type)->decode(t->data, p->w, p->count);
-    os_advise_drop(t->data, (size_t)t->size_bytes); /* read rarely, and the states of all tokens are in memory */
+    decode(t, p->w);
     for (size_t i = 0; i < p->count; i++)
         if (!isfinite(p->w[i]))
             return DIL_FAIL(err, DIL_FORMAT, "%s: tensor '%s': wanted finite weights, found %g in row %zu", gguf_path(w->in), name,
@@ -223,6 +238,27 @@ const char *walk_tensor_name(const walk *w, net_place place)
     static const char *const experts[NET_PLACES] = {
         [NET_GATE] = "ffn_gate_exps.weight", [NET_UP] = "ffn_up_exps.weight", [NET_DOWN] = "ffn_down_exps.weight"};
     return w->n->c.n_experts && experts[place] ? experts[place] : dense[place];
+}
+
+static void drop(void *p, size_t n) { os_advise_drop(p, n); }
+
+void walk_head_prepare(walk *w)
+{
+    const weight *head = &w->n->head;
+    if (w->head_prepared)
+        return;
+    weight_prepare(&w->n->crew, &head, 1);
+    drop(head->w, (size_t)head->n_out * (size_t)head->n_in * sizeof *head->w);
+    w->head_prepared = true;
+}
+
+dil_status walk_head_release(walk *w, dil_error *err)
+{
+    const weight *head = &w->n->head;
+    drop(head->forward, weight_forward_words(head) * sizeof *head->forward);
+    drop(head->backward, weight_backward_words(head) * sizeof *head->backward);
+    w->head_prepared = false;
+    return read_parameters(w, 0, false, err);
 }
 
 float *walk_embedding(walk *w, int *n_rows, int *n_columns)

@@ -6,7 +6,7 @@
 #include "base/status.h"
 #include "quantize/walk_internal.h"
 
-#define HEAD_TOKENS 256 /* whose logits are in memory */
+#define LOGITS (1 << 24) /* in memory at a time, about */
 
 typedef struct back {
     walk *w;
@@ -108,8 +108,9 @@ static void head_back(back *b)
 {
     net *n = b->w->n;
     const size_t width = (size_t)n->c.n_embd, n_vocab = (size_t)n->c.n_vocab;
-    for (int64_t first = 0; first < b->n; first += HEAD_TOKENS) {
-        int64_t count = b->n - first < HEAD_TOKENS ? b->n - first : HEAD_TOKENS;
+    const int64_t piece = LOGITS / n->c.n_vocab > BLOCK_TOKENS ? LOGITS / n->c.n_vocab : BLOCK_TOKENS;
+    for (int64_t first = 0; first < b->n; first += piece) {
+        int64_t count = b->n - first < piece ? b->n - first : piece;
         float *dx = n->dn + (size_t)first * width;
         head_run(&n->crew, &(head_pass){.w = &n->head,
                                         .x = n->normed_last + (size_t)first * width,
@@ -255,17 +256,17 @@ dil_status walk_look_back(walk *w, uint64_t seed, walk_fisher *f, dil_error *err
 {
     int n = w->n_sequences - *f->done < w->batch ? w->n_sequences - *f->done : w->batch;
     back b = {.w = w, .f = f, .seed = seed, .first = (int64_t)*f->done * w->n_context, .n = (int64_t)n * w->n_context};
-    const weight *head = &w->n->head;
     freeze(&w->n->layers[0]);
     w->n->head.g = NULL;
-    weight_prepare(&w->n->crew, &head, 1);
+    walk_head_prepare(w);
     b.states_bytes = ((size_t)w->h.n_layer + 1) * (size_t)b.n * w->h.n_embd * sizeof(float);
     b.states = mem_map(b.states_bytes, MEM_ACTIVATIONS);
     if (!b.states)
         return DIL_FAIL(err, DIL_NO_MEMORY, "calibration: no memory for the states of %lld tokens", (long long)b.n);
     dil_status status = back_batch(&b, err);
     mem_unmap(b.states, b.states_bytes, MEM_ACTIVATIONS);
-    if (status == DIL_OK && (*f->done += n) == w->n_sequences)
-        finish(w, f);
-    return status;
+    if (status != DIL_OK || (*f->done += n) < w->n_sequences)
+        return status;
+    finish(w, f);
+    return walk_head_release(w, err);
 }

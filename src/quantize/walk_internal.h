@@ -20,7 +20,8 @@ struct walk {
     size_t weighted_bytes;
     float *heads; /* [n_head][tokens of a batch][n_embd]: what each head's values read, on the mean */
     size_t heads_bytes;
-    float *squares, *counts;                 /* walk_count_squares */
+    float *squares, *counts; /* walk_count_squares */
+    bool head_prepared;
     float *own_x, *own_attended, *own_x_ffn; /* buffers of the net, to be put back */
 };
 
@@ -29,6 +30,9 @@ typedef void (*walk_batch_fn)(walk *w, net_layer *l, int64_t first, int64_t n_to
 void walk_batches(walk *w, walk_batch_fn fn, void *ctx);
 float *walk_state(const walk *w, int64_t token);
 float *walk_attended(const walk *w, int64_t token);
+/* The output matrix's prepared forms, which are large, take the place of its values for the way back; and the values theirs. */
+void walk_head_prepare(walk *w);
+DIL_MUST_CHECK dil_status walk_head_release(walk *w, dil_error *err);
 /* h [width][width] += x^T x of n rows. */
 void walk_add_outer(const walk *w, const float *x, int64_t n, int width, float *h);
 
