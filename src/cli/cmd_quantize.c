@@ -124,6 +124,7 @@ static int compress(const cli_options *o, char **positional)
                            .most_sweeps = o->fast ? 2 : 60,
                            .n_threads = o->threads ? (int)o->threads : os_cpu_count(),
                            .resume = o->resume,
+                           .dry_run = o->dry_run,
                            .measure = true,
                            .progress = work_progress_tell,
                            .user = &run};

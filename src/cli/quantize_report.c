@@ -49,8 +49,9 @@ void quantize_report_print(FILE *out, const compress_report *r, const char *out_
 {
     char before[32], after[32];
     const totals t = add_up(r);
-    fprintf(out, "%s: %s -> %s, %.3f bits per weight, %.0f s\n", out_path, str_bytes(r->in_bytes, before, sizeof before),
-            str_bytes(r->out_bytes, after, sizeof after), bits(t.bytes, t.matrix_values), seconds);
+    fprintf(out, "%s: %s -> %s, %.3f bits per weight, %.0f s%s\n", out_path, str_bytes(r->in_bytes, before, sizeof before),
+            str_bytes(r->out_bytes, after, sizeof after), bits(t.bytes, t.matrix_values), seconds,
+            r->written ? "" : "; dry run, nothing was written");
     fputs("  formats:", out);
     for (int type = 0, n = 0; type < DIL_TYPE_COUNT; type++)
         if (t.values[type])
@@ -119,11 +120,12 @@ json_t *quantize_report_json(const compress_report *r, const char *in_path, cons
         json_array_append_new(matrices, matrix_json(r, i));
     for (int i = 0; i < r->n_curve; i++)
         json_array_append_new(curve, ways_json(&r->curve[i]));
-    all = json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i}, s:o, s:o, s:o, s:o}", "input", text(str_of(in_path)),
-                    "output", text(str_of(out_path)), "in_bytes", count(r->in_bytes), "out_bytes", count(r->out_bytes),
-                    "bits_per_weight", number(bits(t.bytes, t.matrix_values)), "stock", 1, "calibration", "text", r->text,
-                    "sequences", r->n_sequences, "tokens_each", r->n_context, "expected_divergence", number(r->predicted),
-                    "measured", measured_json(r), "seconds", times, "peak_memory_bytes", count(os_peak_rss_bytes()));
+    all =
+        json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i}, s:o, s:o, s:o, s:o}", "input", text(str_of(in_path)),
+                  "output", text(str_of(out_path)), "written", (int)r->written, "in_bytes", count(r->in_bytes), "out_bytes",
+                  count(r->out_bytes), "bits_per_weight", number(bits(t.bytes, t.matrix_values)), "stock", 1, "calibration", "text",
+                  r->text, "sequences", r->n_sequences, "tokens_each", r->n_context, "expected_divergence", number(r->predicted),
+                  "measured", measured_json(r), "seconds", times, "peak_memory_bytes", count(os_peak_rss_bytes()));
     if (r->allocated)
         json_object_set_new(all, "game",
                             json_pack("{s:o, s:o, s:o, s:o}", "price_per_byte", number(r->allocation.price), "gap",

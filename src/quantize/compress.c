@@ -457,6 +457,22 @@ static dil_status take_room(compression *c, dil_error *err)
     return DIL_OK;
 }
 
+/* The pieces, the file, and the probabilities it is measured by. */
+static dil_status check_disk(const compression *c, const char *out_path, dil_error *err)
+{
+    char wanted_text[32], found_text[32];
+    const player *words = players_find(&c->p, -1, PLACE_EMBEDDING);
+    uint64_t wanted =
+        2 * players_bytes(&c->p) + (uint64_t)c->n_held * (uint64_t)c->o->n_context * (uint64_t)(words ? words->rows : 0);
+    char folder[4096];
+    work_path(c->work, ".", folder, sizeof folder);
+    uint64_t found = os_disk_free_bytes(folder);
+    if (found == 0 || found >= wanted)
+        return DIL_OK;
+    return DIL_FAIL(err, DIL_IO, "%s: wanted %s of free disk for the file and the work beside it, found %s", out_path,
+                    str_bytes(wanted, wanted_text, sizeof wanted_text), str_bytes(found, found_text, sizeof found_text));
+}
+
 static dil_status run(compression *c, compress_report *r, const char *in_path, const char *out_path, dil_error *err)
 {
     uint64_t ns = os_time_ns();
@@ -468,11 +484,15 @@ static dil_status run(compression *c, compress_report *r, const char *in_path, c
     DIL_TRY(choose(c, r, err));
     DIL_TRY(take_room(c, err));
     r->seconds[1] = since(&ns);
+    if (c->o->dry_run)
+        return DIL_OK;
+    DIL_TRY(check_disk(c, out_path, err));
     DIL_TRY(settle(c, err));
     r->seconds[2] = since(&ns);
     walk_free(c->w);
     c->w = NULL;
     DIL_TRY(write_file(c, out_path, err));
+    r->written = true;
     r->seconds[3] = since(&ns);
     if (c->n_held > 0)
         DIL_TRY(measure(c, r, in_path, out_path, err));
@@ -504,7 +524,7 @@ dil_status compress_file(compress_report *out, const char *in_path, const char *
     r.matrix = c.matrix;
     if (status == DIL_OK) {
         r.in_bytes = gguf_size_bytes(c.in);
-        r.out_bytes = size_of(out_path);
+        r.out_bytes = r.written ? size_of(out_path) : players_bytes(&c.p);
         *out = r;
     } else {
         compress_report_free(&r);

@@ -22,6 +22,7 @@ typedef struct compress_options {
     int most_sweeps; /* of best response; 0: error feedback only */
     int n_threads;
     bool resume;  /* go on with what an interrupted run has left */
+    bool dry_run; /* choose formats, write nothing */
     bool measure; /* divergence of the result from the input, on the end of the text that calibration does not use */
     dil_progress_fn progress;
     void *user;
@@ -47,6 +48,7 @@ typedef struct compress_report {
     double predicted;                      /* nats per token; NAN: not known */
     bool measured;
     double kld, kld_error, same_top; /* measured */
+    bool written;
     uint64_t in_bytes, out_bytes;
     int n_sequences, n_context;
     double seconds[5]; /* of gradients and costs, allocation, rounding, writing, measuring */

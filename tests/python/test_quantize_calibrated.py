@@ -131,6 +131,8 @@ def resumes_after_kills(at, wanted):
 
 def says_what_is_wrong(at, stats):
     dil("quantize", OTHER, at("x.gguf"), "--bpw", "4", "--stats", stats, fails="of another")
+    out = json.loads(dil("quantize", MODEL, at("x.gguf"), "--bpw", "4", "--stats", stats, "--dry-run", "--json"))
+    want(not out["written"] and 2000000 < out["out_bytes"] < 3000000, f"a dry run writes nothing: {out}")
     dil("quantize", MODEL, at("x.gguf"), "--size", "1000", "--stats", stats, fails="wanted at least")
     dil("quantize", MODEL, at("x.gguf"), "--bpw", "4", "--stats", MODEL, fails="statistics of this model")
     with open(at("cut.gguf"), "wb") as f:
