@@ -125,6 +125,7 @@ static int compress(const cli_options *o, char **positional)
                            .n_threads = o->threads ? (int)o->threads : os_cpu_count(),
                            .resume = o->resume,
                            .dry_run = o->dry_run,
+                           .own_formats = o->no_keep_stock,
                            .measure = true,
                            .progress = work_progress_tell,
                            .user = &run};
@@ -205,8 +206,9 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     return CLI_OK;
 }
 
-static const char *const quantize_options[] = {"type",     "bpw",    "size",   "like",    "calib",   "stats", "fast",  "chunks",
-                                               "ctx-size", "resume", "report", "threads", "dry-run", "json",  "quiet", NULL};
+static const char *const quantize_options[] = {"type",          "bpw",     "size",   "like",     "calib",  "stats",
+                                               "no-keep-stock", "fast",    "chunks", "ctx-size", "resume", "report",
+                                               "threads",       "dry-run", "json",   "quiet",    NULL};
 
 const cli_command command_quantize = {
     .name = "quantize",
@@ -217,7 +219,8 @@ const cli_command command_quantize = {
         "With --type alone, every matrix gets that type, each weight rounded by itself: F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0,\n"
         "Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, IQ4_XS, Q3_K or Q2_K. Vectors stay F32.\n\n"
         "With a text (--calib) or what dil calibrate made of one (--stats), errors are put where this model does not feel them,\n"
-        "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price.",
+        "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price. Types are those\n"
+        "every engine reads unless --no-keep-stock allows ours.",
     .example = "dil quantize model-f16.gguf model-small.gguf --bpw 4.3 --calib wiki.txt --report small.json",
     .options = quantize_options,
     .least_positional = 2,

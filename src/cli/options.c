@@ -91,6 +91,8 @@ static const option_row table[] = {
     {"stats", NULL, "FILE", OPTION_TEXT, AT(stats), 0, 0, "what dil calibrate found out of such a text"},
     {"report", NULL, "FILE", OPTION_TEXT, AT(report), 0, 0, "write what was done, and what it should cost, as JSON"},
     {"full", NULL, NULL, OPTION_FLAG, AT(full), 0, 0, "curvature and gradients too, not only importance"},
+    {"no-keep-stock", NULL, NULL, OPTION_FLAG, AT(no_keep_stock), 0, 0,
+     "formats of 3 and 6 bits of our own may be used; other engines cannot read them"},
     {"fast", NULL, NULL, OPTION_FLAG, AT(fast), 0, 0, "less calibration: minutes become seconds, at some loss"},
     {"dry-run", NULL, NULL, OPTION_FLAG, AT(dry_run), 0, 0, "say what would be written, write nothing"},
     {"sha256", NULL, "HEX", OPTION_TEXT, AT(sha256), 0, 0, "refuse the file unless it has this SHA-256"},

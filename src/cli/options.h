@@ -30,7 +30,7 @@ typedef struct cli_options {
     policy_kind experts_policy;
     int route; /* a route_mode */
     bool json, no_template, no_special, no_pack_cache, timing, help, tensors, quiet, exact, ignore_eos, dry_run, no_limits, layers,
-        resume, fast, full;
+        resume, fast, full, no_keep_stock;
     const char *stops[CLI_MAX_LIST];
     const char *biases[CLI_MAX_LIST];
     const char *pairs[CLI_MAX_LIST];

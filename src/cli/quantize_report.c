@@ -58,6 +58,8 @@ void quantize_report_print(FILE *out, const compress_report *r, const char *out_
             fprintf(out, "%s %s %.1f %%", n++ ? "," : "", format_get((dil_type)type)->name,
                     100.0 * (double)t.values[type] / (double)t.matrix_values);
     fputc('\n', out);
+    if (!players_are_stock(&r->players))
+        fputs("  with formats of our own: other engines cannot read this file\n", out);
     if (t.round.plain > 0)
         fprintf(out, "  error of the matrices' outputs: 1 with plain rounding, %.3f with error feedback, %.3f at equilibrium\n",
                 t.round.fed / t.round.plain, t.round.cost / t.round.plain);
@@ -120,12 +122,12 @@ json_t *quantize_report_json(const compress_report *r, const char *in_path, cons
         json_array_append_new(matrices, matrix_json(r, i));
     for (int i = 0; i < r->n_curve; i++)
         json_array_append_new(curve, ways_json(&r->curve[i]));
-    all =
-        json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i}, s:o, s:o, s:o, s:o}", "input", text(str_of(in_path)),
-                  "output", text(str_of(out_path)), "written", (int)r->written, "in_bytes", count(r->in_bytes), "out_bytes",
-                  count(r->out_bytes), "bits_per_weight", number(bits(t.bytes, t.matrix_values)), "stock", 1, "calibration", "text",
-                  r->text, "sequences", r->n_sequences, "tokens_each", r->n_context, "expected_divergence", number(r->predicted),
-                  "measured", measured_json(r), "seconds", times, "peak_memory_bytes", count(os_peak_rss_bytes()));
+    all = json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i}, s:o, s:o, s:o, s:o}", "input", text(str_of(in_path)),
+                    "output", text(str_of(out_path)), "written", (int)r->written, "in_bytes", count(r->in_bytes), "out_bytes",
+                    count(r->out_bytes), "bits_per_weight", number(bits(t.bytes, t.matrix_values)), "stock",
+                    (int)players_are_stock(&r->players), "calibration", "text", r->text, "sequences", r->n_sequences, "tokens_each",
+                    r->n_context, "expected_divergence", number(r->predicted), "measured", measured_json(r), "seconds", times,
+                    "peak_memory_bytes", count(os_peak_rss_bytes()));
     if (r->allocated)
         json_object_set_new(all, "game",
                             json_pack("{s:o, s:o, s:o, s:o}", "price_per_byte", number(r->allocation.price), "gap",

@@ -49,7 +49,11 @@ static const format formats[DIL_TYPE_COUNT] = {
     CODED(NVFP4, 64, 36, nvfp4),
     CODED(Q1_0, 128, 18, q1_0),
     CODED(Q2_0, 64, 18, q2_0),
+    CODED(D3_0, 32, 14, d3_0),
+    CODED(D6_0, 32, 26, d6_0),
 };
+
+bool format_is_stock(dil_type type) { return type < DIL_TYPE_D3_0; }
 
 const format *format_get(dil_type type)
 {

@@ -47,6 +47,8 @@ typedef enum dil_type {
     DIL_TYPE_NVFP4 = 40,
     DIL_TYPE_Q1_0 = 41,
     DIL_TYPE_Q2_0 = 42,
+    DIL_TYPE_D3_0 = 62, /* our own: see own.c. Numbers from the end, which GGUF has not reached */
+    DIL_TYPE_D6_0 = 63,
     DIL_TYPE_COUNT = 64
 } dil_type;
 
@@ -76,6 +78,7 @@ typedef struct format {
 
 const format *format_get(dil_type type);           /* NULL for unknown numbers; any value is allowed */
 bool format_find(const char *name, dil_type *out); /* case-insensitive: "q4_k", "BF16" */
+bool format_is_stock(dil_type type);               /* other engines know it */
 /* Bytes of a row of n values; false when n is not a multiple of the block or the product overflows. */
 bool format_row_bytes(dil_type type, uint64_t n, uint64_t *out);
 

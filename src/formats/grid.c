@@ -45,6 +45,8 @@ static const grid grids[] = {
     GRID(IQ4_NL, 32, 32, 16, iq4_values, 1, 1, GRID_NO_OFFSET, 0, iq4_nl),
     GRID(IQ4_XS, 256, 32, 16, iq4_values, -32, 31, GRID_NO_OFFSET, 0, iq4_xs),
     GRID(Q1_0, 128, 128, 2, signs, 1, 1, GRID_NO_OFFSET, 0, q1_0),
+    GRID(D3_0, 32, 32, 8, FROM(-4), 1, 1, GRID_NO_OFFSET, 0, d3_0),
+    GRID(D6_0, 32, 32, 64, FROM(-32), 1, 1, GRID_NO_OFFSET, 0, d6_0),
     GRID(Q2_0, 64, 64, 4, FROM(-1), 1, 1, GRID_NO_OFFSET, 0, q2_0),
 };
 

@@ -140,6 +140,22 @@ CODES(q1_0)
         code[j] = p[2 + 4 * b + j / 8] >> (j % 8) & 1;
 }
 
+CODES(d3_0)
+{
+    uint32_t high = packed_u32(p + 10);
+    (void)b;
+    for (int j = 0; j < ACT_BLOCK; j++)
+        code[j] = (uint8_t)((p[2 + j / 4] >> (j % 4 * 2) & 3) | (high >> j & 1) << 2);
+}
+
+CODES(d6_0)
+{
+    (void)b;
+    codes_nibbles(p + 2, code);
+    for (int j = 0; j < ACT_BLOCK; j++)
+        code[j] = (uint8_t)(code[j] | (p[18 + j / 4] >> (j % 4 * 2) & 3) << 4);
+}
+
 CODES(q2_0)
 {
     for (int j = 0; j < ACT_BLOCK; j++)
@@ -235,6 +251,7 @@ static const packer packers[DIL_TYPE_COUNT] = {
     [DIL_TYPE_TQ1_0] = {54, codes_tq1_0, scales_tq1_0}, [DIL_TYPE_TQ2_0] = {66, codes_tq2_0, scales_tq2_0},
     [DIL_TYPE_MXFP4] = {17, codes_mxfp4, scales_mxfp4}, [DIL_TYPE_NVFP4] = {36, codes_nvfp4, scales_nvfp4},
     [DIL_TYPE_Q1_0] = {18, codes_q1_0, scales_d},       [DIL_TYPE_Q2_0] = {18, codes_q2_0, scales_d},
+    [DIL_TYPE_D3_0] = {14, codes_d3_0, scales_d},       [DIL_TYPE_D6_0] = {26, codes_d6_0, scales_d},
 };
 
 /* ---- bit planes: word[s] holds the 4 codes of step s, q the quants of the block ---- */

@@ -150,7 +150,8 @@ static void dot_rows(const float *const *rows, int n_rows, const float *x, int64
     X(Q2_K, quant) X(Q3_K, quant) X(Q4_K, quant) X(Q5_K, quant) X(Q6_K, quant)                                          \
     X(IQ1_S, quant) X(IQ1_M, quant) X(IQ2_XXS, quant) X(IQ2_XS, quant) X(IQ2_S, quant) X(IQ3_XXS, quant) X(IQ3_S, quant) \
     X(IQ4_NL, quant) X(IQ4_XS, quant)                                                                                   \
-    X(TQ1_0, quant) X(TQ2_0, quant) X(MXFP4, quant) X(NVFP4, quant) X(Q1_0, quant) X(Q2_0, quant)
+    X(TQ1_0, quant) X(TQ2_0, quant) X(MXFP4, quant) X(NVFP4, quant) X(Q1_0, quant) X(Q2_0, quant) \
+    X(D3_0, quant) X(D6_0, quant)
 /* clang-format on */
 
 #define DEFINE(type, body) \

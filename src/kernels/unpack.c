@@ -173,6 +173,16 @@ UNPACK(q2_k)
     scales_q2_k(group, block, out);
     unpack_quants(2, QUANTS(320, 2), out);
 }
+UNPACK(d3_0)
+{
+    scales_d(group, out);
+    unpack_quants(3, QUANTS(32, 3), out);
+}
+UNPACK(d6_0)
+{
+    scales_d(group, out);
+    unpack_quants(6, QUANTS(32, 6), out);
+}
 UNPACK(tq)
 {
     scales_d(group, out);
@@ -253,6 +263,8 @@ static const packed_type packed_types[DIL_TYPE_COUNT] = {PACKED(Q4_0, 32, 32, 4,
                                                          PACKED(NVFP4, 64, 64, 4, 16, 128, false, nvfp4),
                                                          PACKED(Q1_0, 128, 32, 1, 32, 1, false, q1_0),
                                                          PACKED(Q2_0, 64, 32, 2, 32, 1, false, tq),
+                                                         PACKED(D3_0, 32, 32, 3, 32, 4, false, d3_0),
+                                                         PACKED(D6_0, 32, 32, 6, 32, 32, false, d6_0),
                                                          GRID_TYPES(GRID)};
 
 const packed_type *packed_type_get(dil_type type)

@@ -167,6 +167,8 @@ enum { GRID_TYPES(GROUP_BYTES) };
     X(NVFP4, FORM(NVFP4, FP4, NVFP4, 64, 64, 256, 16, 12, 4, false, false))    \
     X(Q1_0, FORM(Q1_0, 1, D, 128, 32, 64, 32, 1, 8, false, false))             \
     X(Q2_0, FORM(Q2_0, 2, D, 64, 32, 128, 32, 1, 8, false, false))             \
+    X(D3_0, FORM(D3_0, 3, D, 32, 32, 192, 32, 4, 4, false, false))             \
+    X(D6_0, FORM(D6_0, 6, D, 32, 32, 384, 32, 32, 2, false, false))            \
     X(IQ1_S, GRID(IQ1_S, 32, 9, 4))                                            \
     X(IQ1_M, GRID(IQ1_M, 16, 9, 4))                                            \
     X(IQ2_XXS, GRID(IQ2_XXS, 32, 43, 1))                                       \

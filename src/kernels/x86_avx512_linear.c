@@ -3,7 +3,7 @@
 
 enum { HALVES = 32 }; /* bytes of f16 [16] */
 
-/* ---- blocks of 32: Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 ---- */
+/* ---- blocks of 32: Q4_0 Q4_1 Q5_0 Q5_1 Q8_0, and our D3_0 D6_0 ---- */
 
 AVX512_UNPACK(q4_0)
 {
@@ -46,11 +46,29 @@ AVX512_UNPACK(q8_0)
         w->u[s] = block_load(p + HALVES + 64 * s);
 }
 
+AVX512_UNPACK(d3_0)
+{
+    const uint8_t *p = panel + (size_t)block * (HALVES + 192);
+    w->ws[0] = avx512_load_f16(p);
+    block_bits2(p + HALVES, w->u);
+    block_or_bits1(p + HALVES + 128, 2, w->u);
+}
+
+AVX512_UNPACK(d6_0)
+{
+    const uint8_t *p = panel + (size_t)block * (HALVES + 384);
+    w->ws[0] = avx512_load_f16(p);
+    block_bits4(p + HALVES, w->u);
+    block_or_bits2_at4(p + HALVES + 256, w->u);
+}
+
 AVX512_LINEAR(q4_0, 3, KIND_32, 32)
 AVX512_LINEAR(q4_1, -1, KIND_32_MIN, 32)
 AVX512_LINEAR(q5_0, 4, KIND_32, 12)
 AVX512_LINEAR(q5_1, -1, KIND_32_MIN, 32)
 AVX512_LINEAR(q8_0, 7, KIND_32, 32)
+AVX512_LINEAR(d3_0, 2, KIND_32, 12)
+AVX512_LINEAR(d6_0, 5, KIND_32, 16)
 
 void avx512_add_legacy(kernels *k)
 {
@@ -59,6 +77,8 @@ void avx512_add_legacy(kernels *k)
     AVX512_SET(Q5_0, q5_0);
     AVX512_SET(Q5_1, q5_1);
     AVX512_SET(Q8_0, q8_0);
+    AVX512_SET(D3_0, d3_0);
+    AVX512_SET(D6_0, d6_0);
 }
 
 /* ---- super-blocks of 256: Q2_K .. Q6_K ---- */

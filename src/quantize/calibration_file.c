@@ -9,7 +9,7 @@
 #include "quantize/calibration.h"
 
 #define FINGERPRINT_BYTES 4096 /* of each end of a tensor */
-#define VERSION 1
+#define VERSION 2              /* changes with what a full file must hold */
 #define MOST_BYTES ((size_t)1 << 32)
 
 static const char key_type[] = "general.type", key_texts[] = "imatrix.datasets", key_chunks[] = "imatrix.chunk_count",
@@ -211,6 +211,12 @@ static dil_status read_full(calibration *c, players *p, const gguf *g, dil_error
     char mine[17];
     if (!tokens || !gradients || !words)
         return DIL_OK;
+    uint32_t version = 0;
+    DIL_TRY(gguf_get_u32(g, key_version, &version, err));
+    if (version != VERSION)
+        return DIL_FAIL(err, DIL_UNSUPPORTED,
+                        "%s: wanted statistics of version %d, found version %u; make them again with dil calibrate", gguf_path(g),
+                        VERSION, version);
     DIL_TRY(gguf_get_str(g, key_model, &model, err));
     fingerprint(p, mine);
     if (!str_equal(model, str_of(mine)))

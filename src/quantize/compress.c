@@ -339,10 +339,14 @@ static uint64_t key_of(const compression *c, const char *in_path)
         const uint64_t id[3] = {f->size_bytes, (uint64_t)f->mtime_ns, f->inode};
         key = work_hash(id, sizeof id, key);
     }
-    const double numbers[8] = {(double)o->type,       o->bits,
-                               (double)o->size_bytes, (double)o->n_sequences,
-                               (double)o->n_context,  (double)o->most_sweeps,
-                               (double)o->measure,    1 /* changes with the method */};
+    const double numbers[8] = {(double)o->type,
+                               o->bits,
+                               (double)o->size_bytes,
+                               (double)o->n_sequences,
+                               (double)o->n_context,
+                               (double)o->most_sweeps,
+                               (double)o->measure + 2 * (double)o->own_formats,
+                               2 /* changes with the method */};
     key = work_hash(numbers, sizeof numbers, key);
     if (o->like)
         key = work_hash(o->like, strlen(o->like), key);
@@ -481,6 +485,8 @@ static dil_status run(compression *c, compress_report *r, const char *in_path, c
     r->n_context = c->c.n_context;
     memcpy(r->text, c->c.text, sizeof r->text);
     r->seconds[0] = since(&ns);
+    for (int i = 0; i < c->p.n && !c->o->own_formats; i++)
+        player_keep_stock(&c->p.p[i]);
     DIL_TRY(choose(c, r, err));
     DIL_TRY(take_room(c, err));
     r->seconds[1] = since(&ns);

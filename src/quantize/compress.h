@@ -21,9 +21,10 @@ typedef struct compress_options {
     int n_sequences, n_context;
     int most_sweeps; /* of best response; 0: error feedback only */
     int n_threads;
-    bool resume;  /* go on with what an interrupted run has left */
-    bool dry_run; /* choose formats, write nothing */
-    bool measure; /* divergence of the result from the input, on the end of the text that calibration does not use */
+    bool resume;      /* go on with what an interrupted run has left */
+    bool own_formats; /* formats that other engines do not know may be used */
+    bool dry_run;     /* choose formats, write nothing */
+    bool measure;     /* divergence of the result from the input, on the end of the text that calibration does not use */
     dil_progress_fn progress;
     void *user;
 } compress_options;

@@ -116,7 +116,7 @@ void player_offer(player *p)
 {
     static const dil_type offered[] = {DIL_TYPE_Q2_0, DIL_TYPE_Q2_K, DIL_TYPE_Q3_K, DIL_TYPE_IQ4_XS, DIL_TYPE_IQ4_NL,
                                        DIL_TYPE_Q4_K, DIL_TYPE_Q4_1, DIL_TYPE_Q5_0, DIL_TYPE_Q5_K,   DIL_TYPE_Q5_1,
-                                       DIL_TYPE_Q6_K, DIL_TYPE_Q8_0, DIL_TYPE_F16};
+                                       DIL_TYPE_Q6_K, DIL_TYPE_Q8_0, DIL_TYPE_F16,  DIL_TYPE_D3_0,   DIL_TYPE_D6_0};
     p->n_choices = 0;
     for (size_t i = 0; i < sizeof offered / sizeof *offered; i++) {
         uint64_t bytes = player_bytes(p, offered[i]);
@@ -124,6 +124,23 @@ void player_offer(player *p)
             p->choice[p->n_choices++] = (player_choice){offered[i], bytes, (double)NAN};
     }
     qsort(p->choice, (size_t)p->n_choices, sizeof *p->choice, by_bytes);
+}
+
+void player_keep_stock(player *p)
+{
+    int n = 0;
+    for (int i = 0; i < p->n_choices; i++)
+        if (format_is_stock(p->choice[i].type))
+            p->choice[n++] = p->choice[i];
+    p->n_choices = n;
+}
+
+bool players_are_stock(const players *p)
+{
+    for (int i = 0; i < p->n; i++)
+        if (!format_is_stock(p->p[i].choice[p->p[i].chosen].type))
+            return false;
+    return true;
 }
 
 void player_fix(player *p, dil_type type)

@@ -43,14 +43,16 @@ int players_named(const players *p, str name); /* -1: there is none */
 void players_free(players *p);
 player *players_find(const players *p, int layer, int place); /* NULL: there is none */
 
-/* The formats that p may choose between: every stock format whose blocks fit its rows; from: the matrix as it is is one of them. */
+/* The formats that p may choose between: all whose blocks fit its rows, those that other engines do not know among them. */
 void player_offer(player *p);
+void player_keep_stock(player *p); /* without the latter */
 /* The one format p gets: type, or the next wider one that fits. */
 void player_fix(player *p, dil_type type);
 uint64_t player_bytes(const player *p, dil_type type); /* 0: does not fit */
 
 uint64_t players_bytes(const players *p);  /* of the file with the present choices */
 uint64_t players_values(const players *p); /* of all matrices */
+bool players_are_stock(const players *p);  /* all choices are */
 double players_cost(const players *p);     /* sum of the present choices' costs */
 
 #endif
