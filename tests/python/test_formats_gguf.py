@@ -24,7 +24,7 @@ if not os.path.exists(TOOL):
 
 BLOCKS = 2000
 # Facts that packages before Q1_0 and Q2_0 lack: number, values and bytes per block.
-OWN_SIZES = {"Q1_0": (41, 128, 18), "Q2_0": (42, 64, 18)}
+OWN_SIZES = {"Q1_0": (41, 128, 18), "Q2_0": (42, 64, 18), "D3_0": (62, 32, 14), "D6_0": (63, 32, 26)}
 
 
 def tool(*arguments, data=b""):
@@ -41,12 +41,18 @@ SIZES = read_sizes()
 
 def reference_decode(name, data):
     _, values, size = SIZES[name][:3]
-    if name in ("Q1_0", "Q2_0"):
+    if name in OWN_SIZES:
         blocks = data.reshape(-1, size)
         d = blocks[:, :2].copy().view(np.float16).astype(np.float32)
         bits = np.unpackbits(blocks[:, 2:], axis=1, bitorder="little").astype(np.float32)
         if name == "Q1_0":
             return (d * (2 * bits - 1)).ravel()
+        if name == "D3_0":
+            return (d * (bits[:, 0:64:2] + 2 * bits[:, 1:64:2] + 4 * bits[:, 64:] - 4)).ravel()
+        if name == "D6_0":
+            nibbles = bits[:, :128].reshape(-1, 16, 2, 4) @ np.array([1, 2, 4, 8], dtype=np.float32)
+            low = np.concatenate([nibbles[:, :, 0], nibbles[:, :, 1]], axis=1)
+            return (d * (low + 16 * bits[:, 128::2] + 32 * bits[:, 129::2] - 32)).ravel()
         return (d * (bits[:, 0::2] + 2 * bits[:, 1::2] - 1)).ravel()
     if name == "BF16":
         return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
@@ -96,7 +102,7 @@ class Formats(unittest.TestCase):
 
     def test_decode_random_blocks(self):
         decoders = [name for name, row in SIZES.items() if row[3]]
-        self.assertEqual(len(decoders), 28)
+        self.assertEqual(len(decoders), 30)
         for name in decoders:
             with self.subTest(name):
                 size = SIZES[name][2]
