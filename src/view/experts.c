@@ -248,7 +248,6 @@ static dil_status make(picture *p, strbuf *out, dil_error *err)
 {
     const char *title = say(p, "Which experts serve which text", "Hangi uzman hangi metne hizmet ediyor");
     canvas *c = NULL;
-    strbuf svg = STRBUF(VIEW_MOST_BYTES);
     double head;
     page_names(p->r, p->names);
     DIL_TRY(shares_read(&p->s, p->r->inputs, p->r->n_inputs, err));
@@ -261,14 +260,8 @@ static dil_status make(picture *p, strbuf *out, dil_error *err)
     DIL_TRY(measure(p, &head, err));
     DIL_TRY(canvas_new(&c, p->r, WIDTH, head + 10 + p->s.n_layers * block_of(p) + 20, err));
     draw(p, c, title, head);
-    bool page = p->r->format == VIEW_HTML;
-    dil_status status = canvas_finish(c, title, p->about.p, page ? &svg : out, err);
-    if (status == DIL_OK && page)
-        page_write(out, p->r, title, strbuf_str(&svg), &p->figures);
-    if (status == DIL_OK && out->failed)
-        status = DIL_FAIL(err, DIL_NO_MEMORY, "experts: the page does not fit into memory");
+    dil_status status = page_finish(c, p->r, title, p->about.p, &p->figures, out, err);
     canvas_free(c);
-    strbuf_free(&svg);
     return status;
 }
 

@@ -407,7 +407,6 @@ static dil_status make(picture *p, strbuf *out, dil_error *err)
 {
     const char *title = p->r->turkish ? "Eğitimin gidişi" : "Course of training";
     canvas *c = NULL;
-    strbuf svg = STRBUF(VIEW_MOST_BYTES);
     double top, height;
     DIL_TRY(read_logs(p, err));
     DIL_TRY(choose_panels(p, err));
@@ -417,15 +416,9 @@ static dil_status make(picture *p, strbuf *out, dil_error *err)
         height += height_of(p, (section)s);
     DIL_TRY(canvas_new(&c, p->r, WIDTH, height, err));
     dil_status status = draw(p, c, title, top, err);
-    bool page = p->r->format == VIEW_HTML;
     if (status == DIL_OK)
-        status = canvas_finish(c, title, p->about.p ? p->about.p : "", page ? &svg : out, err);
-    if (status == DIL_OK && page)
-        page_write(out, p->r, title, strbuf_str(&svg), &p->figures);
-    if (status == DIL_OK && out->failed)
-        status = DIL_FAIL(err, DIL_NO_MEMORY, "metrics: the page does not fit into memory");
+        status = page_finish(c, p->r, title, p->about.p ? p->about.p : "", &p->figures, out, err);
     canvas_free(c);
-    strbuf_free(&svg);
     return status;
 }
 

@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "base/status.h"
+
 static str stem_of(const char *path)
 {
     str s = str_of(path);
@@ -80,7 +82,7 @@ void page_row_end(page_figures *f)
     f->head = true;
 }
 
-void page_write(strbuf *out, const view_request *r, const char *title, str svg, const page_figures *f)
+static void write_page(strbuf *out, const view_request *r, const char *title, str svg, const page_figures *f)
 {
     ptrdiff_t head = str_find(svg, STR("<svg "));
     if (head < 0 || f->html.failed) {
@@ -102,4 +104,18 @@ void page_write(strbuf *out, const view_request *r, const char *title, str svg, 
     strbuf_printf(out, "<h2>%s</h2>\n<div><table>\n", r->turkish ? "Sayılar" : "Figures");
     strbuf_add_str(out, strbuf_str(&f->html));
     strbuf_printf(out, "</table></div>\n</body>\n</html>\n");
+}
+
+dil_status page_finish(canvas *c, const view_request *r, const char *title, const char *about, const page_figures *f, strbuf *out,
+                       dil_error *err)
+{
+    strbuf svg = STRBUF(VIEW_MOST_BYTES);
+    bool page = r->format == VIEW_HTML;
+    dil_status status = canvas_finish(c, title, about, page ? &svg : out, err);
+    if (status == DIL_OK && page)
+        write_page(out, r, title, strbuf_str(&svg), f);
+    if (status == DIL_OK && out->failed)
+        status = DIL_FAIL(err, DIL_NO_MEMORY, "picture: the page does not fit into memory");
+    strbuf_free(&svg);
+    return status;
 }

@@ -19,7 +19,9 @@ typedef struct page_figures {
 void page_cell(page_figures *f, const char *text);
 void page_row_end(page_figures *f);
 
-/* One file that needs no other: the picture's SVG, and the figures as a table under it. */
-void page_write(strbuf *out, const view_request *r, const char *title, str svg, const page_figures *f);
+/* Adds the finished picture to out: as canvas_finish, and for HTML one file that needs no other, the SVG with the figures as a
+ * table under it. */
+DIL_MUST_CHECK dil_status page_finish(canvas *c, const view_request *r, const char *title, const char *about, const page_figures *f,
+                                      strbuf *out, dil_error *err);
 
 #endif
