@@ -208,6 +208,14 @@ void canvas_dot(canvas *c, double x, double y, double radius, canvas_colour colo
     cairo_fill(c->cr);
 }
 
+void canvas_ring(canvas *c, double x, double y, double radius, canvas_colour colour, double width)
+{
+    use(c, colour, 1);
+    cairo_set_line_width(c->cr, width);
+    cairo_arc(c->cr, x, y, radius, 0, 2 * acos(-1));
+    cairo_stroke(c->cr);
+}
+
 void canvas_path(canvas *c, const double *x, const double *y, size_t n, canvas_colour colour, double width, double opacity)
 {
     if (n == 0)

@@ -41,6 +41,7 @@ canvas_colour canvas_mix(canvas_colour a, canvas_colour b, double share_of_b);
 void canvas_fill(canvas *c, box at, canvas_colour colour);
 void canvas_line(canvas *c, double x0, double y0, double x1, double y1, canvas_colour colour, double width);
 void canvas_dot(canvas *c, double x, double y, double radius, canvas_colour colour);
+void canvas_ring(canvas *c, double x, double y, double radius, canvas_colour colour, double width);
 /* Through n points. opacity 0..1. */
 void canvas_path(canvas *c, const double *x, const double *y, size_t n, canvas_colour colour, double width, double opacity);
 /* What is drawn until canvas_unclip stays inside. */

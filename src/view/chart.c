@@ -37,6 +37,33 @@ int chart_ticks(double low, double high, int most, double out[CHART_MOST_TICKS])
     return n;
 }
 
+int chart_log_ticks(double low, double high, int most, double out[CHART_MOST_TICKS])
+{
+    static const double inside[] = {1, 2, 5};
+    if (most > CHART_MOST_TICKS)
+        most = CHART_MOST_TICKS;
+    if (!(high - low < most)) { /* more powers than ticks: every second, fifth, ... */
+        int n = chart_ticks(low, high, most, out);
+        for (int i = 0; i < n; i++)
+            out[i] = pow(10, out[i]);
+        return n;
+    }
+    for (int each = 3;; each = 1) {
+        int n = 0;
+        for (double power = floor(low); power <= high; power++)
+            for (int i = 0; i < each; i++) {
+                double v = inside[i] * pow(10, power);
+                if (log10(v) < low - 1e-9 || log10(v) > high + 1e-9)
+                    continue;
+                if (n < most)
+                    out[n] = v;
+                n++;
+            }
+        if (n <= most || each == 1)
+            return n < most ? n : most;
+    }
+}
+
 static int decimals_for(double step)
 {
     int digits = (int)-floor(log10(step) + 1e-9);
@@ -74,12 +101,16 @@ char *chart_number(double v, double step, bool turkish, char *out, size_t out_si
 /* ---- the range ---- */
 
 typedef struct frame {
-    box at; /* of the plot, without its labels */
-    double x0, x1, y0, y1;
+    box at;                /* of the plot, without its labels */
+    double x0, x1, y0, y1; /* y0, y1: logarithms where log_y */
+    bool log_y;
 } frame;
 
 static double x_of(const frame *f, double x) { return f->at.x + (x - f->x0) / (f->x1 - f->x0) * f->at.w; }
-static double y_of(const frame *f, double y) { return f->at.y + f->at.h - (y - f->y0) / (f->y1 - f->y0) * f->at.h; }
+static double y_of(const frame *f, double y)
+{
+    return f->at.y + f->at.h - ((f->log_y ? log10(y) : y) - f->y0) / (f->y1 - f->y0) * f->at.h;
+}
 
 /* How far faint lines may widen the range of y: single spikes shall not flatten the rest. */
 static double room_for_faint(const chart_panel *p, double range)
@@ -102,7 +133,7 @@ static void range_of(const chart_panel *p, frame *f)
     f->x1 = -INFINITY;
     for (int s = 0; s < p->n_series; s++)
         for (size_t i = 0; i < p->series[s].n; i++) {
-            double x = p->series[s].x[i], y = p->series[s].y[i];
+            double x = p->series[s].x[i], y = p->log_y ? log10(p->series[s].y[i]) : p->series[s].y[i];
             double *l = p->series[s].faint ? &faint_low : &low, *h = p->series[s].faint ? &faint_high : &high;
             f->x0 = fmin(f->x0, x);
             f->x1 = fmax(f->x1, x);
@@ -113,16 +144,16 @@ static void range_of(const chart_panel *p, frame *f)
         low = faint_low;
         high = faint_high;
     }
-    double more = room_for_faint(p, high - low);
+    double more = p->log_y ? INFINITY : room_for_faint(p, high - low);
     low = fmax(fmin(low, faint_low), low - more);
     high = fmin(fmax(high, faint_high), high + more);
-    if (p->from_zero || (low > 0 && low < (high - low) / 10))
+    if (!p->log_y && (p->from_zero || (low > 0 && low < (high - low) / 10)))
         low = fmin(low, 0);
     if (!(high > low)) {
         low -= low != 0 ? fabs(low) * 0.5 : 0.5;
         high += high != 0 ? fabs(high) * 0.5 : 0.5;
     }
-    f->y0 = low == 0 ? 0 : low - (high - low) * 0.06;
+    f->y0 = low == 0 && !p->log_y ? 0 : low - (high - low) * 0.06;
     f->y1 = high + (high - low) * 0.06;
     if (!(f->x1 > f->x0)) {
         f->x0 -= 0.5;
@@ -137,11 +168,12 @@ static void draw_axes(canvas *c, const chart_panel *p, const frame *f)
     double ticks[CHART_MOST_TICKS];
     char text[64];
     canvas_colour grid = canvas_theme(c, CANVAS_GRID), ink = canvas_theme(c, CANVAS_FAINT_INK);
-    int n = chart_ticks(f->y0, f->y1, f->at.h > 160 ? 7 : 5, ticks);
+    int most = f->at.h > 160 ? 7 : 5,
+        n = p->log_y ? chart_log_ticks(f->y0, f->y1, most, ticks) : chart_ticks(f->y0, f->y1, most, ticks);
     for (int i = 0; i < n; i++) {
         double y = y_of(f, ticks[i]);
         canvas_line(c, f->at.x, y, f->at.x + f->at.w, y, grid, 1);
-        chart_number(ticks[i], n > 1 ? ticks[1] - ticks[0] : 0, p->turkish, text, sizeof text);
+        chart_number(ticks[i], p->log_y ? ticks[i] : n > 1 ? ticks[1] - ticks[0] : 0, p->turkish, text, sizeof text);
         canvas_text(c, f->at.x - 6, y + 3.7, text, tick_font, CANVAS_RIGHT, ink);
     }
     n = chart_ticks(f->x0, f->x1, f->at.w > 300 ? 7 : 5, ticks);
@@ -180,7 +212,7 @@ static void draw_line(canvas *c, const frame *f, const chart_series *s)
             }
         i = end;
     }
-    canvas_path(c, p.x, p.y, p.n, canvas_theme(c, s->colour), s->faint ? 0.9 : 2, s->faint ? 0.28 : 1);
+    canvas_path(c, p.x, p.y, p.n, canvas_theme(c, s->colour), s->width > 0 ? s->width : s->faint ? 0.9 : 2, s->faint ? 0.28 : 1);
     for (size_t i = 0; (s->dots || s->n == 1) && i < p.n; i++)
         canvas_dot(c, p.x[i], p.y[i], 2.6, canvas_theme(c, s->colour));
 }
@@ -198,7 +230,7 @@ static void draw_ends(canvas *c, const chart_panel *p, const frame *f)
     int n = 0;
     char text[64];
     for (int s = 0; s < p->n_series && n < 2 * VIEW_MOST_INPUTS; s++) {
-        if (p->series[s].faint || p->series[s].n == 0)
+        if (p->series[s].faint || p->series[s].mark || p->series[s].n == 0)
             continue;
         end_label e = {y_of(f, p->series[s].y[p->series[s].n - 1]), &p->series[s]};
         int at = n++;
@@ -218,10 +250,33 @@ static void draw_ends(canvas *c, const chart_panel *p, const frame *f)
     }
 }
 
+/* Discs first: a ring around a disc shows both. */
+static void draw_marks(canvas *c, const chart_panel *p, const frame *f)
+{
+    canvas_colour panel = canvas_theme(c, CANVAS_PANEL);
+    for (int pass = 0; pass < 2; pass++)
+        for (int i = 0; i < p->n_series; i++) {
+            const chart_series *s = &p->series[i];
+            if (!s->mark || s->n == 0 || s->mark_below != (pass == 0))
+                continue;
+            double x = x_of(f, s->x[0]), y = y_of(f, s->y[0]), wide = canvas_text_width(c, s->mark, value_font);
+            canvas_colour colour = canvas_theme(c, s->colour);
+            bool left = s->mark_below ? x - wide - 12 > f->at.x : x + wide + 12 > f->at.x + f->at.w;
+            double text_x = left ? x - wide - 12 : x + 12, text_y = s->mark_below ? y + 17 : y - 9;
+            if (s->mark_below)
+                canvas_dot(c, x, y, 5, colour);
+            else
+                canvas_ring(c, x, y, 7.5, colour, 2);
+            canvas_fill(c, (box){text_x - 3, text_y - 10, wide + 6, 13}, panel);
+            canvas_text(c, text_x, text_y, s->mark, value_font, CANVAS_LEFT, colour);
+        }
+}
+
 void chart_draw(canvas *c, box area, const chart_panel *p)
 {
     frame f = {.at = {area.x + MARGIN_LEFT, area.y + MARGIN_TOP, area.w - MARGIN_LEFT - MARGIN_RIGHT,
-                      area.h - MARGIN_TOP - MARGIN_BOTTOM}};
+                      area.h - MARGIN_TOP - MARGIN_BOTTOM},
+               .log_y = p->log_y};
     char title[256];
     canvas_fill(c, area, canvas_theme(c, CANVAS_PANEL));
     canvas_fit(c, p->title, title_font, area.w - 24, title, sizeof title);
@@ -233,10 +288,12 @@ void chart_draw(canvas *c, box area, const chart_panel *p)
     canvas_clip(c, (box){f.at.x - 3, f.at.y, f.at.w + 6, f.at.h + 3});
     for (int pass = 0; pass < 2; pass++)
         for (int s = 0; s < p->n_series; s++)
-            if (p->series[s].faint == (pass == 0))
+            if (!p->series[s].mark && p->series[s].faint == (pass == 0))
                 draw_line(c, &f, &p->series[s]);
     canvas_unclip(c);
-    draw_ends(c, p, &f);
+    if (!p->no_ends)
+        draw_ends(c, p, &f);
+    draw_marks(c, p, &f);
 }
 
 double chart_legend(canvas *c, double x, double y, double width, const char *const *names, int n, bool draw)

@@ -10,9 +10,12 @@
 typedef struct chart_series {
     const double *x, *y; /* [n] */
     size_t n;
-    int colour; /* CANVAS_SERIES + ... */
-    bool faint; /* what lies behind a smoothed line: thin, cut where it leaves the others' range */
-    bool dots;  /* few points: each is marked */
+    int colour;       /* CANVAS_SERIES + ... */
+    bool faint;       /* what lies behind a smoothed line: thin, cut where it leaves the others' range */
+    bool dots;        /* few points: each is marked */
+    double width;     /* of the line; 0: the usual one. Wider ones below show where lines lie on one another */
+    const char *mark; /* not NULL: one point, which is drawn large, with this text beside it */
+    bool mark_below;  /* the mark is a disc with its text below on the left; otherwise a ring with its text above on the right */
 } chart_series;
 
 typedef struct chart_panel {
@@ -20,14 +23,19 @@ typedef struct chart_panel {
     const chart_series *series;
     int n_series;
     bool from_zero; /* 0 belongs to the axis */
+    bool log_y;     /* powers of ten are equally far apart; every y is above 0 */
+    bool no_ends;   /* the last values are not written at the ends of the lines */
     bool turkish;   /* decimal comma */
 } chart_panel;
 
 /* Round numbers (1, 2 or 5 times a power of ten apart), at most `most` of them, inside low..high; how many. */
 int chart_ticks(double low, double high, int most, double out[CHART_MOST_TICKS]);
+/* Round numbers for an axis of powers of ten, the range given as logarithms to the base 10: 1, 2, 5 and 10 times, or whole powers
+ * where that would be more than `most`; how many. */
+int chart_log_ticks(double low, double high, int most, double out[CHART_MOST_TICKS]);
 /* A number with as many digits as steps of `step` need (step 0: four significant ones), "12k", "3e-4"; returns out. */
 char *chart_number(double v, double step, bool turkish, char *out, size_t out_size);
-/* The panel inside area; the last value of each line stands at its end. */
+/* The panel inside area; the last value of each line stands at its end, unless no_ends. */
 void chart_draw(canvas *c, box area, const chart_panel *p);
 /* Names with their colours, beginning at (x, y), wrapped at x + width; returns the y below. draw false: only measures. */
 double chart_legend(canvas *c, double x, double y, double width, const char *const *names, int n, bool draw);

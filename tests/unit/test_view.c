@@ -71,6 +71,22 @@ static void ticks(void **state)
         }
 }
 
+static void log_ticks(void **state)
+{
+    (void)state;
+    double t[CHART_MOST_TICKS];
+    assert_int_equal(chart_log_ticks(-2.1, -0.9, 7, t), 4); /* 0.01 0.02 0.05 0.1 */
+    assert_true(t[0] == 0.01 && fabs(t[1] - 0.02) < 1e-12 && fabs(t[2] - 0.05) < 1e-12 && fabs(t[3] - 0.1) < 1e-12);
+    assert_int_equal(chart_log_ticks(-5.2, 0.3, 7, t), 6);
+    assert_true(fabs(t[0] - 1e-5) < 1e-15 && t[5] == 1);
+    assert_int_equal(chart_log_ticks(-20, 20, 5, t), 5); /* every tenth power */
+    assert_true(t[2] == 1);
+    assert_int_equal(chart_log_ticks(0.35, 0.6, 7, t), 0); /* nothing round inside */
+    assert_int_equal(chart_log_ticks(1, 1, 7, t), 1);
+    assert_int_equal(chart_log_ticks(-INFINITY, 1, 7, t), 0);
+    assert_int_equal(chart_log_ticks(NAN, 1, 7, t), 0);
+}
+
 static void numbers(void **state)
 {
     (void)state;
@@ -486,11 +502,22 @@ static int prepare(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ticks),           cmocka_unit_test(numbers),        cmocka_unit_test(good_tables),
-        cmocka_unit_test(broken_tables),   cmocka_unit_test(resumed_tables), cmocka_unit_test(metrics_svg),
-        cmocka_unit_test(other_formats),   cmocka_unit_test(odd_logs),       cmocka_unit_test(spike_among_many),
-        cmocka_unit_test(divergences),     cmocka_unit_test(two_logs),       cmocka_unit_test(names_that_are_no_text),
-        cmocka_unit_test(experts_picture), cmocka_unit_test(odd_routes),     cmocka_unit_test(names),
+        cmocka_unit_test(ticks),
+        cmocka_unit_test(log_ticks),
+        cmocka_unit_test(numbers),
+        cmocka_unit_test(good_tables),
+        cmocka_unit_test(broken_tables),
+        cmocka_unit_test(resumed_tables),
+        cmocka_unit_test(metrics_svg),
+        cmocka_unit_test(other_formats),
+        cmocka_unit_test(odd_logs),
+        cmocka_unit_test(spike_among_many),
+        cmocka_unit_test(divergences),
+        cmocka_unit_test(two_logs),
+        cmocka_unit_test(names_that_are_no_text),
+        cmocka_unit_test(experts_picture),
+        cmocka_unit_test(odd_routes),
+        cmocka_unit_test(names),
         cmocka_unit_test(no_memory),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
