@@ -1,4 +1,4 @@
-/* dil view: pictures of logs, as files. */
+/* dil view: pictures of logs and reports, as files. */
 #include <stdio.h>
 #include <string.h>
 
@@ -32,7 +32,7 @@ static int view(const cli_options *o, char **positional, int n_positional)
                       .dark = o->theme && strcmp(o->theme, "dark") == 0,
                       .turkish = o->lang && strcmp(o->lang, "tr") == 0};
     if (!picture)
-        return cli_usage("view: wanted metrics or experts, found '%s'", positional[0]);
+        return cli_usage("view: wanted metrics, experts or bits, found '%s'", positional[0]);
     if (!o->output)
         return cli_usage("view: no file to write; use -o OUT.svg (or .png, .pdf, .html)");
     if (r.n_inputs > VIEW_MOST_INPUTS)
@@ -55,11 +55,12 @@ static int view(const cli_options *o, char **positional, int n_positional)
 
 static const char *const view_options[] = {"output", "theme", "lang", NULL};
 
-const cli_command command_view = {.name = "view",
-                                  .usage = "view metrics|experts FILE... -o OUT.svg|png|pdf|html",
-                                  .summary = "Draws pictures: training curves of metrics logs, experts of router logs.",
-                                  .example = "dil view experts english.route turkish.route -o experts.svg",
-                                  .options = view_options,
-                                  .least_positional = 2,
-                                  .most_positional = -1,
-                                  .run = view};
+const cli_command command_view = {
+    .name = "view",
+    .usage = "view metrics|experts|bits FILE... -o OUT.svg|png|pdf|html",
+    .summary = "Draws pictures: training curves of metrics logs, experts of router logs, bits of reports of dil quantize.",
+    .example = "dil view experts english.route turkish.route -o experts.svg",
+    .options = view_options,
+    .least_positional = 2,
+    .most_positional = -1,
+    .run = view};

@@ -250,26 +250,31 @@ static void draw_ends(canvas *c, const chart_panel *p, const frame *f)
     }
 }
 
-/* Discs first: a ring around a disc shows both. */
+static void draw_mark(canvas *c, double x, double y, const chart_series *s)
+{
+    if (s->ring)
+        canvas_ring(c, x, y, 7, canvas_theme(c, s->colour), 2);
+    else
+        canvas_dot(c, x, y, 5, canvas_theme(c, s->colour));
+}
+
+/* Their texts stand in the corner one below the other, where falling curves leave room. */
 static void draw_marks(canvas *c, const chart_panel *p, const frame *f)
 {
-    canvas_colour panel = canvas_theme(c, CANVAS_PANEL);
-    for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; i < p->n_series; i++) {
-            const chart_series *s = &p->series[i];
-            if (!s->mark || s->n == 0 || s->mark_below != (pass == 0))
-                continue;
-            double x = x_of(f, s->x[0]), y = y_of(f, s->y[0]), wide = canvas_text_width(c, s->mark, value_font);
-            canvas_colour colour = canvas_theme(c, s->colour);
-            bool left = s->mark_below ? x - wide - 12 > f->at.x : x + wide + 12 > f->at.x + f->at.w;
-            double text_x = left ? x - wide - 12 : x + 12, text_y = s->mark_below ? y + 17 : y - 9;
-            if (s->mark_below)
-                canvas_dot(c, x, y, 5, colour);
-            else
-                canvas_ring(c, x, y, 7.5, colour, 2);
-            canvas_fill(c, (box){text_x - 3, text_y - 10, wide + 6, 13}, panel);
-            canvas_text(c, text_x, text_y, s->mark, value_font, CANVAS_LEFT, colour);
-        }
+    double wide = 0, y = f->at.y + 20;
+    for (int i = 0; i < p->n_series; i++)
+        wide = p->series[i].mark ? fmax(wide, canvas_text_width(c, p->series[i].mark, legend_font)) : wide;
+    double x = f->at.x + f->at.w - wide;
+    for (int i = 0; i < p->n_series; i++) {
+        const chart_series *s = &p->series[i];
+        if (!s->mark || s->n == 0)
+            continue;
+        draw_mark(c, x_of(f, s->x[0]), y_of(f, s->y[0]), s);
+        canvas_fill(c, (box){x - 24, y - 9, wide + 24, 18}, canvas_theme(c, CANVAS_PANEL));
+        draw_mark(c, x - 14, y, s);
+        canvas_text(c, x, y + 4.5, s->mark, legend_font, CANVAS_LEFT, canvas_theme(c, CANVAS_INK));
+        y += 21;
+    }
 }
 
 void chart_draw(canvas *c, box area, const chart_panel *p)

@@ -14,8 +14,8 @@ typedef struct chart_series {
     bool faint;       /* what lies behind a smoothed line: thin, cut where it leaves the others' range */
     bool dots;        /* few points: each is marked */
     double width;     /* of the line; 0: the usual one. Wider ones below show where lines lie on one another */
-    const char *mark; /* not NULL: one point, which is drawn large, with this text beside it */
-    bool mark_below;  /* the mark is a disc with its text below on the left; otherwise a ring with its text above on the right */
+    const char *mark; /* not NULL: one point, drawn large, with this text in the upper right corner */
+    bool ring;        /* the mark is a ring, so that one around a disc shows both; otherwise a disc */
 } chart_series;
 
 typedef struct chart_panel {

@@ -1,6 +1,6 @@
 /*
  * Pictures of what a run or a model did, for people: a picture is asked for with a view_request and comes as the bytes of a
- * file. Equal requests on equal inputs give equal bytes. One file per picture (metrics.c, experts.c); they draw with chart.h
+ * file. Equal requests on equal inputs give equal bytes. One file per picture (metrics.c, experts.c, bits.c); they draw with chart.h
  * and canvas.h, and page.h puts them into a web page.
  */
 #ifndef VIEW_VIEW_H
@@ -33,7 +33,10 @@ DIL_MUST_CHECK dil_status view_metrics(strbuf *out, const view_request *r, dil_e
 /* Which experts serve which text: router logs of one model, one per text. */
 DIL_MUST_CHECK dil_status view_experts(strbuf *out, const view_request *r, dil_error *err);
 
-/* The picture of that name, "metrics" or "experts"; NULL: none. */
+/* Bits of each matrix, and what that costs: one report of dil quantize. */
+DIL_MUST_CHECK dil_status view_bits(strbuf *out, const view_request *r, dil_error *err);
+
+/* The picture of that name, "metrics", "experts" or "bits"; NULL: none. */
 view_picture view_find(const char *name);
 /* The format a file's extension means; BAD_ARGUMENT for others. */
 DIL_MUST_CHECK dil_status view_format_of(const char *path, view_format *out, dil_error *err);

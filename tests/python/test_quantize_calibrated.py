@@ -93,6 +93,8 @@ def hits_the_size(at, stats, base):
         want(out["out_bytes"] == found and size * 0.98 < found <= size, f"wanted at most {size} bytes, found {found}")
         with open(report) as f:
             want(json.load(f)["matrices"] == out["matrices"], "the report is what is printed")
+        dil("view", "bits", report, "-o", at("sized.svg"))
+        want(b"blk" not in bytes_of(at("sized.svg")) and b"ffn_down" in bytes_of(at("sized.svg")), "the report can be drawn")
         ways = {w["name"]: w["divergence"] for w in out["game"]["ways"]}
         want(ways["game"] <= ways["uniform"] and ways["game"] <= ways["random"], f"the game is the best way: {ways}")
         want(ways["game"] <= 1.001 * ways["dynamic programming"], f"the game is as good as dynamic programming: {ways}")

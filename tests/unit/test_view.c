@@ -1,4 +1,4 @@
-/* Pictures: ticks and numbers, the reader of CSV logs, figures of router logs, and what the files of pictures hold. */
+/* Pictures: ticks and numbers, the reader of CSV logs, figures of router logs, reports, and what the files of pictures hold. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -447,6 +447,207 @@ static void odd_routes(void **state)
     assert_int_equal(out.n, 0);
 }
 
+/* ---- reports of dil quantize ---- */
+
+/* Reports are written here with ' for ". */
+#define MATRIX(name, layer, type, bits, nats)                                                        \
+    "{'name':'" name "','layer':" layer ",'type':'" type "','experts':4,'bits_per_weight':" bits "," \
+    "'expected_divergence':" nats "}"
+#define WAY(name, bytes, nats) "{'name':'" name "','bytes':" bytes ",'divergence':" nats "}"
+
+/* Parts of a report, which tests change one at a time. */
+enum { SIZES, CALIBRATION, DIVERGENCE, MEASURED, COSTS, PLAYED, CURVE, MATRICES, PARTS };
+static const char *const report_parts[PARTS] = {
+    [SIZES] = "'input':'a/big <1>.gguf','output':'small.gguf','in_bytes':2000000,'out_bytes':500000,'bits_per_weight':3.75",
+    [CALIBRATION] = "'calibration':{'text':'birds.txt','sequences':8,'tokens_each':64}",
+    [DIVERGENCE] = "'expected_divergence':0.0125",
+    [MEASURED] = "'measured':{'divergence':0.015,'error':0.001,'same_first_word':0.875}",
+    [COSTS] = "'seconds':{'all':12.5},'peak_memory_bytes':3000000",
+    [PLAYED] = "'game':{'price_per_byte':2e-8,'gap':0.0,'ways':[{'name':'uniform','bytes':400000,'divergence':0.5},"
+               "{'name':'game','bytes':500000,'divergence':0.0125}]}",
+    [CURVE] = "'curve':[[{'name':'uniform','bytes':600000,'divergence':0.01},{'name':'greedy','bytes':600000,'divergence':0.004},"
+              "{'name':'random','bytes':610000,'divergence':0.02},{'name':'dynamic programming','bytes':600000,'divergence':0.003},"
+              "{'name':'game','bytes':600000,'divergence':0.003}],[{'name':'game','bytes':450000,'divergence':0.2}],"
+              "[{'name':'game','bytes':700000,'divergence':0.0}]]",
+    [MATRICES] = "'matrices':[{'name':'token_embd.weight','layer':-1,'type':'Q6_K','experts':1,'bits_per_weight':6.5625,"
+                 "'expected_divergence':0.002},{'name':'output.weight','layer':-1,'type':'Q8_0','experts':1,'bits_per_weight':8.5,"
+                 "'expected_divergence':null},{'name':'blk.0.attn_q.weight','layer':0,'type':'Q4_K','experts':1,"
+                 "'bits_per_weight':4.5,'expected_divergence':0.003},{'name':'blk.2.ffn_up_exps.weight','layer':2,"
+                 "'type':'IQ3_XXS','experts':4,'bits_per_weight':3.0625,'expected_divergence':0.0075}]"};
+
+static const char *report_path(void)
+{
+    static char path[600];
+    return tiny_path(path, "report.json");
+}
+
+/* The report with another text in place of one part. */
+static void write_report(int part, const char *other)
+{
+    strbuf b = STRBUF(1 << 20);
+    for (int i = 0; i < PARTS; i++)
+        strbuf_printf(&b, "%s%s", i ? "," : "{", i == part ? other : report_parts[i]);
+    strbuf_add_char(&b, '}');
+    for (size_t i = 0; i < b.n; i++)
+        b.p[i] = b.p[i] == '\'' ? '"' : b.p[i];
+    write_text(report_path(), b.p);
+    strbuf_free(&b);
+}
+
+static void bits_picture(void **state)
+{
+    (void)state;
+    const char *inputs[] = {report_path()};
+    static const char *const starts[] = {
+        [VIEW_SVG] = "<?xml", [VIEW_PNG] = "\x89PNG", [VIEW_PDF] = "%PDF-", [VIEW_HTML] = "<!DOCTYPE"};
+    write_report(PARTS, "");
+    for (int format = VIEW_SVG; format <= VIEW_HTML; format++)
+        for (int how = 0; how < 4; how++) {
+            view_request r = {.inputs = inputs, .n_inputs = 1, .format = (view_format)format, .dark = how & 1, .turkish = how & 2};
+            strbuf pictures[2] = {STRBUF(VIEW_MOST_BYTES), STRBUF(VIEW_MOST_BYTES)};
+            dil_error err;
+            for (int i = 0; i < 2; i++)
+                ok(view_bits(&pictures[i], &r, &err), &err);
+            assert_true(str_equal(strbuf_str(&pictures[0]), strbuf_str(&pictures[1])));
+            assert_true(str_starts(strbuf_str(&pictures[0]), str_of(starts[format])));
+            if (format == VIEW_SVG)
+                check_xml(strbuf_str(&pictures[0]));
+            strbuf_free(&pictures[0]);
+            strbuf_free(&pictures[1]);
+        }
+}
+
+/* What the picture says to those who cannot see it, and the figures under it. */
+static void bits_texts(void **state)
+{
+    (void)state;
+    const char *inputs[] = {report_path()};
+    static const char *const english[] = {"small.gguf, made from big &#60;1&#62;.gguf",
+                                          "2.00 MB → 500.0 kB",
+                                          "0.0150 ± 0.0010",
+                                          "87.5 %",
+                                          "outside the layers: token_embd Q6_K, output Q8_0; expected divergence 0.00200.",
+                                          "layer 2: ffn_up IQ3_XXS; expected divergence 0.00750.",
+                                          "one format for all 0.500"};
+    static const char *const turkish[] = {"kaynağı big &#60;1&#62;.gguf",
+                                          "2,00 MB → 500,0 kB",
+                                          "0,0150 ± 0,0010",
+                                          "%87,5",
+                                          "<td>IQ3_XXS 3,06</td>",
+                                          "katman 0: attn_q Q4_K; beklenen ıraksama 0,00300."};
+    write_report(PARTS, "");
+    strbuf svg = drawn(view_bits, inputs, 1, VIEW_SVG, false), page = drawn(view_bits, inputs, 1, VIEW_HTML, true);
+    for (size_t i = 0; i < sizeof english / sizeof *english; i++)
+        assert_true(holds(&svg, english[i]));
+    for (size_t i = 0; i < sizeof turkish / sizeof *turkish; i++)
+        assert_true(holds(&page, turkish[i]));
+    strbuf_free(&svg);
+    strbuf_free(&page);
+}
+
+/* Parts that nobody asked for are not there: the picture is one without them. */
+static void bits_of_less(void **state)
+{
+    (void)state;
+    const char *inputs[] = {report_path()};
+    static const struct {
+        int part;
+        const char *other;
+        bool shorter;
+    } cases[] = {{MEASURED, "'measured':null", false},
+                 {DIVERGENCE, "'expected_divergence':null", false},
+                 {PLAYED, "'stock':true", false},
+                 {CURVE, "'curve':[]", true},
+                 {CURVE, "'curve':[[" WAY("game", "500000", "1e-300") "]]", false},
+                 {MATRICES, "'matrices':[" MATRIX("output.weight", "-1", "F16", "16", "-1e-9") "]", true},
+                 {MATRICES, "'matrices':[" MATRIX("blk.511.attn_k.weight", "511", "Q2_K", "2.625", "null") "]", false}};
+    write_report(PARTS, "");
+    strbuf whole = drawn(view_bits, inputs, 1, VIEW_PNG, false);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_report(cases[i].part, cases[i].other);
+        strbuf svg = drawn(view_bits, inputs, 1, VIEW_SVG, true), png = drawn(view_bits, inputs, 1, VIEW_PNG, false);
+        check_xml(strbuf_str(&svg));
+        assert_true(!str_equal(strbuf_str(&whole), strbuf_str(&png)));
+        assert_true(!cases[i].shorter || big_endian(png.p + 20) < big_endian(whole.p + 20));
+        strbuf_free(&svg);
+        strbuf_free(&png);
+    }
+    strbuf_free(&whole);
+}
+
+#define ONE(matrix) "'matrices':[" matrix "]"
+#define QUERY(layer, type, bits, nats) ONE(MATRIX("blk.0.attn_q.weight", layer, type, bits, nats))
+
+static void odd_reports(void **state)
+{
+    (void)state;
+    static const struct {
+        int part;
+        const char *other, *told;
+    } cases[] = {
+        {SIZES, "'input':'a'", "output: wanted a text, found nothing"},
+        {SIZES, "'input':7", "input: wanted a text, found 7"},
+        {SIZES, "'input':'a','output':'b','in_bytes':1e30", "in_bytes: wanted a number from 1 to 1e+15, found 1e+30"},
+        {SIZES, "'input':'a','output':'b','in_bytes':-1", "found -1"},
+        {SIZES, "'input':'a','output':'b','in_bytes':9,'out_bytes':0", "out_bytes: wanted a number from 1"},
+        {SIZES, "'input':'a','input':'b'", "duplicate"},
+        {CALIBRATION, "'calibration':[]", "calibration: wanted an object, found an array"},
+        {CALIBRATION, "'calibration':{'text':'a'}", "calibration.sequences: wanted a number"},
+        {DIVERGENCE, "'expected_divergence':NaN", "line 1, column"},
+        {DIVERGENCE, "'expected_divergence':1e999", "line 1, column"},
+        {DIVERGENCE, "'expected_divergence':1e300", "expected_divergence: wanted a number from -1e+09"},
+        {DIVERGENCE, "'x':0", "expected_divergence: wanted a number from -1e+09 to 1e+09, found nothing"},
+        {MEASURED, "'measured':0.5", "measured: wanted an object or null, found 0.5"},
+        {MEASURED, "'measured':{'divergence':null}", "measured.divergence: wanted a number"},
+        {MEASURED, "'measured':{'divergence':1,'error':0,'same_first_word':2}", "from 0 to 1, found 2"},
+        {COSTS, "'seconds':{'all':true},'peak_memory_bytes':1", "seconds.all: wanted a number from 0 to 1e+09, found true"},
+        {COSTS, "'seconds':{'all':1}", "peak_memory_bytes: wanted"},
+        {PLAYED, "'game':null", "game: wanted an object, found null"},
+        {PLAYED, "'game':{'price_per_byte':0,'gap':0,'ways':{}}", "game.ways: wanted an array, found an object"},
+        {PLAYED, "'game':{'price_per_byte':0,'gap':0,'ways':[3]}", "game.ways[0]: wanted an object, found 3"},
+        {CURVE, "'x':0", "curve: wanted an array, found nothing"},
+        {CURVE, "'curve':[{}]", "curve[0]: wanted an array, found an object"},
+        {CURVE, "'curve':[[],[" WAY("luck", "1", "1") "]]", "curve[1][0].name: wanted game, dynamic programming"},
+        {CURVE, "'curve':[[" WAY("game", "1", "1") "," WAY("game", "2", "1") "]]", "curve[0][1].name"},
+        {CURVE, "'curve':[[" WAY("game", "'1'", "1") "]]", "curve[0][0].bytes: wanted a number from 1 to 1e+15, found \"1\""},
+        {MATRICES, "'matrices':[]", "matrices: wanted at least one"},
+        {MATRICES, ONE("null"), "matrices[0]: wanted an object, found null"},
+        {MATRICES, ONE(MATRIX("blk.0.ssm_in.weight", "0", "Q4_K", "4.5", "0")), "wanted a matrix's name like"},
+        {MATRICES, ONE(MATRIX("blk.99999999999999999999.attn_q.weight", "0", "Q4_K", "4.5", "0")), "wanted a matrix's name like"},
+        {MATRICES, ONE(MATRIX("blk.512.attn_q.weight", "512", "Q4_K", "4.5", "0")),
+         "layer: wanted a number from -1 to 511, found 512"},
+        {MATRICES, QUERY("1", "Q4_K", "4.5", "0"), "matrices[0].layer: wanted 0, as in the name, found 1"},
+        {MATRICES, QUERY("0", "Q9_K", "4.5", "0"), "type: wanted a format's name like Q4_K, found \"Q9_K\""},
+        {MATRICES, QUERY("0", "Q4_K", "65", "0"), "bits_per_weight: wanted a number from 0 to 64, found 65"},
+        {MATRICES, QUERY("0", "Q4_K", "null", "0"), "bits_per_weight: wanted a number from 0 to 64, found null"},
+        {MATRICES, QUERY("0", "Q4_K", "4.5", "{}"), "matrices[0].expected_divergence: wanted a number"},
+        {MATRICES, ONE(MATRIX("output.weight", "-1", "F16", "16", "0") "," MATRIX("output.weight", "-1", "F16", "16", "0")),
+         "wanted every matrix once, found \"output.weight\" twice"},
+    };
+    const char *inputs[] = {report_path(), report_path()};
+    view_request r = {.inputs = inputs, .n_inputs = 1, .format = VIEW_SVG};
+    dil_error err;
+    strbuf out = STRBUF(VIEW_MOST_BYTES);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_report(cases[i].part, cases[i].other);
+        assert_int_equal(view_bits(&out, &r, &err), DIL_FORMAT);
+        if (!strstr(err.text, cases[i].told) || !strstr(err.text, "report.json: "))
+            fail_msg("wanted '%s', found '%s'", cases[i].told, err.text);
+        assert_int_equal(out.n, 0);
+    }
+    static const char *const no_reports[] = {"", "[1]", "step,ce\n1,2\n", "{", "{} x", "\xff\xfe", "7"};
+    for (size_t i = 0; i < sizeof no_reports / sizeof *no_reports; i++) {
+        write_text(report_path(), no_reports[i]);
+        assert_int_equal(view_bits(&out, &r, &err), DIL_FORMAT);
+        assert_non_null(strstr(err.text, "report.json: "));
+    }
+    r.n_inputs = 2;
+    assert_int_equal(view_bits(&out, &r, &err), DIL_BAD_ARGUMENT);
+    inputs[0] = "/nowhere/at/all.json";
+    r.n_inputs = 1;
+    assert_int_equal(view_bits(&out, &r, &err), DIL_IO);
+}
+
 /* ---- names ---- */
 
 static void names(void **state)
@@ -465,23 +666,26 @@ static void names(void **state)
     assert_int_equal(format, VIEW_SVG);
     assert_int_equal(view_format_of(".png", &format, &err), DIL_BAD_ARGUMENT);
     assert_int_equal(view_format_of("a.gif", &format, &err), DIL_BAD_ARGUMENT);
-    assert_true(view_find("metrics") == view_metrics && view_find("flock") == NULL);
+    assert_true(view_find("metrics") == view_metrics && view_find("bits") == view_bits && view_find("flock") == NULL);
 }
 
 /* Every allocation of ours that fails is told, and nothing stays behind. */
 static void no_memory(void **state)
 {
     (void)state;
-    const char *logs[] = {first_log}, *routes[] = {left_log, right_log};
-    for (int kind = 0; kind < 2; kind++) {
-        view_request r = {.inputs = kind ? routes : logs, .n_inputs = kind ? 2 : 1, .format = VIEW_HTML};
+    const char *logs[] = {first_log}, *routes[] = {left_log, right_log}, *reports[] = {report_path()};
+    const char *const *const inputs[] = {logs, routes, reports};
+    const view_picture pictures[] = {view_metrics, view_experts, view_bits};
+    write_report(PARTS, "");
+    for (int kind = 0; kind < 3; kind++) {
+        view_request r = {.inputs = inputs[kind], .n_inputs = kind == 1 ? 2 : 1, .format = VIEW_HTML};
         dil_status status = DIL_NO_MEMORY;
         for (int64_t after = 0; status != DIL_OK; after++) {
             strbuf out = STRBUF(VIEW_MOST_BYTES);
             dil_error err;
             assert_true(after < 2000);
             mem_inject_failure(after);
-            status = (kind ? view_experts : view_metrics)(&out, &r, &err);
+            status = pictures[kind](&out, &r, &err);
             mem_inject_failure(-1);
             strbuf_free(&out);
             assert_true(status == DIL_OK || status == DIL_NO_MEMORY);
@@ -518,6 +722,10 @@ int main(void)
         cmocka_unit_test(experts_picture),
         cmocka_unit_test(odd_routes),
         cmocka_unit_test(names),
+        cmocka_unit_test(bits_picture),
+        cmocka_unit_test(bits_texts),
+        cmocka_unit_test(bits_of_less),
+        cmocka_unit_test(odd_reports),
         cmocka_unit_test(no_memory),
     };
     return leaks_run_group_tests(tests, prepare, NULL);
