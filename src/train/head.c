@@ -65,8 +65,9 @@ typedef struct head_pass_run {
 static void draw_direction(float *p, int n, uint64_t seed, int64_t t, float scale)
 {
     uint64_t state = seed + (uint64_t)t * 0x9E3779B97F4A7C15u, signs = 0;
-    const uint64_t begin = state;
+    const uint64_t begin = random_next(&state); /* else the next token's numbers would be these, one further on */
     double sum = 0;
+    state = begin;
     for (int i = 0; i < n; i++, signs >>= 1) {
         if (i % 64 == 0)
             signs = random_next(&state);

@@ -313,9 +313,71 @@ static void expected_divergence_comes_true(void **state)
     end(&b);
 }
 
+/* ---- random directions ---- */
+
+enum { WORDS = 128, DRAWS = 6000 };
+
+/* The mean product of gradients i and j of tokens `apart` from each other. */
+static double mean_product(const float *g, int i, int j, int apart)
+{
+    double sum = 0;
+    for (int t = 0; t + apart < DRAWS; t++)
+        sum += (double)g[t * WORDS + i] * (double)g[(t + apart) * WORDS + j] * DRAWS * DRAWS;
+    return sum / (DRAWS - apart);
+}
+
+static void directions_have_the_curvature_of_the_divergence(void **state)
+{
+    dil_error err;
+    team *workers = NULL;
+    kernels k;
+    net *n = NULL;
+    net_config c = base;
+    double p[WORDS], worst = 0;
+    (void)state;
+    c.n_vocab = WORDS;
+    c.n_layer = 1;
+    c.n_context = DRAWS;
+    ok(team_new(&workers, 2, &err), &err);
+    ok(kernels_select(&k, NULL, &err), &err);
+    ok(net_new(&n, &c, NET_COMPUTE_F32, DRAWS, workers, &k, &err), &err);
+    for (int i = 0; i < WORDS; i++)
+        n->head.w[i * c.n_embd] = (float)(i % 8 == 0) * 2.5f - (float)(i % 3);
+    net_refresh(n);
+    memset(n->normed_last, 0, (size_t)DRAWS * (size_t)c.n_embd * sizeof(float));
+    for (int t = 0; t < DRAWS; t++)
+        n->normed_last[t * c.n_embd] = 1.0f;
+    memset(n->targets, 0, DRAWS * sizeof *n->targets);
+    n->head.g = NULL;
+    head_run(&n->crew, &(head_pass){.w = &n->head,
+                                    .x = n->normed_last,
+                                    .targets = n->targets,
+                                    .n_tokens = DRAWS,
+                                    .logits = n->logits,
+                                    .nats = n->nats,
+                                    .log_sum = n->log_sum,
+                                    .dx = n->dn,
+                                    .draw_seed = 5});
+    float logits[WORDS];
+    for (int i = 0; i < WORDS; i++)
+        logits[i] = n->head.w[i * c.n_embd];
+    softmax(p, logits, WORDS);
+    for (int i = 0; i < WORDS; i += 5)
+        for (int j = 0; j < WORDS; j++) {
+            double wanted = (i == j ? p[i] : 0) - p[i] * p[j], of = sqrt(p[i] * p[j]);
+            worst = fmax(worst, fabs(mean_product(n->logits, i, j, 0) - wanted) / of);
+            worst = fmax(worst, fabs(mean_product(n->logits, i, j, 1)) / of); /* tokens have nothing to do with each other */
+        }
+    if (worst > 0.07) /* 5 deviations of a mean of 6000 */
+        fail_msg("differs by %g", worst);
+    net_free(n);
+    team_free(workers);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(looks_are_those_of_the_network),
-                                       cmocka_unit_test(expected_divergence_comes_true)};
+                                       cmocka_unit_test(expected_divergence_comes_true),
+                                       cmocka_unit_test(directions_have_the_curvature_of_the_divergence)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
