@@ -177,11 +177,11 @@ struct compute {
 
 static inline const expert_layer *layer_experts(const compute *c, const step *s) { return c->m->layers[s->layer].moe; }
 
-/* Rows a step works on. */
 /* compute_options.on_input for the matrices of a step. */
 void observe_before(const compute *c, const step *s);
 void observe_after(const compute *c, const step *s);
 
+/* Rows a step works on. */
 static inline int32_t step_rows(const compute *c, const step *s) { return s->on_outputs ? c->n_outputs : c->n; }
 
 /* A worker's way through the items of a step: those of its own part of the rows, then those the other workers have left. */

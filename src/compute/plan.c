@@ -427,6 +427,8 @@ dil_status compute_new(compute **out, const model *m, const kernels *k, team *wo
     if (options->max_tokens < 1 || options->max_tokens > 1 << 16 || options->max_outputs < 1 || options->context < 1)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "batch: wanted 1..65536 tokens and at least 1 output, found %d and %d",
                         options->max_tokens, options->max_outputs);
+    if (options->on_input && !options->exact)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "inputs can be looked at with exact activations only");
     compute *c = mem_calloc(1, sizeof *c, MEM_ACTIVATIONS);
     if (!c)
         return DIL_FAIL(err, DIL_NO_MEMORY, "plan: no memory");

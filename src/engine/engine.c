@@ -158,9 +158,9 @@ static dil_status build(engine *e, const char *path, dil_error *err)
     co.experts = e->experts;
     co.route = o->route;
     co.on_choice = o->on_choice;
+    co.choice_ctx = o->choice_ctx;
     co.on_input = o->on_input;
     co.input_ctx = o->input_ctx;
-    co.choice_ctx = o->choice_ctx;
     DIL_TRY(compute_new(&e->c, e->m, &e->k, e->workers, &co, err));
     e->batch = mem_calloc((size_t)o->micro_batch, sizeof *e->batch, MEM_ACTIVATIONS);
     if (!e->batch)
