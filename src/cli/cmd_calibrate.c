@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/status.h"
+#include "base/threads.h"
 #include "cli/cli.h"
 #include "cli/work_progress.h"
 #include "quantize/compress.h"
@@ -27,6 +28,8 @@ static int calibrate(const cli_options *o, char **positional, int n_positional)
                            .resume = o->resume,
                            .progress = work_progress_tell,
                            .user = &progress};
+    if (co.n_threads > TEAM_MAX)
+        co.n_threads = TEAM_MAX;
     if (!o->file || !o->output) {
         fprintf(stderr, "dil: calibrate: wanted %s, found none; see --help\n",
                 o->file ? "a name for the statistics (-o)" : "a text (-f)");

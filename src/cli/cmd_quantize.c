@@ -129,6 +129,12 @@ static int compress(const cli_options *o, char **positional)
                            .measure = true,
                            .progress = work_progress_tell,
                            .user = &run};
+    if (co.n_threads > TEAM_MAX)
+        co.n_threads = TEAM_MAX;
+    if (o->calibration && o->stats) {
+        fputs("dil: quantize: wanted one of --calib and --stats, found both; see --help\n", stderr);
+        return CLI_USAGE;
+    }
     if ((o->type != NULL) + (o->like != NULL) + (o->bits > 0) + (o->size_bytes > 0) != 1) {
         fprintf(stderr, "dil: quantize: wanted one of --type, --like, --bpw and --size, found %s; see --help\n",
                 o->type || o->like || o->bits > 0 || o->size_bytes ? "several" : "none");

@@ -36,29 +36,19 @@ static void codes_d6(const uint8_t *p, uint8_t q[N])
     }
 }
 
-FORMATS_DECODE(d3_0)
+static void decode(const uint8_t *p, float *dst, size_t n, size_t block_bytes, void (*codes)(const uint8_t *, uint8_t *), int half)
 {
     uint8_t q[N];
-    const uint8_t *p = src;
-    for (size_t i = 0; i < n; i += N, p += D3_BYTES, dst += N) {
+    for (size_t i = 0; i < n; i += N, p += block_bytes, dst += N) {
         float d = load_f16(p);
-        codes_d3(p, q);
+        codes(p, q);
         for (int j = 0; j < N; j++)
-            dst[j] = d * (float)(q[j] - 4);
+            dst[j] = d * (float)(q[j] - half);
     }
 }
 
-FORMATS_DECODE(d6_0)
-{
-    uint8_t q[N];
-    const uint8_t *p = src;
-    for (size_t i = 0; i < n; i += N, p += D6_BYTES, dst += N) {
-        float d = load_f16(p);
-        codes_d6(p, q);
-        for (int j = 0; j < N; j++)
-            dst[j] = d * (float)(q[j] - 32);
-    }
-}
+FORMATS_DECODE(d3_0) { decode(src, dst, n, D3_BYTES, codes_d3, 4); }
+FORMATS_DECODE(d6_0) { decode(src, dst, n, D6_BYTES, codes_d6, 32); }
 
 /* The block of one scale and codes 0 .. 2 half - 1 that is near to x. */
 static grid_block fitted(const float *x, const float *importance, int half)

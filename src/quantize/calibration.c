@@ -9,7 +9,6 @@
 #include "base/status.h"
 #include "model/vocab_load.h"
 
-#define DAMPING 0.01f
 #define SEED 7 /* of the words drawn */
 #define SAVE_EVERY_NS 20000000000u
 
@@ -153,7 +152,7 @@ static dil_status find_costs(calibration *c, players *p, walk *w, const calibrat
         copy_costs(&piece, c, p, true);
         memcpy(c->head, piece.head, head_bytes);
     } else {
-        sense s = {w, &c->fisher, o->k, o->workers, DAMPING, c->squares, c->counts, o->progress, o->user};
+        sense s = {w, &c->fisher, o->k, o->workers, METRIC_DAMPING, c->squares, c->counts, o->progress, o->user};
         status = sense_costs(&s, p, c->head, err);
         copy_costs(&piece, c, p, false);
         memcpy(piece.head, c->head, head_bytes);

@@ -11,7 +11,6 @@
 #include "quantize/importance.h"
 #include "quantize/measure.h"
 
-#define DAMPING 0.01f
 #define HELD_SEQUENCES 8 /* at the end of the text, for measuring */
 
 typedef struct compression {
@@ -78,7 +77,7 @@ static dil_status round_player(compression *c, const player *q, const rounding_i
             format_get(type)->encode(in->w + (size_t)e * values, to, values, NULL);
             continue;
         }
-        DIL_TRY(metric_new(&m, in->h + (size_t)e * size, q->columns, DAMPING, &c->k, c->workers, err));
+        DIL_TRY(metric_new(&m, in->h + (size_t)e * size, q->columns, METRIC_DAMPING, &c->k, c->workers, err));
         round_task t = {.type = type,
                         .rows = part,
                         .columns = q->columns,
@@ -330,28 +329,46 @@ static dil_status choose(compression *c, compress_report *r, dil_error *err)
 
 /* ---- the whole ---- */
 
+static uint64_t key_of_file(const os_file *f, uint64_t key)
+{
+    const uint64_t id[3] = {f->size_bytes, (uint64_t)f->mtime_ns, f->inode};
+    return work_hash(id, sizeof id, key);
+}
+
+/* A file that cannot be opened is found out where it is read. */
+static uint64_t key_of_path(const char *path, uint64_t key)
+{
+    os_file f;
+    dil_error ignored;
+    if (!path || os_file_open(&f, path, &ignored) != DIL_OK)
+        return key;
+    key = key_of_file(&f, key);
+    os_file_close(&f);
+    return work_hash(path, strlen(path), key);
+}
+
+/* Of everything the result depends on; not of the number of threads. */
 static uint64_t key_of(const compression *c, const char *in_path)
 {
     const compress_options *o = c->o;
+    const struct {
+        double bits;
+        uint64_t size_bytes, type, n_sequences, n_context, most_sweeps, own_formats, measure, method;
+    } choices = {o->bits,
+                 o->size_bytes,
+                 (uint64_t)o->type,
+                 (uint64_t)o->n_sequences,
+                 (uint64_t)o->n_context,
+                 (uint64_t)o->most_sweeps,
+                 o->own_formats,
+                 o->measure,
+                 3 /* changes with the method */};
     uint64_t key = work_hash(in_path, strlen(in_path), 1);
-    for (int i = 0; i < gguf_shards(c->in); i++) {
-        const os_file *f = gguf_shard_file(c->in, i);
-        const uint64_t id[3] = {f->size_bytes, (uint64_t)f->mtime_ns, f->inode};
-        key = work_hash(id, sizeof id, key);
-    }
-    const double numbers[8] = {(double)o->type,
-                               o->bits,
-                               (double)o->size_bytes,
-                               (double)o->n_sequences,
-                               (double)o->n_context,
-                               (double)o->most_sweeps,
-                               (double)o->measure + 2 * (double)o->own_formats,
-                               2 /* changes with the method */};
-    key = work_hash(numbers, sizeof numbers, key);
-    if (o->like)
-        key = work_hash(o->like, strlen(o->like), key);
-    if (o->stats)
-        key = work_hash(o->stats, strlen(o->stats), key);
+    for (int i = 0; i < gguf_shards(c->in); i++)
+        key = key_of_file(gguf_shard_file(c->in, i), key);
+    key = work_hash(&choices, sizeof choices, key);
+    key = key_of_path(o->like, key);
+    key = key_of_path(o->stats, key);
     return work_hash(o->text.p, o->text.n, key);
 }
 
@@ -429,6 +446,7 @@ static dil_status begin_calibration(compression *c, dil_error *err)
 static dil_status begin(compression *c, const char *in_path, const char *out_path, dil_error *err)
 {
     DIL_TRY(gguf_open(&c->in, in_path, NULL, err));
+    DIL_TRY(convert_check_paths(c->in, out_path, err));
     DIL_TRY(players_new(&c->p, c->in, err));
     DIL_TRY(kernels_select(&c->k, NULL, err));
     DIL_TRY(team_new(&c->workers, c->o->n_threads, err));

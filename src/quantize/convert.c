@@ -251,8 +251,7 @@ static dil_status write_file(converter *c, const char *out_path, dil_error *err)
     return status;
 }
 
-/* The output must not replace a part of the input. */
-static dil_status check_paths(const gguf *in, const char *out_path, dil_error *err)
+dil_status convert_check_paths(const gguf *in, const char *out_path, dil_error *err)
 {
     os_file f;
     dil_error ignored;
@@ -281,7 +280,7 @@ dil_status convert_file(convert_result *out, const char *in_path, const char *ou
     dil_status status = survey(&result, c.in, options, err);
     c.total_bytes = result.in_bytes;
     if (status == DIL_OK && !options->dry_run) {
-        status = check_paths(c.in, out_path, err);
+        status = convert_check_paths(c.in, out_path, err);
         if (status == DIL_OK)
             status = team_new(&c.workers, options->n_threads, err);
         if (status == DIL_OK)

@@ -39,6 +39,8 @@ bool convert_file_type(dil_type type, uint32_t *out);
 void convert_type_names(strbuf *out);
 /* What multiplies activations. Norms, biases and RoPE factors do not, and routers are small and touchy: they stay as they are. */
 bool convert_is_matrix(const gguf_tensor *t);
+/* BAD_ARGUMENT when out_path is a file of the input, which it would replace. */
+DIL_MUST_CHECK dil_status convert_check_paths(const gguf *in, const char *out_path, dil_error *err);
 /* The type of a tensor in the output: vectors F32, matrices `type` or a wider one, anything else as it was. */
 dil_type convert_tensor_type(const gguf_tensor *t, dil_type type);
 

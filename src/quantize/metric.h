@@ -9,6 +9,8 @@
 #include "dilmodeli.h"
 #include "train/product.h"
 
+#define METRIC_DAMPING 0.01f /* what calibrated rounding uses */
+
 typedef struct metric {
     int n;
     product_kind kind;  /* always f32 */

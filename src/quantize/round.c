@@ -123,6 +123,21 @@ static double product_of(const float *a, const float *b, size_t n)
     return sum;
 }
 
+/* y = x H for n_rows rows. */
+static void times_curvature(const rounding *r, const float *x, int n_rows, float *y)
+{
+    const size_t n = (size_t)r->t->columns;
+    product_run(r->t->m->kind, &(product_block){.a = (const uint32_t *)x,
+                                                .a_pitch = n,
+                                                .n_rows = n_rows,
+                                                .b = r->t->m->product,
+                                                .n_sum = (int64_t)n,
+                                                .pitch = (int64_t)n,
+                                                .n_columns = (int64_t)n,
+                                                .y = y,
+                                                .y_stride = n});
+}
+
 /* Values of the active rows' blocks, gradients from them; both without the errors that gather in sums. */
 static void refresh(const rounding *r, tile *t)
 {
@@ -135,15 +150,7 @@ static void refresh(const rounding *r, tile *t)
         for (size_t i = 0; i < n; i++)
             t->change[(size_t)row * n + i] = x[i] - w[i];
     }
-    product_run(r->t->m->kind, &(product_block){.a = (const uint32_t *)t->change,
-                                                .a_pitch = n,
-                                                .n_rows = t->n_active,
-                                                .b = r->t->m->product,
-                                                .n_sum = (int64_t)n,
-                                                .pitch = (int64_t)n,
-                                                .n_columns = (int64_t)n,
-                                                .y = t->g,
-                                                .y_stride = n});
+    times_curvature(r, t->change, t->n_active, t->g);
 }
 
 /* The same; returns the cost. */
@@ -163,15 +170,7 @@ static double power(const rounding *r, tile *t)
     size_t n = (size_t)r->t->columns;
     const float *w = r->t->w + (size_t)t->first * n;
     double sum = 0;
-    product_run(r->t->m->kind, &(product_block){.a = (const uint32_t *)w,
-                                                .a_pitch = n,
-                                                .n_rows = t->n,
-                                                .b = r->t->m->product,
-                                                .n_sum = (int64_t)n,
-                                                .pitch = (int64_t)n,
-                                                .n_columns = (int64_t)n,
-                                                .y = t->g,
-                                                .y_stride = n});
+    times_curvature(r, w, t->n, t->g);
     for (int row = 0; row < t->n; row++)
         sum += row_weight(r, t, row) * product_of(w + (size_t)row * n, t->g + (size_t)row * n, n);
     return sum;

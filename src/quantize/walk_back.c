@@ -173,7 +173,7 @@ static void to_mean(float *v, size_t n, double count)
 }
 
 /* |dy| instead of its square: a few tokens would stand for all the others, and what is learnt from them does not hold for other texts
- * (measured: docs/PERFORMANCE.md). */
+ * (measured: docs/decisions/016). */
 static void temper(float *v, size_t n)
 {
     for (size_t i = 0; i < n; i++)

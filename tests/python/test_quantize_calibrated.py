@@ -137,6 +137,11 @@ def says_what_is_wrong(at, stats):
     want(not out["written"] and 2000000 < out["out_bytes"] < 3000000, f"a dry run writes nothing: {out}")
     dil("quantize", MODEL, at("x.gguf"), "--size", "1000", "--stats", stats, fails="wanted at least")
     dil("quantize", MODEL, at("x.gguf"), "--bpw", "4", "--stats", MODEL, fails="statistics of this model")
+    shutil.copy(MODEL, at("own.gguf"))
+    dil("quantize", at("own.gguf"), at("own.gguf"), "--bpw", "4", "--stats", stats, fails="other than the input")
+    dil("calibrate", "-m", at("own.gguf"), "-f", TEXT, "-o", at("own.gguf"), "-c", "128", fails="other than the input")
+    want(bytes_of(at("own.gguf")) == bytes_of(MODEL), "the input is as it was")
+    dil("quantize", MODEL, at("x.gguf"), "--bpw", "4", "--stats", stats, "--calib", TEXT, fails="found both")
     with open(at("cut.gguf"), "wb") as f:
         f.write(bytes_of(stats)[:200000])
     dil("quantize", MODEL, at("x.gguf"), "--bpw", "4", "--stats", at("cut.gguf"), fails="cut.gguf")
