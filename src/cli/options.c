@@ -100,6 +100,11 @@ static const option_row table[] = {
     {"budget", NULL, "SIZES", OPTION_TEXT, AT(budget), 0, 0,
      "memory for experts: sizes or parts of all, separated by commas (10%,25%,50%)"},
     {"layers", NULL, NULL, OPTION_FLAG, AT(layers), 0, 0, "figures of every layer too"},
+    {"layers", NULL, "N", OPTION_INT, AT(remove_layers), 1, 1e4, "how many layers go"},
+    {"experts", NULL, "F", OPTION_FLOAT, AT(remove_experts), 0, 1, "share of every layer's experts that go (0.25)"},
+    {"neurons", NULL, "F", OPTION_FLOAT, AT(remove_neurons), 0, 1, "share of every layer's neurons that go (0.25)"},
+    {"quality-budget", NULL, "KLD", OPTION_FLOAT, AT(quality_budget), 0, 100,
+     "divergence on the calibration text, in nats per token, at most: as much goes as that allows"},
     {"resume", NULL, NULL, OPTION_FLAG, AT(resume), 0, 0, "go on with what an interrupted run has left"},
     {"steps", NULL, "N", OPTION_INT, AT(steps), 0, BIG, "stop after N steps of this call, with a checkpoint (0: at the end)"},
     {"theme", NULL, "NAME", OPTION_TEXT, AT(theme), 0, 0, "light (default) or dark"},
@@ -110,9 +115,13 @@ static const option_row table[] = {
 
 const option_row *option_find(const char *name)
 {
-    for (int i = 0; i < N_ROWS; i++)
-        if (strcmp(table[i].name, name) == 0)
-            return &table[i];
+    const size_t n = strcspn(name, "=");
+    const char *arg = name[n] ? name + n + 1 : NULL;
+    for (int i = 0; i < N_ROWS; i++) {
+        const option_row *row = &table[i];
+        if (strncmp(row->name, name, n) == 0 && row->name[n] == '\0' && (!arg || (row->arg && strcmp(row->arg, arg) == 0)))
+            return row;
+    }
     return NULL;
 }
 

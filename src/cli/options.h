@@ -22,9 +22,10 @@ typedef struct cli_options {
     const char *model, *prompt, *file, *system, *cpu, *output, *base, *type, *tokens, *save_base, *sha256, *compare, *policy,
         *budget, *theme, *lang, *preset, *stats, *calibration, *like, *report;
     int64_t n_predict, context, threads, batch, micro_batch, seed, top_k, repeat_last_n, dry_allowed_length, dry_last_n, mirostat,
-        chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel, steps;
+        chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel, steps, remove_layers;
     double temperature, top_p, min_p, typical_p, repeat_penalty, presence_penalty, frequency_penalty, dry_multiplier, dry_base,
-        xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta, route_mass, bits;
+        xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta, route_mass, bits, remove_experts, remove_neurons,
+        quality_budget;
     uint64_t memory_bytes, experts_memory, size_bytes;
     dil_type type_k, type_v;
     policy_kind experts_policy;
@@ -61,6 +62,7 @@ typedef struct option_row {
     const char *help;
 } option_row;
 
+/* The row of that name; "layers=N": of those of one name, the one with this argument. NULL: none. */
 const option_row *option_find(const char *name);
 
 typedef struct cli_command {

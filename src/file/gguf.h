@@ -117,6 +117,9 @@ DIL_MUST_CHECK dil_status gguf_writer_copy_values(gguf_writer *w, const gguf *fr
 /* Those whose keys begin with prefix ("tokenizer.") and do not begin with except (NULL: none). */
 DIL_MUST_CHECK dil_status gguf_writer_copy_prefixed(gguf_writer *w, const gguf *from, const char *prefix, const char *except,
                                                     dil_error *err);
+/* An array of another file under its key, with elements at[0 .. n) only. BAD_ARGUMENT: not an array that has them. */
+DIL_MUST_CHECK dil_status gguf_writer_set_elements(gguf_writer *w, const gguf_value *v, const uint64_t *at, uint64_t n,
+                                                   dil_error *err);
 DIL_MUST_CHECK dil_status gguf_writer_set_u32(gguf_writer *w, const char *key, uint32_t v, dil_error *err);
 DIL_MUST_CHECK dil_status gguf_writer_set_i32(gguf_writer *w, const char *key, int32_t v, dil_error *err);
 DIL_MUST_CHECK dil_status gguf_writer_set_f32(gguf_writer *w, const char *key, float v, dil_error *err);

@@ -220,6 +220,41 @@ dil_status gguf_writer_copy_prefixed(gguf_writer *w, const gguf *from, const cha
     return DIL_OK;
 }
 
+/* Elements at[0 .. n) of an array of strings. */
+static dil_status set_some_texts(gguf_writer *w, const gguf_value *v, const uint64_t *at, uint64_t n, dil_error *err)
+{
+    const str *from = v->data;
+    str *texts = mem_alloc((size_t)n * sizeof *texts + 1, MEM_FILE);
+    if (!texts)
+        return no_memory(w, err);
+    for (uint64_t i = 0; i < n; i++)
+        texts[i] = from[at[i]];
+    dil_status status = set_texts(w, v->key, true, texts, n, err);
+    mem_free(texts);
+    return status;
+}
+
+dil_status gguf_writer_set_elements(gguf_writer *w, const gguf_value *v, const uint64_t *at, uint64_t n, dil_error *err)
+{
+    char shown[GGUF_SHOWN];
+    for (uint64_t i = 0; i < n; i++)
+        if (v->kind != GGUF_ARRAY || at[i] >= v->count)
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT,
+                            "key %s: wanted an array with an element %" PRIu64 ", found %" PRIu64 " elements",
+                            gguf_show(v->key, shown), at[i], v->kind == GGUF_ARRAY ? v->count : 0);
+    if (v->element == GGUF_STRING)
+        return set_some_texts(w, v, at, n, err);
+    const size_t size = gguf_kind_bytes(v->element);
+    uint8_t *bytes = mem_alloc((size_t)n * size + 1, MEM_FILE);
+    if (!bytes)
+        return no_memory(w, err);
+    for (uint64_t i = 0; i < n; i++)
+        memcpy(bytes + i * size, (const uint8_t *)v->data + at[i] * size, size);
+    dil_status status = set_numbers(w, v->key, v->element, true, bytes, n, err);
+    mem_free(bytes);
+    return status;
+}
+
 /* ---- tensors ---- */
 
 /* Doubles the room for tensor names and sizes; the index is rebuilt. */

@@ -262,8 +262,8 @@ dil_status convert_check_paths(const gguf *in, const char *out_path, dil_error *
         same = same || (gguf_shard_file(in, i)->device == f.device && gguf_shard_file(in, i)->inode == f.inode);
     os_file_close(&f);
     if (same)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
-                        "quantize: wanted an output other than the input, found %s twice; choose another name", out_path);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "output: wanted a file other than the input, found %s twice; choose another name",
+                        out_path);
     return DIL_OK;
 }
 

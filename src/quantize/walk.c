@@ -201,6 +201,7 @@ dil_status walk_begin(walk *w, dil_error *err)
 dil_status walk_load(walk *w, int layer, dil_error *err)
 {
     w->layer = layer;
+    w->priced = false;
     w->n->c.rope_base = w->h.window && w->h.windowed[layer] ? w->h.rope[1].base : w->h.rope[0].base;
     net_rotations(w->n);
     DIL_TRY(read_parameters(w, layer, true, err));
@@ -272,7 +273,7 @@ static void advance_batch(walk *w, net_layer *l, int64_t first, int64_t n, void 
 {
     (void)ctx;
     l->x_ffn = walk_state(w, first);
-    layer_ffn_norm(w->n, l, NULL, n);
+    layer_ffn_norm(w->n, l, walk_price(w), n);
     layer_ffn(w->n, l, n, w->n->dx);
     memcpy(l->x_ffn, w->n->dx, (size_t)n * w->h.n_embd * sizeof(float));
 }

@@ -53,6 +53,28 @@ void walk_advance(walk *w);
 /* After the last layer: the same for what the output matrix reads. */
 void walk_look_head(walk *w, const float *weights, float *h);
 
+/* Experts of the layer at hand that are not chosen, until another layer is loaded: absent [n_experts]; at least n_used are not absent. */
+void walk_without(walk *w, const bool *absent);
+
+/* Which experts can go at least cost, when their tokens go to the best of the others. */
+typedef struct walk_removal {
+    const float *token_weight; /* [n_tokens], and */
+    const float *row_weight;   /* [n_experts][n_embd]: of NET_DOWN, as in walk_fisher */
+    int n_remove;              /* n_used experts are left at least */
+    int32_t *removed;          /* [out] [n_remove]: experts in the order they went; of two alike the lower first */
+    double *cost;              /* [out] [n_remove]: expected divergence in nats per token of all removed so far, together */
+} walk_removal;
+/* Of the layer at hand, when WALK_GATE_UP was looked at: one by one, the cheapest of those left after those before have gone and their tokens
+ * have chosen again. The removed ones are absent from now on. NO_MEMORY. */
+DIL_MUST_CHECK dil_status walk_remove_experts(walk *w, const walk_removal *r, dil_error *err);
+
+/* States x [n_tokens][n_embd], any, through the whole layer at hand, in place. */
+void walk_pass(walk *w, float *x);
+/* Those of walk_begin. */
+const float *walk_states(const walk *w);
+/* What answers from states x behind the last layer have lost against those from states from, n_tokens of them: mean divergence, nats per token. */
+double walk_divergence(walk *w, const float *from, const float *x, int64_t n_tokens);
+
 /* The embedding's values, [n_vocab][n_embd], of the walk alone: the head's are another matrix unless the model ties them. */
 float *walk_embedding(walk *w, int *n_rows, int *n_columns);
 float *walk_head(walk *w);

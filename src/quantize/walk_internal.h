@@ -20,8 +20,10 @@ struct walk {
     size_t weighted_bytes;
     float *heads; /* [n_head][tokens of a batch][n_embd]: what each head's values read, on the mean */
     size_t heads_bytes;
-    float *squares, *counts; /* walk_count_squares */
     bool head_prepared;
+    float price[NET_MAX_EXPERTS]; /* walk_without: what keeps an expert from being chosen */
+    bool priced;
+    float *squares, *counts;                 /* walk_count_squares */
     float *own_x, *own_attended, *own_x_ffn; /* buffers of the net, to be put back */
 };
 
@@ -33,6 +35,8 @@ float *walk_attended(const walk *w, int64_t token);
 /* The output matrix's prepared forms, which are large, take the place of its values for the way back; and the values theirs. */
 void walk_head_prepare(walk *w);
 DIL_MUST_CHECK dil_status walk_head_release(walk *w, dil_error *err);
+/* Prices of the experts of the layer at hand, or NULL. */
+const float *walk_price(const walk *w);
 /* h [width][width] += x^T x of n rows. */
 void walk_add_outer(const walk *w, const float *x, int64_t n, int width, float *h);
 

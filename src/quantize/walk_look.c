@@ -180,7 +180,7 @@ static void look_batch(walk *w, net_layer *l, int64_t first, int64_t n, void *ct
         l->x_ffn = w->own_x_ffn;
         layer_project(t, l, n);
         memcpy(l->x, l->x_ffn, (size_t)n * w->h.n_embd * sizeof(float));
-        layer_ffn_norm(t, l, NULL, n);
+        layer_ffn_norm(t, l, walk_price(w), n);
         if (k->groups > 1)
             add_slots(w, k, &l->r, l->normed_ffn, first, false);
         else
@@ -188,7 +188,7 @@ static void look_batch(walk *w, net_layer *l, int64_t first, int64_t n, void *ct
         break;
     default:
         l->x_ffn = l->x;
-        layer_ffn_norm(t, l, NULL, n);
+        layer_ffn_norm(t, l, walk_price(w), n);
         layer_ffn(t, l, n, t->dx);
         int64_t slots = k->groups > 1 ? n * t->c.n_used : n;
         crew_tokens(&t->crew, slots, activate_block, &(activate_run){&t->crew, l, t->act, k->width});

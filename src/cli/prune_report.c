@@ -1,0 +1,117 @@
+#include "cli/prune_report.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/os.h"
+
+static const char *const things[] = {[PRUNE_NEURONS] = "neurons", [PRUNE_EXPERTS] = "experts", [PRUNE_LAYERS] = "layers"};
+
+static double per_megabyte(double cost, const prune_report *r, uint64_t bytes)
+{
+    return bytes < r->in_bytes ? cost / ((double)(r->in_bytes - bytes) * 1e-6) : 0;
+}
+
+static const allocate_baseline *way(const prune_report *r, const char *name)
+{
+    for (int i = 0; i < r->quantized.n_baselines; i++)
+        if (strcmp(r->quantized.baseline[i].name, name) == 0)
+            return &r->quantized.baseline[i];
+    return NULL;
+}
+
+/* ---- for people ---- */
+
+static void print_plan(FILE *out, const prune_report *r)
+{
+    const prune_plan *p = &r->plan;
+    if (p->kind != PRUNE_LAYERS) {
+        fprintf(out, "  %d of %d %s gone from each of %d layers\n", p->n_removed, p->n_before, things[p->kind], p->n_lists);
+        return;
+    }
+    fprintf(out, "  %d of %d layers gone:", p->n_removed, p->n_before);
+    for (int i = 0; i < p->n_removed; i++)
+        fprintf(out, "%s %d (%.4f)", i ? "," : "", p->removed[i], p->cost[i]);
+    fputc('\n', out);
+}
+
+static void print_price(FILE *out, const prune_report *r)
+{
+    char size[32];
+    const allocate_baseline *game = way(r, "game");
+    if (r->plan.kind != PRUNE_LAYERS)
+        fprintf(out, "  divergence expected layer by layer: %.4f nats per token\n", r->expected);
+    fprintf(out, "  divergence on the calibration text: %.4f nats per token, %.2g for each MB that is saved\n", r->found,
+            per_megabyte(r->found, r, r->out_bytes));
+    if (!r->compared || !game) {
+        fputs("  no quantized file of the whole model is as small\n", out);
+        return;
+    }
+    fprintf(out, "  the whole model quantized to that size (%s): %.2g expected, %.2g for each MB: %s\n",
+            str_bytes(game->bytes, size, sizeof size), game->cost, per_megabyte(game->cost, r, game->bytes),
+            game->cost <= r->found ? "dil quantize is the cheaper way to these bytes"
+                                   : "pruning is the cheaper way to these bytes");
+}
+
+void prune_report_print(FILE *out, const prune_report *r, const char *out_path, bool written, double seconds)
+{
+    char before[32], after[32];
+    fprintf(out, "%s: %s -> %s, %.0f s%s\n", out_path, str_bytes(r->in_bytes, before, sizeof before),
+            str_bytes(r->out_bytes, after, sizeof after), seconds, written ? "" : "; dry run, nothing was written");
+    print_plan(out, r);
+    print_price(out, r);
+    if (r->measured)
+        fprintf(out, "  measured divergence %.4f +- %.4f nats per token, same first word %.1f %%\n", r->kld, r->kld_error,
+                100.0 * r->same_top);
+    if (r->decoded)
+        fputs("  the down matrices had been quantized; changed, they are F16 now: dil quantize makes them small again\n", out);
+}
+
+/* ---- for programs ---- */
+
+/* null where nothing is known. */
+static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+static json_t *count(uint64_t v) { return json_integer((json_int_t)v); }
+
+static json_t *list_json(const prune_plan *p, int list)
+{
+    json_t *removed = json_array(), *costs = json_array();
+    for (int i = 0; i < p->n_removed; i++) {
+        size_t at = (size_t)list * (size_t)p->n_removed + (size_t)i;
+        json_array_append_new(removed, json_integer(p->removed[at]));
+        json_array_append_new(costs, number(p->cost[at]));
+    }
+    return json_pack("{s:o, s:o}", "removed", removed, "expected_divergence", costs);
+}
+
+static json_t *ways_json(const prune_report *r)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < r->quantized.n_baselines && r->compared; i++) {
+        const allocate_baseline *b = &r->quantized.baseline[i];
+        json_array_append_new(list,
+                              json_pack("{s:s, s:o, s:o, s:o}", "name", b->name, "bytes", count(b->bytes), "divergence",
+                                        number(b->cost), "divergence_per_megabyte", number(per_megabyte(b->cost, r, b->bytes))));
+    }
+    return list;
+}
+
+json_t *prune_report_json(const prune_report *r, const char *in_path, const char *out_path, bool written, double seconds)
+{
+    const prune_plan *p = &r->plan;
+    json_t *lists = json_array(), *measured = json_null();
+    for (int i = 0; i < p->n_lists; i++)
+        json_array_append_new(lists, list_json(p, i));
+    if (r->measured)
+        measured = json_pack("{s:o, s:o, s:o}", "divergence", number(r->kld), "error", number(r->kld_error), "same_first_word",
+                             number(r->same_top));
+    return json_pack("{s:s, s:s, s:b, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i}, "
+                     "s:{s:o, s:o, s:o, s:o}, s:o}",
+                     "input", in_path, "output", out_path, "written", written, "kind", things[p->kind], "model_layers", r->n_layer,
+                     "before", p->n_before, "removed", p->n_removed, "lists", lists, "in_bytes", count(r->in_bytes), "out_bytes",
+                     count(r->out_bytes), "expected_divergence", number(r->expected), "found_divergence", number(r->found),
+                     "divergence_per_megabyte", number(per_megabyte(r->found, r, r->out_bytes)), "quantized_instead", ways_json(r),
+                     "measured", measured, "decoded", r->decoded, "calibration", "text", r->text, "sequences", r->n_sequences,
+                     "tokens_each", r->n_context, "seconds", "finding", number(r->seconds[0]), "writing", number(r->seconds[1]),
+                     "measuring", number(r->seconds[2]), "all", number(seconds), "peak_memory_bytes", count(os_peak_rss_bytes()));
+}
