@@ -10,8 +10,13 @@
 
 #include <cmocka.h>
 
+#include "base/mem.h"
+#include "quantize/prune.h"
 #include "quantize/surgeon.h"
 #include "theorem/random.h"
+#include "train/net_internal.h"
+
+#include "net_file.h"
 
 static void ok(dil_status st, const dil_error *err)
 {
@@ -171,9 +176,308 @@ static void bad_curvature_is_refused(void **state)
     team_free(workers);
 }
 
+/* ---- files ---- */
+
+enum { SEQUENCES = 6, CONTEXT = 32, TOKENS = SEQUENCES * CONTEXT, LAYERS = 3, VOCAB = 96 };
+
+static net_config shape(bool experts)
+{
+    net_config c = {.n_vocab = VOCAB,
+                    .n_context = CONTEXT,
+                    .n_embd = 32,
+                    .n_layer = LAYERS,
+                    .n_head = 4,
+                    .n_head_kv = 2,
+                    .head_dim = 8,
+                    .n_ff = 96,
+                    .tied = true,
+                    .pairs = ROPE_ADJACENT,
+                    .rope_base = 10000.0f,
+                    .norm_eps = 1e-5f,
+                    .embd_scale = 1.0f};
+    if (experts) {
+        c.n_ff = 0;
+        c.n_experts = 8;
+        c.n_used = 2;
+        c.n_ff_expert = 32;
+        c.qk_norm = true;
+        c.pairs = ROPE_HALVES;
+    }
+    return c;
+}
+
+/* A network, its file, its statistics, and what pruning made of it. */
+typedef struct bench {
+    char path[64], stats[64], out[64];
+    team *workers;
+    kernels k;
+    net *n, *small;
+    gguf *file;
+    int32_t tokens[TOKENS];
+    float before[TOKENS * VOCAB]; /* logits of the whole network */
+    prune_report report;
+} bench;
+
+static net *net_of(const bench *b, const net_config *c)
+{
+    dil_error err;
+    net *n = NULL;
+    ok(net_new(&n, c, NET_COMPUTE_F32, TOKENS, b->workers, &b->k, &err), &err);
+    return n;
+}
+
+static void logits_of(net *n, const int32_t *tokens, float *out)
+{
+    for (int s = 0; s < SEQUENCES; s++)
+        net_logits(n, tokens + s * CONTEXT, CONTEXT, out + (size_t)s * CONTEXT * VOCAB);
+}
+
+static void write_stats(bench *b)
+{
+    dil_error err;
+    gguf *in = NULL;
+    players p;
+    walk *w = NULL;
+    calibration c;
+    ok(gguf_open(&in, b->path, NULL, &err), &err);
+    ok(players_new(&p, in, &err), &err);
+    for (int i = 0; i < p.n; i++)
+        player_offer(&p.p[i]);
+    ok(walk_new(&w, in, b->tokens, SEQUENCES, CONTEXT, b->workers, &b->k, &err), &err);
+    int32_t *copy = mem_alloc(sizeof b->tokens, MEM_MISC);
+    assert_non_null(copy);
+    memcpy(copy, b->tokens, sizeof b->tokens);
+    const calibration_options o = {
+        .text_name = "text", .n_sequences = SEQUENCES, .n_context = CONTEXT, .workers = b->workers, .k = &b->k};
+    ok(calibration_make(&c, &p, w, copy, &o, &err), &err);
+    ok(calibration_write(&c, &p, b->stats, &err), &err);
+    calibration_free(&c);
+    walk_free(w);
+    players_free(&p);
+    gguf_close(in);
+}
+
+static void begin(bench *b, bool experts)
+{
+    dil_error err;
+    uint64_t seed = 5;
+    const net_config c = shape(experts);
+    const int id = (int)getpid();
+    snprintf(b->path, sizeof b->path, "/tmp/dil_prune_%d.gguf", id);
+    snprintf(b->stats, sizeof b->stats, "/tmp/dil_prune_%d.stats", id);
+    snprintf(b->out, sizeof b->out, "/tmp/dil_prune_%d_out.gguf", id);
+    ok(team_new(&b->workers, 2, &err), &err);
+    ok(kernels_select(&b->k, NULL, &err), &err);
+    b->n = net_of(b, &c);
+    net_initialise(b->n, 3);
+    for (size_t i = 0; i < net_size(b->n); i++) /* so that answers depend on what was read */
+        if (fabsf(net_values(b->n)[i]) < 0.2f)
+            net_values(b->n)[i] *= 8.0f;
+    net_refresh(b->n);
+    for (int i = 0; i < TOKENS; i++)
+        b->tokens[i] = (int32_t)(random_next(&seed) % VOCAB);
+    ok(net_file_write(b->n, b->path, &err), &err);
+    write_stats(b);
+    logits_of(b->n, b->tokens, b->before);
+}
+
+static void end(bench *b)
+{
+    prune_report_free(&b->report);
+    if (b->file)
+        gguf_close(b->file);
+    net_free(b->small);
+    net_free(b->n);
+    team_free(b->workers);
+    unlink(b->path);
+    unlink(b->stats);
+    unlink(b->out);
+}
+
+static void log_softmax(const float *z, double *out)
+{
+    double sum = 0;
+    for (int i = 0; i < VOCAB; i++)
+        sum += exp((double)z[i]);
+    for (int i = 0; i < VOCAB; i++)
+        out[i] = (double)z[i] - log(sum);
+}
+
+/* What the report says was lost on the calibration text is what its answers have lost. */
+static void assert_found(bench *b)
+{
+    static float small[TOKENS * VOCAB];
+    double sum = 0, p[VOCAB], q[VOCAB];
+    logits_of(b->small, b->tokens, small);
+    for (int t = 0; t < TOKENS; t++) {
+        log_softmax(b->before + t * VOCAB, p);
+        log_softmax(small + t * VOCAB, q);
+        for (int i = 0; i < VOCAB; i++)
+            sum += exp(p[i]) * (p[i] - q[i]) / TOKENS;
+    }
+    if (fabs(sum - b->report.found) > 0.05 * sum + 1e-4) /* the walk may compute in bf16 */
+        fail_msg("wanted a divergence of %g, found %g", sum, b->report.found);
+}
+
+static prune_options options_of(const bench *b, prune_kind kind, double share, int n_layers)
+{
+    return (prune_options){.kind = kind, .share = share, .n_layers = n_layers, .stats = b->stats, .n_threads = 2};
+}
+
+/* Prunes, and reads the result into a network of that shape. */
+static void prune(bench *b, const prune_options *o, const net_config *c)
+{
+    dil_error err;
+    ok(prune_file(&b->report, b->path, b->out, o, &err), &err);
+    ok(gguf_open(&b->file, b->out, NULL, &err), &err);
+    b->small = net_of(b, c);
+    ok(net_file_read(b->small, b->file, &err), &err);
+    assert_found(b);
+}
+
+/* The pruned file answers as the whole network, which was masked meanwhile. */
+static void assert_same_answers(const bench *b)
+{
+    static float whole[TOKENS * VOCAB], small[TOKENS * VOCAB];
+    float most = 0, worst = 0;
+    net_refresh(b->n);
+    logits_of(b->n, b->tokens, whole);
+    logits_of(b->small, b->tokens, small);
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
+        most = fmaxf(most, fabsf(whole[i]));
+        worst = fmaxf(worst, fabsf(whole[i] - small[i]));
+    }
+    if (!(worst <= 1e-4f * most))
+        fail_msg("logits differ by %g of %g", (double)worst, (double)most);
+}
+
+static parameter *find_parameter(net *n, int layer, const char *rest)
+{
+    char name[64];
+    snprintf(name, sizeof name, "blk.%d.%s", layer, rest);
+    for (int i = 0; i < net_n_parameters(n); i++)
+        if (strcmp(net_parameter_at(n, i)->name, name) == 0)
+            return net_parameter_at(n, i);
+    fail_msg("%s: not there", name);
+    return NULL;
+}
+
+static const int32_t *removed_of(const bench *b, int list) { return b->report.plan.removed + list * b->report.plan.n_removed; }
+
+static bool contains(const int32_t *list, int n, int value)
+{
+    for (int i = 0; i < n; i++)
+        if (list[i] == value)
+            return true;
+    return false;
+}
+
+static void without_neurons_as_masked(void **state)
+{
+    (void)state;
+    static bench b;
+    b = (bench){0};
+    begin(&b, false);
+    net_config c = shape(false);
+    c.n_ff = 64;
+    const prune_options o = options_of(&b, PRUNE_NEURONS, 0.34, 0);
+    prune(&b, &o, &c);
+    assert_int_equal(b.report.plan.n_removed, 32);
+    for (int i = 0; i < LAYERS; i++) { /* the others' new weights, at their old places */
+        parameter *whole = find_parameter(b.n, i, "ffn_down.weight");
+        const parameter *small = find_parameter(b.small, i, "ffn_down.weight");
+        for (int r = 0; r < whole->rows; r++)
+            for (int j = 0, at = 0; j < whole->columns; j++)
+                whole->w[r * whole->columns + j] = contains(removed_of(&b, i), 32, j) ? 0.0f : small->w[r * small->columns + at++];
+    }
+    assert_same_answers(&b);
+    end(&b);
+}
+
+static void without_experts_as_masked(void **state)
+{
+    (void)state;
+    static bench b;
+    b = (bench){0};
+    begin(&b, true);
+    net_config c = shape(true);
+    c.n_experts = 5;
+    const prune_options o = options_of(&b, PRUNE_EXPERTS, 0.4, 0);
+    prune(&b, &o, &c);
+    assert_int_equal(b.report.plan.n_removed, 3);
+    for (int i = 0; i < LAYERS; i++)
+        for (int k = 0; k < 3; k++) {
+            net_prices(b.n)[i * 8 + removed_of(&b, i)[k]] = 1e30f;
+            double before = k ? b.report.plan.cost[i * 3 + k - 1] : 0;
+            assert_true(b.report.plan.cost[i * 3 + k] >= before * 0.5); /* others may lose less than was lost, but not all of it */
+        }
+    memcpy(b.n->inputs, b.tokens, sizeof b.tokens);
+    memcpy(b.small->inputs, b.tokens, sizeof b.tokens);
+    net_forward(b.n, SEQUENCES, CONTEXT);
+    net_forward(b.small, SEQUENCES, CONTEXT);
+    for (int t = 0; t < TOKENS * 32; t++)
+        assert_true(fabsf(b.n->normed_last[t] - b.small->normed_last[t]) < 1e-4f);
+    end(&b);
+}
+
+static void without_layers_as_masked(void **state)
+{
+    (void)state;
+    for (int experts = 0; experts < 2; experts++) {
+        static bench b;
+        b = (bench){0};
+        begin(&b, experts);
+        net_config c = shape(experts);
+        c.n_layer = 1;
+        const prune_options o = options_of(&b, PRUNE_LAYERS, 0, 2);
+        prune(&b, &o, &c);
+        for (int k = 0; k < 2; k++) {
+            parameter *out = find_parameter(b.n, removed_of(&b, 0)[k], "attn_output.weight"),
+                      *down = find_parameter(b.n, removed_of(&b, 0)[k], experts ? "ffn_down_exps.weight" : "ffn_down.weight");
+            memset(out->w, 0, out->count * sizeof(float));
+            memset(down->w, 0, down->count * sizeof(float));
+        }
+        assert_same_answers(&b);
+        end(&b);
+    }
+}
+
+static void wrong_wishes_are_refused(void **state)
+{
+    (void)state;
+    dil_error err;
+    static bench b;
+    b = (bench){0};
+    begin(&b, true);
+    struct {
+        prune_kind kind;
+        double share;
+        int n_layers;
+        dil_status status;
+        const char *text;
+    } cases[] = {{PRUNE_NEURONS, 0.5, 0, DIL_UNSUPPORTED, "--experts"},
+                 {PRUNE_EXPERTS, 0.9, 0, DIL_BAD_ARGUMENT, "0.75"},
+                 {PRUNE_EXPERTS, 0.01, 0, DIL_BAD_ARGUMENT, "0.125"},
+                 {PRUNE_LAYERS, 0, 3, DIL_BAD_ARGUMENT, "1 to 2"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const prune_options o = options_of(&b, cases[i].kind, cases[i].share, cases[i].n_layers);
+        assert_int_equal(prune_file(&b.report, b.path, b.out, &o, &err), cases[i].status);
+        if (!strstr(err.text, cases[i].text))
+            fail_msg("wanted '%s', found '%s'", cases[i].text, err.text);
+    }
+    const prune_options same = options_of(&b, PRUNE_EXPERTS, 0.5, 0);
+    assert_int_equal(prune_file(&b.report, b.path, b.path, &same, &err), DIL_BAD_ARGUMENT);
+    assert_int_not_equal(access(b.out, F_OK), 0);
+    end(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(columns_leave_as_least_squares_says),
-                                       cmocka_unit_test(bad_curvature_is_refused)};
+                                       cmocka_unit_test(bad_curvature_is_refused),
+                                       cmocka_unit_test(without_neurons_as_masked),
+                                       cmocka_unit_test(without_experts_as_masked),
+                                       cmocka_unit_test(without_layers_as_masked),
+                                       cmocka_unit_test(wrong_wishes_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

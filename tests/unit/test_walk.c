@@ -16,6 +16,8 @@
 #include "theorem/random.h"
 #include "train/net_internal.h"
 
+#include "net_file.h"
+
 enum { SEQUENCES = 6, CONTEXT = 32, TOKENS = SEQUENCES * CONTEXT };
 
 static const net_config base = {.n_vocab = 96,
@@ -61,51 +63,6 @@ static void ok(dil_status st, const dil_error *err)
         fail_msg("%s", err->text);
 }
 
-/* The trainer's network as a file: names and shapes are GGUF's already. */
-static void write_file(const bench *b, bool experts)
-{
-    dil_error err;
-    gguf_writer *w = NULL;
-    const net_config *c = net_config_of(b->n);
-    const char *arch = experts ? "qwen3moe" : "llama";
-    char key[64];
-    ok(gguf_writer_new(&w, b->path, &err), &err);
-    ok(gguf_writer_set_str(w, "general.architecture", str_of(arch), &err), &err);
-    const struct {
-        const char *name;
-        int value;
-    } numbers[] = {{"context_length", c->n_context},
-                   {"embedding_length", c->n_embd},
-                   {"block_count", c->n_layer},
-                   {"feed_forward_length", experts ? c->n_ff_expert : c->n_ff},
-                   {"attention.head_count", c->n_head},
-                   {"attention.head_count_kv", c->n_head_kv},
-                   {"attention.key_length", c->head_dim},
-                   {"attention.value_length", c->head_dim},
-                   {"rope.dimension_count", c->head_dim},
-                   {"vocab_size", c->n_vocab},
-                   {"expert_count", c->n_experts},
-                   {"expert_used_count", c->n_used},
-                   {"expert_feed_forward_length", c->n_ff_expert}};
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        snprintf(key, sizeof key, "%s.%s", arch, numbers[i].name);
-        if (numbers[i].value)
-            ok(gguf_writer_set_u32(w, key, (uint32_t)numbers[i].value, &err), &err);
-    }
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch);
-    ok(gguf_writer_set_f32(w, key, c->norm_eps, &err), &err);
-    snprintf(key, sizeof key, "%s.rope.freq_base", arch);
-    ok(gguf_writer_set_f32(w, key, c->rope_base, &err), &err);
-    for (int i = 0; i < net_n_parameters(b->n); i++) {
-        const parameter *p = net_parameter_at(b->n, i);
-        const uint64_t ne[GGUF_MAX_DIMS] = {(uint64_t)p->columns, (uint64_t)p->rows, (uint64_t)p->n, 1};
-        ok(gguf_writer_add_tensor(w, str_of(p->name), DIL_TYPE_F32, p->n > 1 ? 3 : p->rows > 1 ? 2 : 1, ne, &err), &err);
-    }
-    for (int i = 0; i < net_n_parameters(b->n); i++)
-        ok(gguf_writer_data(w, net_parameter_at(b->n, i)->w, net_parameter_at(b->n, i)->count * sizeof(float), &err), &err);
-    ok(gguf_writer_finish(w, &err), &err);
-}
-
 static void begin(bench *b, bool experts)
 {
     dil_error err;
@@ -122,7 +79,7 @@ static void begin(bench *b, bool experts)
     net_refresh(b->n);
     for (int i = 0; i < TOKENS; i++)
         b->tokens[i] = (int32_t)(random_next(&seed) % (uint64_t)c.n_vocab);
-    write_file(b, experts);
+    ok(net_file_write(b->n, b->path, &err), &err);
     ok(gguf_open(&b->file, b->path, NULL, &err), &err);
 }
 
