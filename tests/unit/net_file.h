@@ -37,7 +37,13 @@ static inline dil_status net_file_values(gguf_writer *w, const net_config *c, di
     snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch);
     DIL_TRY(gguf_writer_set_f32(w, key, c->norm_eps, err));
     snprintf(key, sizeof key, "%s.rope.freq_base", arch);
-    return gguf_writer_set_f32(w, key, c->rope_base, err);
+    DIL_TRY(gguf_writer_set_f32(w, key, c->rope_base, err));
+    int32_t numbered[NET_MAX_LAYERS]; /* a list with something for each layer, and one that is as long by chance */
+    for (int i = 0; i < c->n_layer; i++)
+        numbered[i] = i;
+    snprintf(key, sizeof key, "%s.test.layer_numbers", arch);
+    DIL_TRY(gguf_writer_set_i32_array(w, key, numbered, (uint64_t)c->n_layer, err));
+    return gguf_writer_set_i32_array(w, "general.test_numbers", numbered, (uint64_t)c->n_layer, err);
 }
 
 static inline dil_status net_file_write(net *n, const char *path, dil_error *err)

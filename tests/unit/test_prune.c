@@ -420,6 +420,20 @@ static void without_experts_as_masked(void **state)
     end(&b);
 }
 
+/* Lists with something for each layer lose what the layers lost; others do not. */
+static void assert_lists_cut(const bench *b, const char *key, int left)
+{
+    dil_error err;
+    const int32_t *numbers = NULL;
+    uint64_t n = 0;
+    ok(gguf_get_i32_array(b->file, key, &numbers, &n, &err), &err);
+    assert_int_equal(n, left);
+    for (int i = 0; i < left; i++)
+        assert_false(contains(removed_of(b, 0), b->report.plan.n_removed, numbers[i]));
+    ok(gguf_get_i32_array(b->file, "general.test_numbers", &numbers, &n, &err), &err);
+    assert_int_equal(n, LAYERS);
+}
+
 static void without_layers_as_masked(void **state)
 {
     (void)state;
@@ -431,6 +445,7 @@ static void without_layers_as_masked(void **state)
         c.n_layer = 1;
         const prune_options o = options_of(&b, PRUNE_LAYERS, 0, 2);
         prune(&b, &o, &c);
+        assert_lists_cut(&b, experts ? "qwen3moe.test.layer_numbers" : "llama.test.layer_numbers", 1);
         for (int k = 0; k < 2; k++) {
             parameter *out = find_parameter(b.n, removed_of(&b, 0)[k], "attn_output.weight"),
                       *down = find_parameter(b.n, removed_of(&b, 0)[k], experts ? "ffn_down_exps.weight" : "ffn_down.weight");
