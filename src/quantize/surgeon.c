@@ -186,7 +186,8 @@ dil_status surgeon_remove(const surgeon_task *t, dil_error *err)
         t->removed[i] = s.column[slot];
         t->cost[i] = cost += 0.5 * s.score[slot];
         take_out(&s, slot);
-        team_run(t->workers, update_slots, &s);
+        team_run_some(t->workers, team_unhindered(t->workers), update_slots,
+                      &s); /* a meeting for each column: others must not hold it up */
     }
     if (status == DIL_OK)
         write_back(&s);
