@@ -132,7 +132,7 @@ def layers_leave(at):
 def quantized_files(at):
     """Whole slices keep their bytes; changed matrices become F16, and the report says so."""
     dil("quantize", MODELS["dense"], at("q.gguf"), "--type", "q5_k")
-    dil("calibrate", "-m", at("q.gguf"), "-f", at("head.txt"), "-o", at("q.stats"), "-c", "128", "--chunks", "6")
+    dil("calibrate", "--full", "-m", at("q.gguf"), "-f", at("head.txt"), "-o", at("q.stats"), "-c", "128", "--chunks", "6")
     report = prune(at("q.gguf"), at("q_less.gguf"), "--neurons", "0.5", "--stats", at("q.stats"))
     want(report["decoded"], "said to be decoded")
     types = {t.name.split(".")[2]: t.tensor_type.name for t in gguf.GGUFReader(at("q_less.gguf")).tensors if t.name.startswith("blk.0.")}
@@ -191,7 +191,7 @@ def main():
             with open(at(name), "wb") as f:
                 f.write(part)
         for name, model in MODELS.items():
-            dil("calibrate", "-m", model, "-f", at("head.txt"), "-o", at(f"{name}.stats"), "-c", "128")
+            dil("calibrate", "--full", "-m", model, "-f", at("head.txt"), "-o", at(f"{name}.stats"), "-c", "128")
             dil("eval", "perplexity", "-m", model, "-f", at("tail.txt"), "-c", "128", "--save-base", at(f"{name}.kld"))
         far_below_random(at, "dense", ("--neurons", "0.5"), False)
         far_below_random(at, "moe", ("--experts", "0.25"), True)
