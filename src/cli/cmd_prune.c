@@ -10,7 +10,6 @@
 #include "cli/work_progress.h"
 #include "quantize/prune.h"
 
-/* What goes. With a budget alone: experts where there are some, else neurons. */
 static dil_status choose_kind(prune_options *po, const cli_options *o, const char *path, dil_error *err)
 {
     po->budget = o->quality_budget;
@@ -19,15 +18,7 @@ static dil_status choose_kind(prune_options *po, const cli_options *o, const cha
     po->kind = o->remove_layers ? PRUNE_LAYERS : o->remove_experts > 0 ? PRUNE_EXPERTS : PRUNE_NEURONS;
     if (o->remove_layers || o->remove_experts > 0 || o->remove_neurons > 0)
         return DIL_OK;
-    gguf *g = NULL;
-    hparams h;
-    gguf_options header = {.header_only = true};
-    DIL_TRY(gguf_open(&g, path, &header, err));
-    dil_status status = hparams_read(&h, g, err);
-    gguf_close(g);
-    if (status == DIL_OK && h.experts.n_experts)
-        po->kind = PRUNE_EXPERTS;
-    return status;
+    return prune_default_kind(&po->kind, path, err);
 }
 
 static int check_usage(const cli_options *o)

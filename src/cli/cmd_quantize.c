@@ -12,6 +12,7 @@
 #include "cli/work_progress.h"
 #include "quantize/compress.h"
 #include "quantize/importance.h"
+#include "quantize/preset.h"
 
 typedef struct quantize_run {
     bool quiet, shown;
@@ -103,18 +104,54 @@ static void print_notes(const convert_result *r)
 
 /* ---- with calibration ---- */
 
+/* Ways to say which formats: one. A preset's budget may be changed. */
+static int check_usage(const cli_options *o)
+{
+    const int n =
+        (o->type != NULL) + (o->like != NULL) + (o->bits > 0) + (o->size_bytes > 0) + (o->preset != NULL || o->quality_budget > 0);
+    if (n != 1)
+        return cli_usage(
+            "quantize: wanted one of --type, --like, --bpw, --size, --quality-budget and --preset, found %s; see --help",
+            n ? "several" : "none");
+    if (o->preset && !preset_find(o->preset))
+        return cli_usage("quantize: --preset: wanted dusuk, dengeli or yuksek, found '%s'", o->preset);
+    if (o->preset && (o->stats || !o->calibration))
+        return cli_usage("quantize: --preset: wanted --calib TEXT beside it, found %s; see --help", o->stats ? "--stats" : "none");
+    return CLI_OK;
+}
+
+static dil_status compress_report_all(const cli_options *o, const preset_report *r, const char *in_path, const char *out_path,
+                                      double seconds, dil_error *err)
+{
+    json_t *json = o->json || o->report ? quantize_report_json(&r->file, in_path, out_path, seconds) : NULL;
+    if (json && r->preset)
+        quantize_report_preset_json(json, r);
+    dil_status status = o->report ? quantize_report_write(o->report, json, err) : DIL_OK;
+    if (o->json) {
+        json_dumpf(json, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+        putchar('\n');
+    } else {
+        quantize_report_print(stdout, &r->file, out_path, seconds);
+        if (r->preset)
+            quantize_report_preset_print(stdout, r);
+    }
+    json_decref(json);
+    return status;
+}
+
 static int compress(const cli_options *o, char **positional)
 {
     dil_error err = {0};
     char in_path[4096], *text = NULL;
     size_t n = 0;
-    compress_report report = {0};
+    preset_report report = {0};
     work_progress run = {.quiet = o->quiet};
     uint64_t started_ns = os_time_ns();
     compress_options co = {.type = DIL_TYPE_COUNT,
                            .like = o->like,
                            .bits = o->bits,
                            .size_bytes = o->size_bytes,
+                           .budget = o->quality_budget,
                            .stats = o->stats,
                            .text_name = o->calibration,
                            .n_sequences = o->chunks ? (int)o->chunks
@@ -131,15 +168,6 @@ static int compress(const cli_options *o, char **positional)
                            .user = &run};
     if (co.n_threads > TEAM_MAX)
         co.n_threads = TEAM_MAX;
-    if (o->calibration && o->stats) {
-        fputs("dil: quantize: wanted one of --calib and --stats, found both; see --help\n", stderr);
-        return CLI_USAGE;
-    }
-    if ((o->type != NULL) + (o->like != NULL) + (o->bits > 0) + (o->size_bytes > 0) != 1) {
-        fprintf(stderr, "dil: quantize: wanted one of --type, --like, --bpw and --size, found %s; see --help\n",
-                o->type || o->like || o->bits > 0 || o->size_bytes ? "several" : "none");
-        return CLI_USAGE;
-    }
     if (o->type && find_type(o->type, &co.type, &err) != DIL_OK) {
         cli_fail(&err);
         return CLI_USAGE;
@@ -149,39 +177,31 @@ static int compress(const cli_options *o, char **positional)
         status = os_read_all(o->calibration, (size_t)1 << 30, &text, &n, &err);
     co.text = (str){text, n};
     if (status == DIL_OK)
-        status = compress_file(&report, in_path, positional[1], &co, &err);
+        status = o->preset ? preset_file(&report, preset_find(o->preset), in_path, positional[1], &co, &err)
+                           : compress_file(&report.file, in_path, positional[1], &co, &err);
     work_progress_end(&run);
     mem_free(text);
-    if (status != DIL_OK)
-        return cli_fail(&err);
-    double seconds = (double)(os_time_ns() - started_ns) * 1e-9;
-    json_t *json = o->json || o->report ? quantize_report_json(&report, in_path, positional[1], seconds) : NULL;
-    if (o->report)
-        status = quantize_report_write(o->report, json, &err);
-    if (o->json) {
-        json_dumpf(json, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-        putchar('\n');
-    } else {
-        quantize_report_print(stdout, &report, positional[1], seconds);
-    }
-    json_decref(json);
-    compress_report_free(&report);
+    if (status == DIL_OK)
+        status = compress_report_all(o, &report, in_path, positional[1], (double)(os_time_ns() - started_ns) * 1e-9, &err);
+    preset_report_free(&report);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
 static int quantize(const cli_options *o, char **positional, int n_positional)
 {
     (void)n_positional;
+    int usage = check_usage(o);
+    if (usage != CLI_OK)
+        return usage;
     bool weighted = o->stats && o->type && !calibration_is_full(o->stats);
     if (o->calibration || (o->stats && !weighted))
         return compress(o, positional);
-    if (o->bits > 0 || o->size_bytes || o->like) {
-        fprintf(stderr, "dil: quantize: %s: wanted --calib TEXT or --stats FILE beside it, found neither; see --help\n",
-                o->like       ? "--like"
-                : o->bits > 0 ? "--bpw"
-                              : "--size");
-        return CLI_USAGE;
-    }
+    if (!o->type)
+        return cli_usage("quantize: %s: wanted --calib TEXT or --stats FILE beside it, found neither; see --help",
+                         o->like                 ? "--like"
+                         : o->bits > 0           ? "--bpw"
+                         : o->quality_budget > 0 ? "--quality-budget"
+                                                 : "--size");
     dil_error err = {0};
     char in_path[4096];
     convert_result result;
@@ -212,21 +232,23 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     return CLI_OK;
 }
 
-static const char *const quantize_options[] = {"type",          "bpw",     "size",   "like",     "calib",  "stats",
-                                               "no-keep-stock", "fast",    "chunks", "ctx-size", "resume", "report",
-                                               "threads",       "dry-run", "json",   "quiet",    NULL};
+static const char *const quantize_options[] = {"type",   "bpw",    "size",          "like",    "quality-budget", "preset",
+                                               "calib",  "stats",  "no-keep-stock", "fast",    "chunks",         "ctx-size",
+                                               "resume", "report", "threads",       "dry-run", "json",           "quiet",
+                                               NULL};
 
 const cli_command command_quantize = {
     .name = "quantize",
     .usage =
-        "quantize IN OUT (--type TYPE | --bpw BITS | --size BYTES | --like GGUF) [--calib TEXT | --stats FILE] [--fast] [--resume]",
+        "quantize IN OUT (--type TYPE | --bpw BITS | --size BYTES | --quality-budget KLD | --preset NAME) [--calib TEXT] [--stats FILE]",
     .summary =
         "Writes a model with its matrices in other types. OUT appears when it is complete.\n\n"
         "With --type alone, every matrix gets that type, each weight rounded by itself: F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0,\n"
         "Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, IQ4_XS, Q3_K or Q2_K. Vectors stay F32.\n\n"
         "With a text (--calib) or what dil calibrate made of one (--stats), errors are put where this model does not feel them,\n"
-        "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price. Types are those\n"
-        "every engine reads unless --no-keep-stock allows ours.",
+        "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price. With\n"
+        "--quality-budget the file becomes as small as that divergence, measured on the text's end, allows; a preset lets experts or\n"
+        "neurons go first, as dil prune does. Types are those every engine reads unless --no-keep-stock allows ours.",
     .example = "dil quantize model-f16.gguf model-small.gguf --bpw 4.3 --calib wiki.txt --report small.json",
     .options = quantize_options,
     .least_positional = 2,

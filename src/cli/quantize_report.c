@@ -45,6 +45,16 @@ static void print_allocation(FILE *out, const compress_report *r)
     }
 }
 
+static void print_attempts(FILE *out, const compress_report *r)
+{
+    for (int i = 0; i < r->n_attempts; i++) {
+        char size[32];
+        const compress_attempt *a = &r->attempt[i];
+        fprintf(out, "  attempt %d: %s, expected %.4f, %s %.4f%s\n", i + 1, str_bytes(a->bytes, size, sizeof size), a->expected,
+                r->measured ? "measured" : "not measured:", a->found, i == r->taken ? ": taken" : "");
+    }
+}
+
 void quantize_report_print(FILE *out, const compress_report *r, const char *out_path, double seconds)
 {
     char before[32], after[32];
@@ -63,6 +73,7 @@ void quantize_report_print(FILE *out, const compress_report *r, const char *out_
     if (t.round.plain > 0)
         fprintf(out, "  error of the matrices' outputs: 1 with plain rounding, %.3f with error feedback, %.3f at equilibrium\n",
                 t.round.fed / t.round.plain, t.round.cost / t.round.plain);
+    print_attempts(out, r);
     if (r->allocated)
         print_allocation(out, r);
     else if (!isnan(r->predicted))
@@ -70,6 +81,26 @@ void quantize_report_print(FILE *out, const compress_report *r, const char *out_
     if (r->measured)
         fprintf(out, "  measured divergence %.4f +- %.4f nats per token, same first word %.1f %%\n", r->kld, r->kld_error,
                 100.0 * r->same_top);
+}
+
+static const char *thing(const preset_report *r) { return r->kind == PRUNE_EXPERTS ? "experts" : "neurons"; }
+
+void quantize_report_preset_print(FILE *out, const preset_report *r)
+{
+    char size[32];
+    fprintf(out, "  preset %s: %g bits per weight, up to %.0f %% of the %s, within %g nats per token\n", r->preset->name,
+            r->preset->bits, 100 * r->preset->share, thing(r), r->budget);
+    if (r->n_removed > 0)
+        fprintf(out, "  %d of %d %s gone from each layer, at %.4f nats per token\n", r->n_removed, r->n_before, thing(r),
+                r->pruned_cost);
+    else
+        fprintf(out, "  no %s gone: the budget beside %.4f for the bits allows none, or the model has none to spare\n", thing(r),
+                r->quantized_cost);
+    if (r->n_removed > 0 && !isnan(r->whole_cost))
+        fprintf(out, "  the whole model quantized to that size (%s): %.4f expected, nothing gone\n",
+                str_bytes(r->whole_bytes, size, sizeof size), r->whole_cost);
+    else if (r->n_removed > 0)
+        fputs("  no quantized file of the whole model is as small\n", out);
 }
 
 /* ---- for programs ---- */
@@ -110,6 +141,27 @@ static json_t *measured_json(const compress_report *r)
                      number(r->same_top));
 }
 
+static json_t *attempts_json(const compress_report *r)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < r->n_attempts; i++)
+        json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:b}", "bytes", count(r->attempt[i].bytes), "expected_divergence",
+                                              number(r->attempt[i].expected), "divergence", number(r->attempt[i].found), "taken",
+                                              i == r->taken));
+    return list;
+}
+
+void quantize_report_preset_json(json_t *report, const preset_report *r)
+{
+    json_object_set_new(report, "preset",
+                        json_pack("{s:s, s:f, s:f, s:f, s:s, s:i, s:i, s:o, s:o, s:{s:o, s:o}, s:o}", "name", r->preset->name,
+                                  "bits_per_weight", r->preset->bits, "share", r->preset->share, "budget", r->budget, "structure",
+                                  thing(r), "before", r->n_before, "removed", r->n_removed, "divergence_of_removal",
+                                  number(r->pruned_cost), "expected_divergence_of_the_bits", number(r->quantized_cost),
+                                  "whole_model_at_that_size", "bytes", count(r->whole_bytes), "expected_divergence",
+                                  number(r->whole_cost), "seconds_before_the_file", number(r->seconds)));
+}
+
 json_t *quantize_report_json(const compress_report *r, const char *in_path, const char *out_path, double seconds)
 {
     static const char *const phases[] = {"calibration", "allocation", "rounding", "writing", "measuring"};
@@ -133,6 +185,8 @@ json_t *quantize_report_json(const compress_report *r, const char *in_path, cons
                             json_pack("{s:o, s:o, s:o, s:o}", "price_per_byte", number(r->allocation.price), "gap",
                                       number(r->allocation.gap), "bound", number(r->allocation.bound), "ways",
                                       ways_json(&r->allocation)));
+    if (r->n_attempts > 0)
+        json_object_set_new(all, "attempts", attempts_json(r));
     json_object_set_new(all, "curve", curve);
     json_object_set_new(all, "matrices", matrices);
     return all;

@@ -5,11 +5,14 @@
 #include <jansson.h>
 #include <stdio.h>
 
-#include "quantize/compress.h"
+#include "quantize/preset.h"
 
 void quantize_report_print(FILE *out, const compress_report *r, const char *out_path, double seconds);
 /* [owned: json_decref]; NULL: no memory */
 json_t *quantize_report_json(const compress_report *r, const char *in_path, const char *out_path, double seconds);
+/* What a preset did before: printed; added to its file's report. */
+void quantize_report_preset_print(FILE *out, const preset_report *r);
+void quantize_report_preset_json(json_t *report, const preset_report *r);
 DIL_MUST_CHECK dil_status quantize_report_write(const char *path, json_t *report, dil_error *err);
 
 #endif

@@ -175,17 +175,24 @@ static dil_status baselines(const game *g, const tables *t, const players *p, do
 
 /* ---- the game ---- */
 
+/* Of files with the narrowest (last: false) or the widest formats. */
+static uint64_t extreme_bytes(const players *p, bool last)
+{
+    uint64_t sum = p->fixed_bytes + (uint64_t)p->n * PADDING;
+    for (int i = 0; i < p->n; i++)
+        sum += p->p[i].choice[last ? p->p[i].n_choices - 1 : 0].bytes;
+    return sum;
+}
+
 dil_status allocate_size(players *p, uint64_t file_bytes, allocate_report *out, dil_error *err)
 {
     tables t = {0};
     game_fit_report fit;
     allocate_report r = {0};
-    double overhead = (double)p->fixed_bytes + (double)p->n * PADDING, budget = (double)file_bytes - overhead, least = 0;
-    for (int i = 0; i < p->n; i++)
-        least += (double)p->p[i].choice[0].bytes;
-    if (budget < least)
-        return DIL_FAIL(err, DIL_LIMIT, "size: wanted at least %.0f bytes, which the narrowest formats that fit need, found %llu",
-                        ceil(least + overhead), (unsigned long long)file_bytes);
+    const double budget = (double)file_bytes - (double)p->fixed_bytes - (double)p->n * PADDING;
+    if (file_bytes < extreme_bytes(p, false))
+        return DIL_FAIL(err, DIL_LIMIT, "size: wanted at least %llu bytes, which the narrowest formats that fit need, found %llu",
+                        (unsigned long long)extreme_bytes(p, false), (unsigned long long)file_bytes);
     dil_status status = tables_new(&t, p, err);
     game g = {.n_players = t.n, .first = t.first, .cost = t.cost, .use = t.use};
     int32_t *start = mem_calloc((size_t)p->n + 1, sizeof *start, MEM_MISC);
@@ -209,4 +216,26 @@ dil_status allocate_size(players *p, uint64_t file_bytes, allocate_report *out, 
     mem_free(start);
     tables_free(&t);
     return status;
+}
+
+dil_status allocate_cost(players *p, double cost, uint64_t least_bytes, allocate_report *out, dil_error *err)
+{
+    uint64_t low = extreme_bytes(p, false), high = extreme_bytes(p, true);
+    low = least_bytes < low ? low : least_bytes < high ? least_bytes : high;
+    DIL_TRY(allocate_size(p, high, out, err));
+    const double least_cost = players_cost(p);
+    if (!(least_cost <= cost))
+        return DIL_FAIL(err, DIL_LIMIT,
+                        "quality budget: wanted an expected divergence of at most %.3g nats per token, found %.3g with the "
+                        "widest formats",
+                        cost, least_cost);
+    DIL_TRY(allocate_size(p, low, out, err));
+    if (players_cost(p) <= cost)
+        return DIL_OK;
+    while (high - low > high / 1000) { /* high fits the cost, low does not */
+        uint64_t middle = low + (high - low) / 2;
+        DIL_TRY(allocate_size(p, middle, out, err));
+        *(players_cost(p) <= cost ? &high : &low) = middle;
+    }
+    return allocate_size(p, high, out, err);
 }

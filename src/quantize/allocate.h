@@ -26,5 +26,8 @@ typedef struct allocate_report {
 
 /* Chooses for every player so that the file has at most that many bytes. LIMIT: even the smallest has more. */
 DIL_MUST_CHECK dil_status allocate_size(players *p, uint64_t file_bytes, allocate_report *out, dil_error *err);
+/* The smallest file, to a thousandth of its size, whose expected divergence is at most cost, in nats per token, and which has least_bytes at
+ * least where formats go so high. LIMIT: even the largest costs more. */
+DIL_MUST_CHECK dil_status allocate_cost(players *p, double cost, uint64_t least_bytes, allocate_report *out, dil_error *err);
 
 #endif

@@ -12,6 +12,8 @@
 #include "quantize/measure.h"
 
 #define HELD_SEQUENCES 8 /* at the end of the text, for measuring */
+#define BUDGET_SPENT 0.9 /* share of a budget that is enough: nothing smaller is tried */
+#define BUDGET_AIM 0.96  /* what attempts aim at */
 
 typedef struct compression {
     const compress_options *o;
@@ -23,6 +25,7 @@ typedef struct compression {
     work *work;
     calibration c;
     compress_matrix *matrix;
+    int attempt;    /* of a budget */
     int64_t n_text; /* tokens of the whole text */
     int n_held;     /* sequences left for measuring */
     float *h;       /* for looks */
@@ -57,7 +60,14 @@ typedef struct rounding_input {
     int parts;
 } rounding_input;
 
-static void piece_name(const player *q, char out[128]) { snprintf(out, 128, "%.*s", STR_ARG(q->tensor->name)); }
+/* Of this attempt. */
+static void piece_name(const compression *c, const player *q, char out[128])
+{
+    if (c->attempt == 0)
+        snprintf(out, 128, "%.*s", STR_ARG(q->tensor->name));
+    else
+        snprintf(out, 128, "%.*s, attempt %d", STR_ARG(q->tensor->name), c->attempt + 1);
+}
 
 /* The matrix in its format, in parts of rows with a curvature each: w [parts][rows][columns] -> bytes at c->out + sizeof(round_report), which
  * precede them. */
@@ -100,7 +110,7 @@ static dil_status settle_player(compression *c, const player *q, const rounding_
     char name[128];
     const player_choice *choice = &q->choice[q->chosen];
     const size_t n = sizeof(round_report) + (size_t)choice->bytes;
-    piece_name(q, name);
+    piece_name(c, q, name);
     if (!work_load(c->work, name, c->out, n)) {
         DIL_TRY(round_player(c, q, in, err));
         DIL_TRY(work_save(c->work, name, c->out, n, err));
@@ -113,7 +123,7 @@ static dil_status settle_player(compression *c, const player *q, const rounding_
 static bool is_done(compression *c, const player *q)
 {
     char name[128];
-    piece_name(q, name);
+    piece_name(c, q, name);
     return work_load(c->work, name, c->out, sizeof(round_report) + (size_t)q->choice[q->chosen].bytes);
 }
 
@@ -206,7 +216,7 @@ static dil_status write_tensor(compression *c, gguf_writer *w, const gguf_tensor
         if (q->tensor != t)
             continue;
         size_t n = (size_t)q->choice[q->chosen].bytes;
-        piece_name(q, name);
+        piece_name(c, q, name);
         if (!work_load(c->work, name, c->out, sizeof(round_report) + n))
             return DIL_FAIL(err, DIL_IO, "%s: it was written, but cannot be read back; is the disk full?", name);
         return gguf_writer_data(w, c->out + sizeof(round_report), n, err);
@@ -259,7 +269,7 @@ static dil_status choose_like(compression *c, dil_error *err)
     dil_status status = DIL_OK;
     for (int i = 0; status == DIL_OK && i < c->p.n; i++) {
         char name[128];
-        piece_name(&c->p.p[i], name);
+        snprintf(name, sizeof name, "%.*s", STR_ARG(c->p.p[i].tensor->name));
         const gguf_tensor *t = gguf_tensor_find(other, name);
         if (!t || t->ne[0] != (uint64_t)c->p.p[i].columns || t->ne[1] != (uint64_t)c->p.p[i].rows)
             status = DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: tensor '%s': wanted one of %d x %d, found %s", c->o->like, name,
@@ -302,11 +312,14 @@ static dil_status draw_curve(compression *c, compress_report *r, dil_error *err)
     return DIL_OK;
 }
 
-static dil_status choose(compression *c, compress_report *r, dil_error *err)
+/* allowed: expected divergence, of a budget. */
+static dil_status choose(compression *c, double allowed, compress_report *r, dil_error *err)
 {
-    if (c->o->bits > 0 || c->o->size_bytes) {
-        DIL_TRY(draw_curve(c, r, err));
-        DIL_TRY(allocate_size(&c->p, wanted_size(c), &r->allocation, err));
+    if (c->o->bits > 0 || c->o->size_bytes || c->o->budget > 0) {
+        if (r->n_curve == 0)
+            DIL_TRY(draw_curve(c, r, err));
+        DIL_TRY(c->o->budget > 0 ? allocate_cost(&c->p, allowed, wanted_size(c), &r->allocation, err)
+                                 : allocate_size(&c->p, wanted_size(c), &r->allocation, err));
         r->allocated = true;
     } else {
         players measured = c->p;
@@ -348,13 +361,14 @@ static uint64_t key_of_path(const char *path, uint64_t key)
 }
 
 /* Of everything the result depends on; not of the number of threads. */
-static uint64_t key_of(const compression *c, const char *in_path)
+static uint64_t key_of(const gguf *in, const char *in_path, const compress_options *o)
 {
-    const compress_options *o = c->o;
     const struct {
-        double bits;
+        double bits, budget, distance;
         uint64_t size_bytes, type, n_sequences, n_context, most_sweeps, own_formats, measure, method;
     } choices = {o->bits,
+                 o->budget,
+                 o->distance,
                  o->size_bytes,
                  (uint64_t)o->type,
                  (uint64_t)o->n_sequences,
@@ -364,12 +378,23 @@ static uint64_t key_of(const compression *c, const char *in_path)
                  o->measure,
                  3 /* changes with the method */};
     uint64_t key = work_hash(in_path, strlen(in_path), 1);
-    for (int i = 0; i < gguf_shards(c->in); i++)
-        key = key_of_file(gguf_shard_file(c->in, i), key);
+    for (int i = 0; i < gguf_shards(in); i++)
+        key = key_of_file(gguf_shard_file(in, i), key);
     key = work_hash(&choices, sizeof choices, key);
     key = key_of_path(o->like, key);
     key = key_of_path(o->stats, key);
+    key = key_of_path(o->reference, key);
     return work_hash(o->text.p, o->text.n, key);
+}
+
+dil_status compress_key(uint64_t *out, const char *in_path, const compress_options *o, dil_error *err)
+{
+    gguf *in = NULL;
+    gguf_options header = {.header_only = true};
+    DIL_TRY(gguf_open(&in, in_path, &header, err));
+    *out = key_of(in, in_path, o);
+    gguf_close(in);
+    return DIL_OK;
 }
 
 static double since(uint64_t *ns)
@@ -390,6 +415,8 @@ static str held_text(const compress_options *o, int64_t n_tokens, int held)
 
 static dil_status measure(compression *c, compress_report *r, const char *in_path, const char *out_path, dil_error *err)
 {
+    if (c->n_held == 0)
+        return DIL_OK;
     char base[4096];
     divergence_result d;
     work_path(c->work, "probabilities", base, sizeof base);
@@ -400,12 +427,37 @@ static dil_status measure(compression *c, compress_report *r, const char *in_pat
                          .n_threads = c->o->n_threads,
                          .progress = c->o->progress,
                          .user = c->o->user};
-    DIL_TRY(measure_divergence(&d, in_path, out_path, &o, err));
+    DIL_TRY(measure_divergence(&d, c->o->reference ? c->o->reference : in_path, out_path, &o, err));
     r->measured = true;
     r->kld = d.mean_kld;
     r->kld_error = d.kld_error;
     r->same_top = d.same_top;
     return DIL_OK;
+}
+
+/* How much of the text measuring gets: at most a quarter. */
+static int held(const calibration_options *o, int64_t n_text)
+{
+    int64_t quarter = n_text / o->n_context / 4;
+    return o->held < quarter ? o->held : (int)quarter;
+}
+
+/* From a file; a text beside it is for measuring. */
+static dil_status read_calibration(compression *c, calibration_options *o, dil_error *err)
+{
+    DIL_TRY(calibration_read(&c->c, &c->p, c->o->stats, err));
+    if (!c->c.full)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted statistics of dil calibrate --full, found importance only", c->o->stats);
+    if (o->held > 0 && o->text.n > 0) {
+        int32_t *tokens = NULL;
+        int n_sequences = 0;
+        o->n_sequences = 1;
+        DIL_TRY(calibration_tokens(&tokens, &n_sequences, &c->n_text, c->in, o, err));
+        mem_free(tokens);
+        c->n_held = held(o, c->n_text);
+    }
+    DIL_TRY(walk_new(&c->w, c->in, c->c.tokens, c->c.n_sequences, c->c.n_context, c->workers, &c->k, err));
+    return calibration_attach(&c->c, c->w, err);
 }
 
 static dil_status begin_calibration(compression *c, dil_error *err)
@@ -417,6 +469,7 @@ static dil_status begin_calibration(compression *c, dil_error *err)
                              .text = c->o->text,
                              .n_sequences = c->o->n_sequences,
                              .n_context = c->o->n_context,
+                             .held = c->o->measure ? HELD_SEQUENCES : 0,
                              .workers = c->workers,
                              .k = &c->k,
                              .work = c->work,
@@ -424,17 +477,10 @@ static dil_status begin_calibration(compression *c, dil_error *err)
                              .user = c->o->user};
     for (int i = 0; i < c->p.n; i++)
         player_offer(&c->p.p[i]);
-    if (c->o->stats) {
-        DIL_TRY(calibration_read(&c->c, &c->p, c->o->stats, err));
-        if (!c->c.full)
-            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted statistics of dil calibrate --full, found importance only",
-                            c->o->stats);
-        DIL_TRY(walk_new(&c->w, c->in, c->c.tokens, c->c.n_sequences, c->c.n_context, c->workers, &c->k, err));
-        return calibration_attach(&c->c, c->w, err);
-    }
-    o.held = c->o->measure ? HELD_SEQUENCES : 0;
+    if (c->o->stats)
+        return read_calibration(c, &o, err);
     DIL_TRY(calibration_tokens(&tokens, &n_sequences, &c->n_text, c->in, &o, err));
-    c->n_held = o.held < c->n_text / o.n_context / 4 ? o.held : (int)(c->n_text / o.n_context / 4);
+    c->n_held = held(&o, c->n_text);
     dil_status status = walk_new(&c->w, c->in, tokens, n_sequences, o.n_context, c->workers, &c->k, err);
     if (status != DIL_OK) {
         mem_free(tokens);
@@ -450,7 +496,7 @@ static dil_status begin(compression *c, const char *in_path, const char *out_pat
     DIL_TRY(players_new(&c->p, c->in, err));
     DIL_TRY(kernels_select(&c->k, NULL, err));
     DIL_TRY(team_new(&c->workers, c->o->n_threads, err));
-    return work_open(&c->work, out_path, key_of(c, in_path), c->o->resume, err);
+    return work_open(&c->work, out_path, key_of(c->in, in_path, c->o), c->o->resume, err);
 }
 
 static void end(compression *c, bool done)
@@ -465,6 +511,10 @@ static void end(compression *c, bool done)
 
 static dil_status take_room(compression *c, dil_error *err)
 {
+    mem_free(c->out);
+    mem_free(c->h);
+    mem_free(c->matrix);
+    c->out_bytes = 0;
     for (int i = 0; i < c->p.n; i++) {
         size_t n = sizeof(round_report) + (size_t)c->p.p[i].choice[c->p.p[i].chosen].bytes;
         c->out_bytes = n > c->out_bytes ? n : c->out_bytes;
@@ -495,6 +545,105 @@ static dil_status check_disk(const compression *c, const char *out_path, dil_err
                     str_bytes(wanted, wanted_text, sizeof wanted_text), str_bytes(found, found_text, sizeof found_text));
 }
 
+/* ---- within a budget ---- */
+
+static void attempt_name(const compression *c, char out[32]) { snprintf(out, 32, "attempt %d", c->attempt + 1); }
+
+/* A file whose expected divergence is at most allowed, and what it really costs. */
+static dil_status attempt(compression *c, compress_report *r, double allowed, const char *in_path, dil_error *err)
+{
+    char name[32], path[4096];
+    compress_attempt *a = &r->attempt[r->n_attempts++];
+    attempt_name(c, name);
+    DIL_TRY(choose(c, allowed, r, err));
+    DIL_TRY(take_room(c, err));
+    *a = (compress_attempt){players_bytes(&c->p), r->predicted, c->o->distance + r->predicted};
+    const size_t n = sizeof r->kld + sizeof r->kld_error + sizeof r->same_top;
+    double measured[3];
+    if (c->o->dry_run || c->n_held == 0)
+        return DIL_OK;
+    if (!work_load(c->work, name, measured, n)) {
+        work_path(c->work, "attempt.gguf", path, sizeof path);
+        DIL_TRY(walk_restart(c->w, err));
+        DIL_TRY(settle(c, err));
+        DIL_TRY(write_file(c, path, err));
+        DIL_TRY(measure(c, r, in_path, path, err));
+        memcpy(measured, (double[]){r->kld, r->kld_error, r->same_top}, n);
+        DIL_TRY(work_save(c->work, name, measured, n, err));
+    }
+    r->measured = true;
+    r->kld = measured[0];
+    r->kld_error = measured[1];
+    r->same_top = measured[2];
+    a->found = r->kld;
+    return DIL_OK;
+}
+
+/* The smallest of the attempts within the budget; -1: there is none. */
+static int best_attempt(const compress_report *r, double budget)
+{
+    int best = -1;
+    for (int i = 0; i < r->n_attempts; i++)
+        if (r->attempt[i].found <= budget && (best < 0 || r->attempt[i].bytes < r->attempt[best].bytes))
+            best = i;
+    return best;
+}
+
+/* What may be expected next, for all of the budget to be spent: what the input has lost already is not quantization's. */
+static double corrected(const compression *c, const compress_attempt *a)
+{
+    const double distance = c->o->distance, lost = a->found - distance;
+    return BUDGET_AIM * (c->o->budget - distance) * a->expected / (lost > 0.25 * a->expected ? lost : 0.25 * a->expected);
+}
+
+/* Estimates are corrected by what was measured, until the budget is spent or the attempts are; leaves the choice of the best one. */
+static dil_status spend_budget(compression *c, compress_report *r, const char *in_path, dil_error *err)
+{
+    const double budget = c->o->budget;
+    double allowed = budget - c->o->distance, allowed_at[COMPRESS_MOST_ATTEMPTS];
+    for (int most = COMPRESS_MOST_ATTEMPTS - 2; c->attempt < most; c->attempt++) {
+        allowed_at[c->attempt] = allowed;
+        DIL_TRY(attempt(c, r, allowed, in_path, err));
+        const compress_attempt *a = &r->attempt[c->attempt];
+        int best = best_attempt(r, budget);
+        if (best < 0 && c->attempt + 1 == most && most < COMPRESS_MOST_ATTEMPTS)
+            most++;
+        bool floor = a->found <= budget && a->expected < BUDGET_SPENT * allowed; /* as small as formats or bits allow */
+        bool again = c->attempt > 0 && a->bytes == r->attempt[c->attempt - 1].bytes;
+        if (floor || again || (a->found <= budget && a->found >= BUDGET_SPENT * budget))
+            break;
+        allowed = corrected(c, a);
+    }
+    r->taken = best_attempt(r, budget);
+    if (r->taken < 0)
+        return DIL_FAIL(err, DIL_LIMIT, "quality budget: wanted at most %.3g nats per token, found %.3g after %d attempts", budget,
+                        r->attempt[r->n_attempts - 1].found, r->n_attempts);
+    const int last = r->n_attempts - 1;
+    c->attempt = r->taken;
+    if (r->taken == last)
+        return DIL_OK;
+    r->n_attempts = r->taken;
+    DIL_TRY(attempt(c, r, allowed_at[r->taken], in_path, err)); /* everything is there: its choice, and what was measured */
+    r->n_attempts = last + 1;
+    return DIL_OK;
+}
+
+/* ---- from begin to end ---- */
+
+/* What rounding reported of pieces that were made before. */
+static dil_status load_reports(compression *c, dil_error *err)
+{
+    char name[128];
+    for (int i = 0; i < c->p.n; i++) {
+        const player *q = &c->p.p[i];
+        piece_name(c, q, name);
+        if (!work_load(c->work, name, c->out, sizeof(round_report) + (size_t)q->choice[q->chosen].bytes))
+            return DIL_FAIL(err, DIL_IO, "%s: it was written, but cannot be read back; is the disk full?", name);
+        memcpy(&c->matrix[i].round, c->out, sizeof(round_report));
+    }
+    return DIL_OK;
+}
+
 static dil_status run(compression *c, compress_report *r, const char *in_path, const char *out_path, dil_error *err)
 {
     uint64_t ns = os_time_ns();
@@ -505,20 +654,24 @@ static dil_status run(compression *c, compress_report *r, const char *in_path, c
     r->seconds[0] = since(&ns);
     for (int i = 0; i < c->p.n && !c->o->own_formats; i++)
         player_keep_stock(&c->p.p[i]);
-    DIL_TRY(choose(c, r, err));
-    DIL_TRY(take_room(c, err));
+    if (c->o->budget > 0) {
+        DIL_TRY(spend_budget(c, r, in_path, err));
+    } else {
+        DIL_TRY(choose(c, 0, r, err));
+        DIL_TRY(take_room(c, err));
+    }
     r->seconds[1] = since(&ns);
     if (c->o->dry_run)
         return DIL_OK;
     DIL_TRY(check_disk(c, out_path, err));
-    DIL_TRY(settle(c, err));
+    DIL_TRY(r->measured ? load_reports(c, err) : settle(c, err));
     r->seconds[2] = since(&ns);
     walk_free(c->w);
     c->w = NULL;
     DIL_TRY(write_file(c, out_path, err));
     r->written = true;
     r->seconds[3] = since(&ns);
-    if (c->n_held > 0)
+    if (!r->measured)
         DIL_TRY(measure(c, r, in_path, out_path, err));
     r->seconds[4] = since(&ns);
     return DIL_OK;

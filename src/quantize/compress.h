@@ -10,26 +10,36 @@
 #include "quantize/round.h"
 
 typedef struct compress_options {
-    /* Which formats: one of these four. */
+    /* Which formats: one of these five; bits beside a budget: at least so many. */
     dil_type type;       /* one for all, or the next wider one; DIL_TYPE_COUNT: not this way */
     const char *like;    /* those of another file of the same model; NULL */
     double bits;         /* per weight of the matrices; 0 */
     uint64_t size_bytes; /* of the file at most; 0 */
-    const char *stats;   /* a file of dil calibrate --full; NULL: */
+    double budget;       /* measured divergence at most, nats per token: the smallest file within it that a few attempts find; 0 */
+    const char *stats;   /* a file of dil calibrate --full; NULL: from the text */
     const char *text_name;
-    str text;
+    str text; /* with statistics: for measuring only; may be empty */
     int n_sequences, n_context;
     int most_sweeps; /* of best response; 0: error feedback only */
     int n_threads;
-    bool resume;      /* go on with what an interrupted run has left */
-    bool own_formats; /* formats that other engines do not know may be used */
-    bool dry_run;     /* choose formats, write nothing */
-    bool measure;     /* divergence of the result from the input, on the end of the text that calibration does not use */
+    bool resume;           /* go on with what an interrupted run has left */
+    bool own_formats;      /* formats that other engines do not know may be used */
+    bool dry_run;          /* choose formats, write nothing */
+    bool measure;          /* divergence of the result from the input, on the end of the text that calibration does not use */
+    const char *reference; /* ... from this file, which the input was made from; NULL */
+    double distance;       /* divergence of the input from that file */
     dil_progress_fn progress;
     void *user;
 } compress_options;
 
 #define COMPRESS_CURVE 16
+#define COMPRESS_MOST_ATTEMPTS 5
+
+/* Of a budget: a file that was made, and what it costs. */
+typedef struct compress_attempt {
+    uint64_t bytes;
+    double expected, found; /* nats per token; found: measured, as expected where nothing can be measured */
+} compress_attempt;
 
 /* Of one matrix. */
 typedef struct compress_matrix {
@@ -43,6 +53,9 @@ typedef struct compress_report {
     compress_matrix *matrix;    /* [players.n] */
     allocate_report allocation; /* of a wanted size only */
     bool allocated;
+    int n_attempts; /* of a budget; the file is number `taken` of them */
+    int taken;
+    compress_attempt attempt[COMPRESS_MOST_ATTEMPTS];
     char text[256]; /* name of the calibration text */
     int n_curve;
     allocate_report curve[COMPRESS_CURVE]; /* the same for other sizes, ascending; of a wanted size only */
@@ -52,16 +65,18 @@ typedef struct compress_report {
     bool written;
     uint64_t in_bytes, out_bytes;
     int n_sequences, n_context;
-    double seconds[5]; /* of gradients and costs, allocation, rounding, writing, measuring */
+    double seconds[5]; /* of gradients and costs, allocation (all attempts), rounding, writing, measuring */
 } compress_report;
 
-/* [owned: compress_report_free] */
+/* LIMIT: no file is within the size or the budget. [owned: compress_report_free] */
 DIL_MUST_CHECK dil_status compress_file(compress_report *out, const char *in_path, const char *out_path, const compress_options *o,
                                         dil_error *err);
 /* Calibration alone. full: stats_path is a file for options.stats; else for importance only. Of the options: text, sequences, threads, resume,
  * progress. */
 DIL_MUST_CHECK dil_status compress_calibrate(const char *in_path, const char *stats_path, bool full, const compress_options *o,
                                              int *n_sequences, dil_error *err);
+/* Of everything a result depends on: the input, the options, the files they name. */
+DIL_MUST_CHECK dil_status compress_key(uint64_t *out, const char *in_path, const compress_options *o, dil_error *err);
 void compress_report_free(compress_report *r);
 
 #endif

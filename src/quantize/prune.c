@@ -127,7 +127,7 @@ dil_status prune_settle(pruning *p, prune_kind kind, int n_before, int n_most, i
         n = fewer < n ? fewer : n - step;
     }
     if (status == DIL_OK && n == 0)
-        status = DIL_FAIL(err, DIL_BAD_ARGUMENT,
+        status = DIL_FAIL(err, DIL_LIMIT,
                           "quality budget: wanted what %d of %d of every layer cost at least (%.4f nats per token), found %g", step,
                           n_before, p->found > cost_after(&curve, step) ? p->found : cost_after(&curve, step), budget);
     prune_plan_free(&curve);
@@ -135,6 +135,19 @@ dil_status prune_settle(pruning *p, prune_kind kind, int n_before, int n_most, i
 }
 
 /* ---- the whole ---- */
+
+dil_status prune_default_kind(prune_kind *out, const char *path, dil_error *err)
+{
+    gguf *g = NULL;
+    hparams h;
+    gguf_options header = {.header_only = true};
+    DIL_TRY(gguf_open(&g, path, &header, err));
+    dil_status status = hparams_read(&h, g, err);
+    gguf_close(g);
+    if (status == DIL_OK)
+        *out = h.experts.n_experts ? PRUNE_EXPERTS : PRUNE_NEURONS;
+    return status;
+}
 
 static dil_status begin(pruning *p, const char *in_path, const char *out_path, dil_error *err)
 {

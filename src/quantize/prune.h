@@ -53,8 +53,11 @@ typedef struct prune_report {
     double seconds[3];          /* of finding, writing, measuring */
 } prune_report;
 
-/* UNSUPPORTED: the model has no such structure, or none that can be taken out. BAD_ARGUMENT: nothing can be removed within the limits, or too
- * much would be. [owned: prune_report_free] */
+/* Of a model of which only the amount is said: experts where there are some, else neurons. */
+DIL_MUST_CHECK dil_status prune_default_kind(prune_kind *out, const char *path, dil_error *err);
+
+/* UNSUPPORTED: the model has no such structure, or none that can be taken out. BAD_ARGUMENT: the share is less than one step, or too much would
+ * go. LIMIT: the budget allows nothing. [owned: prune_report_free] */
 DIL_MUST_CHECK dil_status prune_file(prune_report *out, const char *in_path, const char *out_path, const prune_options *o,
                                      dil_error *err);
 void prune_report_free(prune_report *r);

@@ -122,7 +122,7 @@ static dil_status remove_layers(skipping *s, dil_error *err)
         if (s->p->o->budget > 0 && cost > s->p->o->budget) {
             plan->n_removed = n;
             if (n == 0)
-                return DIL_FAIL(err, DIL_BAD_ARGUMENT,
+                return DIL_FAIL(err, DIL_LIMIT,
                                 "quality budget: wanted at least %g nats per token, what the cheapest layer (%d) "
                                 "costs, found %g",
                                 cost, layer, s->p->o->budget);

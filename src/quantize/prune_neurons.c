@@ -9,13 +9,13 @@
 
 dil_type prune_down_type(dil_type type) { return format_get(type)->is_quantized ? DIL_TYPE_F16 : type; }
 
-/* Widths stay multiples of what formats like. */
-static int step_of(int n_ff) { return n_ff % 256 == 0 ? 256 : 32; }
+/* Widths stay multiples of 256, which every format fits, unless they were none or that were more than the share: then of 32. */
+static int step_of(const pruning *p, int n_ff) { return n_ff % 256 == 0 && p->o->share * n_ff >= 256 ? 256 : 32; }
 
 /* How many go at most. */
 static dil_status most_removed(const pruning *p, int n_ff, int *out, dil_error *err)
 {
-    const int step = step_of(n_ff);
+    const int step = step_of(p, n_ff);
     int n = (int)(p->o->share * n_ff + 1e-9), most = (n_ff - 1) / step * step;
     if (n_ff % step)
         return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: feed_forward_length: wanted a multiple of %d, found %d", gguf_path(p->in), step,
@@ -127,5 +127,5 @@ dil_status prune_find_neurons(pruning *p, dil_error *err)
                         h->experts.n_experts);
     DIL_TRY(most_removed(p, n_ff, &n, err));
     p->decoded = format_get(players_find(&p->p, 0, NET_DOWN)->tensor->type)->is_quantized;
-    return prune_settle(p, PRUNE_NEURONS, n_ff, n, step_of(n_ff), prune_layers, err);
+    return prune_settle(p, PRUNE_NEURONS, n_ff, n, step_of(p, n_ff), prune_layers, err);
 }

@@ -191,6 +191,8 @@ static void embed_batch(walk *w, net_layer *l, int64_t first, int64_t n, void *c
     embed_forward(&w->n->crew, w->n->embedding->w, w->n->c.n_embd, w->n->c.embd_scale, w->tokens + first, n, walk_state(w, first));
 }
 
+dil_status walk_restart(walk *w, dil_error *err) { return read_parameters(w, 0, false, err); }
+
 dil_status walk_begin(walk *w, dil_error *err)
 {
     (void)err;
@@ -259,7 +261,7 @@ dil_status walk_head_release(walk *w, dil_error *err)
     drop(head->forward, weight_forward_words(head) * sizeof *head->forward);
     drop(head->backward, weight_backward_words(head) * sizeof *head->backward);
     w->head_prepared = false;
-    return read_parameters(w, 0, false, err);
+    return walk_restart(w, err);
 }
 
 float *walk_embedding(walk *w, int *n_rows, int *n_columns)

@@ -24,6 +24,8 @@ void walk_free(walk *w);
 const hparams *walk_hparams(const walk *w);
 int64_t walk_n_tokens(const walk *w);
 
+/* The embedding and the output matrix become those of the file again. */
+DIL_MUST_CHECK dil_status walk_restart(walk *w, dil_error *err);
 /* The state of all tokens becomes their embeddings. */
 DIL_MUST_CHECK dil_status walk_begin(walk *w, dil_error *err);
 /* Reads the weights of a layer. */

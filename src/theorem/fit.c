@@ -318,17 +318,23 @@ dil_status game_fit(const game *g, double budget, const game_options *o, int32_t
 
 /* ---- dynamic programming ---- */
 
+/* What a strategy takes beyond the most frugal one, in cells; without any room only those that take nothing fit. */
+static double cells_of(const game *g, int32_t i, int32_t s, double unit)
+{
+    double more = use_of(g, i, s) - use_of(g, i, frugal(g, i));
+    return more > 0.0 ? more / unit : 0.0;
+}
+
 /* Least cost with at most c cells, in place, player by player; choice [n_players][cells + 1] or NULL. */
 static double by_cells(const game *g, double unit, int32_t cells, bool round_up, double *least, double *next, uint8_t *choice)
 {
     for (int32_t c = 0; c <= cells; c++)
         least[c] = 0.0;
     for (int32_t i = 0; i < g->n_players; i++) {
-        double base = use_of(g, i, frugal(g, i));
         for (int32_t c = 0; c <= cells; c++)
             next[c] = INFINITY;
         for (int32_t s = 0; s < g->first[i + 1] - g->first[i]; s++) {
-            double exact = unit > 0.0 ? (use_of(g, i, s) - base) / unit : 0.0, cost = g->cost[g->first[i] + s];
+            double exact = cells_of(g, i, s, unit), cost = g->cost[g->first[i] + s];
             double needed = round_up ? ceil(exact * (1.0 - 1e-15)) : floor(exact * (1.0 + 1e-15));
             if (needed > cells)
                 continue;
@@ -349,9 +355,8 @@ static void trace_back(const game *g, double unit, int32_t cells, const uint8_t 
     int32_t c = cells;
     for (int32_t i = g->n_players - 1; i >= 0; i--) {
         int32_t s = choice[(size_t)i * (size_t)(cells + 1) + (size_t)c];
-        double exact = unit > 0.0 ? (use_of(g, i, s) - use_of(g, i, frugal(g, i))) / unit : 0.0;
         state[i] = s;
-        c -= (int32_t)ceil(exact * (1.0 - 1e-15));
+        c -= (int32_t)ceil(cells_of(g, i, s, unit) * (1.0 - 1e-15));
     }
 }
 

@@ -168,7 +168,7 @@ def says_what_is_wrong(at):
     dil("prune", dense, out, "--neurons", "0.5", "--layers", "1", *stats, fails="several")
     dil("prune", dense, out, "--neurons", "0.5", fails="--stats")
     dil("prune", dense, out, "--neurons", "1.5", *stats, fails="0..1")
-    dil("prune", dense, out, "--neurons", "0.3", *stats, fails="at least 0.5")
+    dil("prune", dense, out, "--neurons", "0.05", *stats, fails="at least 0.0625")
     dil("prune", dense, out, "--experts", "0.3", *stats, fails="--neurons")
     dil("prune", dense, out, "--layers", "4", *stats, fails="1 to 3")
     dil("prune", dense, out, "--quality-budget", "0.0001", *stats, fails="256 of 512")

@@ -115,12 +115,16 @@ def same_for_any_threads(at, stats):
 
 def resumes_after_kills(at, wanted):
     """Killed at random moments, ten times, and gone on: the same file, and nothing else is left."""
-    command = [BINARY, "quantize", MODEL, at("killed.gguf"), "--bpw", "3.4", "--calib", TEXT, *SHORT]
+    killed_and_resumed(at, wanted, ["--bpw", "3.4"], 0.9)
+
+
+def killed_and_resumed(at, wanted, how, longest):
+    command = [BINARY, "quantize", MODEL, at("killed.gguf"), *how, "--calib", TEXT, *SHORT]
     kills = 0
     began = time.time()
     while kills < 10 and time.time() - began < 120:
         p = subprocess.Popen(command + ["--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(random.uniform(0.05, 0.9))
+        time.sleep(random.uniform(0.05, longest))
         p.send_signal(signal.SIGKILL)
         p.wait()
         kills += 1
@@ -128,7 +132,49 @@ def resumes_after_kills(at, wanted):
             os.remove(at("killed.gguf"))
     dil(*command[1:], "--resume")
     want(bytes_of(at("killed.gguf")) == wanted, "the same file after being killed ten times")
-    want(not os.path.exists(at("killed.gguf.work")), "nothing is left of the work")
+    left = [name for name in os.listdir(os.path.dirname(at("x"))) if name.startswith("killed.gguf.")]
+    want(not left, f"nothing is left of the work: {left}")
+
+
+def spends_budgets(at, stats):
+    """The smallest file within a budget: measured, not hoped for; more budget, fewer bytes."""
+    sizes = []
+    for budget in (0.02, 0.2):
+        how = ("--quality-budget", str(budget), "--stats", stats, "--calib", TEXT)
+        out = json.loads(dil("quantize", MODEL, at("within.gguf"), *how, "--json"))
+        taken = [a for a in out["attempts"] if a["taken"]]
+        within = [a["bytes"] for a in out["attempts"] if a["divergence"] <= budget]
+        found = out["measured"]["divergence"]
+        want(len(taken) == 1 and taken[0]["bytes"] == min(within), f"the smallest one within the budget is taken: {out['attempts']}")
+        want(0.7 * budget < found <= budget and found == taken[0]["divergence"], f"wanted up to {budget}, measured {found}")
+        want(abs(os.path.getsize(at("within.gguf")) - taken[0]["bytes"]) < 2000, "the file is the one that was taken")
+        sizes.append(os.path.getsize(at("within.gguf")))
+        dil("eval", "perplexity", "-m", MODEL, "-f", at("tail.txt"), "-c", "128", "--save-base", at("tail.kld"))
+        again = kld(at("tail.kld"), at("within.gguf"))
+        print(f"budget {budget}: {sizes[-1]} bytes after {len(out['attempts'])} attempts, measured {found:.4f}, by dil eval {again:.4f}")
+        want(0.5 * found < again < 2 * found, f"dil eval agrees with {found}: {again}")
+    want(sizes[1] < 0.8 * sizes[0], f"more budget, fewer bytes: {sizes}")
+    estimate = json.loads(dil("quantize", MODEL, at("x.gguf"), "--quality-budget", "0.2", "--stats", stats, "--dry-run", "--json"))
+    want(not estimate["written"] and 0.15 < estimate["expected_divergence"] <= 0.2, "a dry run goes by the estimate")
+
+
+def sets_presets(at):
+    """Bits at least those of the preset, structure gone up to its share, all within the budget; gone on with after kills."""
+    for name, bits, share, budget in (("yuksek", 8, 0.1, 0.005), ("dengeli", 4, 0.3, 0.5)):
+        out = json.loads(dil("quantize", MODEL, at(f"{name}.gguf"), "--preset", name, "--quality-budget", str(budget), "--calib", TEXT,
+                             *SHORT, "--json"))
+        p, found = out["preset"], out["measured"]["divergence"]
+        print(f"{name}: {out['out_bytes']} bytes, {p['removed']} of {p['before']} gone, measured {found:.4f}")
+        want(p["name"] == name and p["budget"] == budget and found <= budget, f"wanted {name} within {budget}, found {p} {found}")
+        want(0.99 * bits < out["bits_per_weight"] < bits + 1, f"wanted {bits} bits, found {out['bits_per_weight']}")
+        want(0 <= p["removed"] <= share * (p["before"] or 1), f"wanted at most {share} gone, found {p}")
+        want((p["removed"] > 0) == (name == "dengeli"), f"a wide budget lets neurons go, a narrow one does not: {p}")
+        show = json.loads(dil("show", at(f"{name}.gguf"), "--json"))
+        want(show["model"]["feed_forward"] == 512 - p["removed"], f"wanted {512 - p['removed']} neurons, found {show['model']}")
+    killed_and_resumed(at, bytes_of(at("dengeli.gguf")), ["--preset", "dengeli", "--quality-budget", "0.5"], 4)
+    dil("quantize", MODEL, at("x.gguf"), "--preset", "dusuk", fails="--calib")
+    dil("quantize", MODEL, at("x.gguf"), "--preset", "low", "--calib", TEXT, fails="dusuk, dengeli or yuksek")
+    dil("quantize", MODEL, at("x.gguf"), "--preset", "dusuk", "--bpw", "3", "--calib", TEXT, fails="several")
 
 
 def says_what_is_wrong(at, stats):
@@ -141,7 +187,6 @@ def says_what_is_wrong(at, stats):
     dil("quantize", at("own.gguf"), at("own.gguf"), "--bpw", "4", "--stats", stats, fails="other than the input")
     dil("calibrate", "-m", at("own.gguf"), "-f", TEXT, "-o", at("own.gguf"), "-c", "128", fails="other than the input")
     want(bytes_of(at("own.gguf")) == bytes_of(MODEL), "the input is as it was")
-    dil("quantize", MODEL, at("x.gguf"), "--bpw", "4", "--stats", stats, "--calib", TEXT, fails="found both")
     with open(at("cut.gguf"), "wb") as f:
         f.write(bytes_of(stats)[:200000])
     dil("quantize", MODEL, at("x.gguf"), "--bpw", "4", "--stats", at("cut.gguf"), fails="cut.gguf")
@@ -173,6 +218,8 @@ def main():
         better_than_plain(at, stats, base)
         importance_helps(at, base)
         hits_the_size(at, stats, base)
+        spends_budgets(at, stats)
+        sets_presets(at)
         resumes_after_kills(at, same_for_any_threads(at, stats))
         says_what_is_wrong(at, stats)
     finally:

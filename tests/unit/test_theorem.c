@@ -352,6 +352,8 @@ static void fitting_by_brute_force(void **state)
             assert_true(lower <= optimum + 1e-9 && cost >= optimum - 1e-9 && cost - lower < 0.05);
             assert_true(game_use(&r->g, by_cells) <= budget + 1e-9);
             near(game_potential(&r->g, by_cells, 0), cost, 1e-9);
+            ok(game_by_cells(&r->g, least_use, 4000, by_cells, &cost, NULL, &err), &err);
+            near(game_use(&r->g, by_cells), least_use, 1e-9); /* no room at all: everyone is frugal */
         }
         best += report.cost <= optimum + 1e-9;
         cases++;
