@@ -10,23 +10,36 @@
 #include "cli/work_progress.h"
 #include "quantize/prune.h"
 
+static int ways(const cli_options *o)
+{
+    return (o->remove_layers > 0) + (o->remove_experts > 0) + (o->remove_neurons > 0) + (o->remove_blocks > 0);
+}
+
 static dil_status choose_kind(prune_options *po, const cli_options *o, const char *path, dil_error *err)
 {
     po->budget = o->quality_budget;
     po->n_layers = (int)o->remove_layers;
-    po->share = o->remove_experts > 0 ? o->remove_experts : o->remove_neurons > 0 ? o->remove_neurons : 1;
-    po->kind = o->remove_layers ? PRUNE_LAYERS : o->remove_experts > 0 ? PRUNE_EXPERTS : PRUNE_NEURONS;
-    if (o->remove_layers || o->remove_experts > 0 || o->remove_neurons > 0)
+    po->share = o->remove_experts > 0   ? o->remove_experts
+                : o->remove_neurons > 0 ? o->remove_neurons
+                : o->remove_blocks > 0  ? o->remove_blocks
+                                        : 1;
+    po->kind = o->remove_layers        ? PRUNE_LAYERS
+               : o->remove_experts > 0 ? PRUNE_EXPERTS
+               : o->remove_blocks > 0  ? PRUNE_BLOCKS
+                                       : PRUNE_NEURONS;
+    if (ways(o) > 0)
         return DIL_OK;
     return prune_default_kind(&po->kind, path, err);
 }
 
 static int check_usage(const cli_options *o)
 {
-    int ways = (o->remove_layers > 0) + (o->remove_experts > 0) + (o->remove_neurons > 0);
-    if (ways > 1 || (ways == 0 && !(o->quality_budget > 0)))
-        return cli_usage("prune: wanted one of --neurons, --experts, --layers, or --quality-budget alone; found %s; see --help",
-                         ways > 1 ? "several" : "none");
+    if (ways(o) > 1 || (ways(o) == 0 && !(o->quality_budget > 0)))
+        return cli_usage(
+            "prune: wanted one of --neurons, --experts, --layers, --blocks, or --quality-budget alone; found %s; see --help",
+            ways(o) > 1 ? "several" : "none");
+    if (o->remove_blocks > 0 && o->quality_budget > 0)
+        return cli_usage("prune: --blocks: wanted no --quality-budget beside it, found one; see --help");
     if (!o->stats)
         return cli_usage("prune: wanted --stats FILE, which dil calibrate makes, found none; see --help");
     return CLI_OK;
@@ -81,18 +94,19 @@ static int prune(const cli_options *o, char **positional, int n_positional)
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-static const char *const prune_options_listed[] = {"neurons", "experts", "layers=N", "quality-budget", "stats", "calib",
-                                                   "report",  "threads", "dry-run",  "json",           "quiet", NULL};
+static const char *const prune_options_listed[] = {"neurons", "experts", "layers=N", "blocks", "quality-budget", "stats", "calib",
+                                                   "report",  "threads", "dry-run",  "json",   "quiet",          NULL};
 
 const cli_command command_prune = {
     .name = "prune",
-    .usage = "prune IN OUT (--neurons F | --experts F | --layers N | --quality-budget KLD) --stats FILE [--calib TEXT] [--dry-run]",
+    .usage =
+        "prune IN OUT (--neurons F | --experts F | --layers N | --blocks F | --quality-budget KLD) --stats FILE [--calib TEXT] [--dry-run]",
     .summary =
         "Writes a model without the neurons, experts or layers that it misses least, as dil calibrate's statistics tell.\n\n"
         "Neurons leave the feed-forward networks of dense models, and those that stay take over; experts leave mixtures, and their\n"
         "tokens go to others; a layer's cost is measured by skipping it. Every layer loses the same number of neurons or experts.\n"
         "With --quality-budget, alone or beside a share, as much goes as that divergence allows. The price is compared with that of\n"
-        "quantizing the whole model to the same size. With a text (--calib), the result is measured on its end.",
+        "quantizing the whole model to the same size. Blocks are only set to zero: the file stays as large. With a text (--calib), the result is measured on its end.",
     .example = "dil prune model-f16.gguf model-small.gguf --experts 0.25 --stats model.stats.gguf --calib wiki.txt",
     .options = prune_options_listed,
     .least_positional = 2,

@@ -103,6 +103,7 @@ static const option_row table[] = {
     {"layers", NULL, "N", OPTION_INT, AT(remove_layers), 1, 1e4, "how many layers go"},
     {"experts", NULL, "F", OPTION_FLOAT, AT(remove_experts), 0, 1, "share of every layer's experts that go (0.25)"},
     {"neurons", NULL, "F", OPTION_FLOAT, AT(remove_neurons), 0, 1, "share of every layer's neurons that go (0.25)"},
+    {"blocks", NULL, "F", OPTION_FLOAT, AT(remove_blocks), 0, 1, "share of every matrix's blocks of 32 weights that become zero"},
     {"quality-budget", NULL, "KLD", OPTION_FLOAT, AT(quality_budget), 0, 100,
      "divergence from the input, in nats per token, at most: the file becomes as small as that allows"},
     {"preset", NULL, "NAME", OPTION_TEXT, AT(preset), 0, 0,

@@ -5,7 +5,8 @@
 
 #include "base/os.h"
 
-static const char *const things[] = {[PRUNE_NEURONS] = "neurons", [PRUNE_EXPERTS] = "experts", [PRUNE_LAYERS] = "layers"};
+static const char *const things[] = {
+    [PRUNE_NEURONS] = "neurons", [PRUNE_EXPERTS] = "experts", [PRUNE_LAYERS] = "layers", [PRUNE_BLOCKS] = "blocks"};
 
 static double per_megabyte(double cost, const prune_report *r, uint64_t bytes)
 {
@@ -24,7 +25,13 @@ static const allocate_baseline *way(const prune_report *r, const char *name)
 
 static void print_plan(FILE *out, const prune_report *r)
 {
+    char size[32];
     const prune_plan *p = &r->plan;
+    if (p->kind == PRUNE_BLOCKS) {
+        fprintf(out, "  %d of %d blocks of 32 weights are zero; the file stores them, %s without\n", p->n_removed, p->n_before,
+                str_bytes(r->stored_bytes, size, sizeof size));
+        return;
+    }
     if (p->kind != PRUNE_LAYERS) {
         fprintf(out, "  %d of %d %s gone from each of %d layers\n", p->n_removed, p->n_before, things[p->kind], p->n_lists);
         return;
@@ -39,10 +46,10 @@ static void print_price(FILE *out, const prune_report *r)
 {
     char size[32];
     const allocate_baseline *game = way(r, "game");
-    if (r->plan.kind != PRUNE_LAYERS)
+    if (r->plan.n_lists > 1)
         fprintf(out, "  divergence expected layer by layer: %.4f nats per token\n", r->expected);
     fprintf(out, "  divergence on the calibration text: %.4f nats per token, %.2g for each MB that is saved\n", r->found,
-            per_megabyte(r->found, r, r->out_bytes));
+            per_megabyte(r->found, r, r->stored_bytes ? r->stored_bytes : r->out_bytes));
     if (!r->compared || !game) {
         fputs("  no quantized file of the whole model is as small\n", out);
         return;
@@ -64,7 +71,7 @@ void prune_report_print(FILE *out, const prune_report *r, const char *out_path, 
         fprintf(out, "  measured divergence %.4f +- %.4f nats per token, same first word %.1f %%\n", r->kld, r->kld_error,
                 100.0 * r->same_top);
     if (r->decoded)
-        fputs("  the down matrices had been quantized; changed, they are F16 now: dil quantize makes them small again\n", out);
+        fputs("  matrices that changed had been quantized; they are F16 now: dil quantize makes them small again\n", out);
 }
 
 /* ---- for programs ---- */
@@ -105,13 +112,15 @@ json_t *prune_report_json(const prune_report *r, const char *in_path, const char
     if (r->measured)
         measured = json_pack("{s:o, s:o, s:o}", "divergence", number(r->kld), "error", number(r->kld_error), "same_first_word",
                              number(r->same_top));
-    return json_pack("{s:s, s:s, s:b, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i}, "
+    return json_pack("{s:s, s:s, s:b, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i}, "
                      "s:{s:o, s:o, s:o, s:o}, s:o}",
                      "input", in_path, "output", out_path, "written", written, "kind", things[p->kind], "model_layers", r->n_layer,
                      "before", p->n_before, "removed", p->n_removed, "lists", lists, "in_bytes", count(r->in_bytes), "out_bytes",
-                     count(r->out_bytes), "expected_divergence", number(r->expected), "found_divergence", number(r->found),
-                     "divergence_per_megabyte", number(per_megabyte(r->found, r, r->out_bytes)), "quantized_instead", ways_json(r),
-                     "measured", measured, "decoded", r->decoded, "calibration", "text", r->text, "sequences", r->n_sequences,
-                     "tokens_each", r->n_context, "seconds", "finding", number(r->seconds[0]), "writing", number(r->seconds[1]),
-                     "measuring", number(r->seconds[2]), "all", number(seconds), "peak_memory_bytes", count(os_peak_rss_bytes()));
+                     count(r->out_bytes), "stored_bytes", count(r->stored_bytes ? r->stored_bytes : r->out_bytes),
+                     "expected_divergence", number(r->expected), "found_divergence", number(r->found), "divergence_per_megabyte",
+                     number(per_megabyte(r->found, r, r->stored_bytes ? r->stored_bytes : r->out_bytes)), "quantized_instead",
+                     ways_json(r), "measured", measured, "decoded", r->decoded, "calibration", "text", r->text, "sequences",
+                     r->n_sequences, "tokens_each", r->n_context, "seconds", "finding", number(r->seconds[0]), "writing",
+                     number(r->seconds[1]), "measuring", number(r->seconds[2]), "all", number(seconds), "peak_memory_bytes",
+                     count(os_peak_rss_bytes()));
 }

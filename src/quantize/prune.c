@@ -67,8 +67,7 @@ void prune_kept(const prune_plan *p, int list, bool *kept)
 
 /* ---- how much goes ---- */
 
-/* The walk has ended with what the pruned model makes of the calibration text: how far are its answers from the whole model's? */
-static dil_status look_again(pruning *p, dil_error *err)
+dil_status prune_look_again(pruning *p, dil_error *err)
 {
     const size_t bytes = (size_t)walk_n_tokens(p->w) * walk_hparams(p->w)->n_embd * sizeof(float);
     const int64_t n = walk_n_tokens(p->w) < FOUND_TOKENS ? walk_n_tokens(p->w) : FOUND_TOKENS;
@@ -106,7 +105,7 @@ dil_status prune_settle(pruning *p, prune_kind kind, int n_before, int n_most, i
     DIL_TRY(prune_plan_new(&p->plan, kind, n_layer, n_before, n_most, err));
     if (!(budget > 0)) {
         DIL_TRY(run(p, "pruning", true, err));
-        return look_again(p, err);
+        return prune_look_again(p, err);
     }
     DIL_TRY(run(p, "costs", false, err));
     curve = p->plan;
@@ -119,7 +118,7 @@ dil_status prune_settle(pruning *p, prune_kind kind, int n_before, int n_most, i
         if (status == DIL_OK)
             status = run(p, "pruning", true, err);
         if (status == DIL_OK)
-            status = look_again(p, err);
+            status = prune_look_again(p, err);
         if (status != DIL_OK || p->found <= budget)
             break;
         allowed *= budget / p->found;
@@ -182,6 +181,7 @@ static dil_status find(pruning *p, dil_error *err)
     switch (p->o->kind) {
     case PRUNE_NEURONS: return prune_find_neurons(p, err);
     case PRUNE_EXPERTS: return prune_find_experts(p, err);
+    case PRUNE_BLOCKS: return prune_find_blocks(p, err);
     default: return prune_find_layers(p, err);
     }
 }
@@ -189,7 +189,7 @@ static dil_status find(pruning *p, dil_error *err)
 /* What the input would lose when it gets as small by quantizing alone. */
 static dil_status compare(pruning *p, prune_report *r, dil_error *err)
 {
-    dil_status status = allocate_size(&p->p, r->out_bytes, &r->quantized, err);
+    dil_status status = allocate_size(&p->p, r->stored_bytes ? r->stored_bytes : r->out_bytes, &r->quantized, err);
     r->compared = status == DIL_OK;
     if (status == DIL_LIMIT) { /* no formats are that narrow */
         status_clear(err);
@@ -259,6 +259,7 @@ static dil_status run(pruning *p, prune_report *r, const char *in_path, const ch
     r->decoded = p->decoded;
     r->in_bytes = gguf_size_bytes(p->in);
     r->out_bytes = prune_size(p);
+    r->stored_bytes = o->kind == PRUNE_BLOCKS ? prune_stored(p) : 0;
     r->n_sequences = p->c.n_sequences;
     r->n_context = p->c.n_context;
     memcpy(r->text, p->c.text, sizeof r->text);

@@ -11,14 +11,15 @@
 typedef enum prune_kind {
     PRUNE_NEURONS, /* of every layer the same number */
     PRUNE_EXPERTS, /* of every layer the same number */
-    PRUNE_LAYERS
+    PRUNE_LAYERS,
+    PRUNE_BLOCKS /* of 32 weights of a row, in every matrix of every layer: zero, but there */
 } prune_kind;
 
 typedef struct prune_options {
     prune_kind kind;
-    double share;      /* neurons, experts: at most so much of them; 1: as many as the budget allows */
-    int n_layers;      /* layers: at most so many */
-    double budget;     /* divergence on the calibration text in nats per token, at most; 0: no limit */
+    double share;  /* blocks: so much of each matrix; neurons, experts: at most so much of them; 1: as many as the budget allows */
+    int n_layers;  /* layers: at most so many */
+    double budget; /* not of blocks: divergence on the calibration text in nats per token, at most; 0: no limit */
     const char *stats; /* a file of dil calibrate for this very file */
     const char *text_name;
     str text; /* the result is measured on its end; n 0: not measured */
@@ -31,7 +32,7 @@ typedef struct prune_options {
 /* Who leaves: lists (one per layer; layers: a single one) of n_removed things out of n_before each. Costs of neurons and experts are estimates
  * to second order, layer by layer: prune_report's `found` says how far they hold. */
 typedef struct prune_plan {
-    prune_kind kind;
+    prune_kind kind; /* blocks: no lists, the numbers are of all of them */
     int n_lists, n_before, n_removed;
     int32_t *removed; /* [n_lists][n_removed]: in the order they go */
     double *cost; /* [n_lists][n_removed]: expected divergence of the list's removals so far, nats per token; of layers: measured */
@@ -41,10 +42,11 @@ typedef struct prune_report {
     prune_plan plan;
     int n_layer;
     double expected;           /* nats per token, the lists' sum */
+    uint64_t stored_bytes;     /* of blocks: the file's size if none of them were stored, only which they are */
     double found;              /* what it is on the calibration text, or on as much of it as is looked at */
     bool decoded;              /* matrices had been quantized, were changed, and are F16 now */
     bool compared;             /* what follows is there */
-    allocate_report quantized; /* the input quantized, not pruned, at the output's size */
+    allocate_report quantized; /* the input quantized, not pruned, at the output's size, of blocks at stored_bytes */
     bool measured;
     double kld, kld_error, same_top;
     uint64_t in_bytes, out_bytes;

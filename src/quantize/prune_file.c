@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "quantize/blocks.h"
 #include "quantize/prune_internal.h"
 
 #define ALIGNMENT 32 /* of tensors, as most files have it */
@@ -81,6 +82,16 @@ static cut_tensor cut_tensor_of(const pruning *p, const gguf_tensor *t)
     snprintf(c.name, sizeof c.name, "%.*s", STR_ARG(t->name));
     if (!split_name(t->name, &c.layer, rest))
         return c;
+    if (plan->kind == PRUNE_BLOCKS) {
+        const int at = players_named(&p->p, t->name);
+        if (at >= 0 && p->p.p[at].place < NET_PLACES) {
+            c.how = CUT_CHANGED;
+            c.type = prune_down_type(t->type);
+            (void)format_row_bytes(c.type, t->ne[0], &c.size_bytes);
+            c.size_bytes *= t->ne[1] * t->ne[2];
+        }
+        return c;
+    }
     c.how = cut_of(plan, rest);
     if (plan->kind == PRUNE_LAYERS && is_gone(plan, c.layer)) {
         c.how = CUT_ALL;
@@ -119,7 +130,7 @@ static bool is_stranger(const prune_plan *plan, const char *rest)
 dil_status prune_check(const pruning *p, dil_error *err)
 {
     const prune_plan *plan = &p->plan;
-    for (uint64_t i = 0; i < gguf_n_tensors(p->in); i++) {
+    for (uint64_t i = 0; i < gguf_n_tensors(p->in) && plan->kind != PRUNE_BLOCKS; i++) {
         const gguf_tensor *t = gguf_tensor_at(p->in, i);
         int layer;
         char rest[96];
@@ -145,6 +156,17 @@ uint64_t prune_size(const pruning *p)
         after += aligned(cut_tensor_of(p, t).size_bytes);
     }
     return size > before ? size - before + after : after;
+}
+
+uint64_t prune_stored(const pruning *p)
+{
+    double values = (double)p->plan.n_before * BLOCK_COLUMNS, bytes = 0;
+    for (uint64_t i = 0; i < gguf_n_tensors(p->in); i++) {
+        const cut_tensor c = cut_tensor_of(p, gguf_tensor_at(p->in, i));
+        bytes += c.how == CUT_CHANGED ? (double)c.size_bytes : 0;
+    }
+    double gone = bytes * (double)p->plan.n_removed / (double)p->plan.n_before;
+    return prune_size(p) - (uint64_t)gone + (uint64_t)(values / BLOCK_COLUMNS / 8);
 }
 
 /* ---- metadata ---- */
@@ -178,6 +200,8 @@ static dil_status write_values(const pruning *p, gguf_writer *w, dil_error *err)
     const char *except[MOST_ARRAYS + 1] = {number};
     const gguf_value *arrays[MOST_ARRAYS];
     int n = 0;
+    if (p->plan.kind == PRUNE_BLOCKS)
+        return gguf_writer_copy_values(w, p->in, NULL, 0, err);
     snprintf(number, sizeof number, "%.*s.%s", STR_ARG(walk_hparams(p->w)->architecture), keys[p->plan.kind]);
     for (uint64_t i = 0; i < gguf_n_values(p->in) && p->plan.kind == PRUNE_LAYERS; i++) {
         const gguf_value *v = gguf_value_at(p->in, i);

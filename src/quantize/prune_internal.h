@@ -41,12 +41,16 @@ void prune_kept(const prune_plan *p, int list, bool *kept);
 DIL_MUST_CHECK dil_status prune_find_neurons(pruning *p, dil_error *err);
 DIL_MUST_CHECK dil_status prune_find_experts(pruning *p, dil_error *err);
 DIL_MUST_CHECK dil_status prune_find_layers(pruning *p, dil_error *err);
+DIL_MUST_CHECK dil_status prune_find_blocks(pruning *p, dil_error *err);
+/* After a walk through the pruned model: p->found, how far its answers on the calibration text are from the whole model's. */
+DIL_MUST_CHECK dil_status prune_look_again(pruning *p, dil_error *err);
 
 /* The format of a matrix whose values have changed: its own, or F16 where that was quantized. */
 dil_type prune_down_type(dil_type type);
 
 /* Bytes of the file that prune_write would write, up to its padding. */
 uint64_t prune_size(const pruning *p);
+uint64_t prune_stored(const pruning *p); /* the same without the blocks that are zero, with a bit for each block */
 DIL_MUST_CHECK dil_status prune_check(const pruning *p, dil_error *err); /* UNSUPPORTED: a tensor nobody would know how to cut */
 DIL_MUST_CHECK dil_status prune_write(const pruning *p, const char *path, dil_error *err);
 

@@ -167,6 +167,7 @@ def says_what_is_wrong(at):
     dil("prune", dense, out, *stats, fails="wanted one of --neurons")
     dil("prune", dense, out, "--neurons", "0.5", "--layers", "1", *stats, fails="several")
     dil("prune", dense, out, "--neurons", "0.5", fails="--stats")
+    dil("prune", dense, out, "--blocks", "0.5", "--quality-budget", "1", *stats, fails="--quality-budget")
     dil("prune", dense, out, "--neurons", "1.5", *stats, fails="0..1")
     dil("prune", dense, out, "--neurons", "0.05", *stats, fails="at least 0.0625")
     dil("prune", dense, out, "--experts", "0.3", *stats, fails="--neurons")

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "quantize/blocks.h"
 #include "quantize/prune.h"
 #include "quantize/surgeon.h"
 #include "theorem/random.h"
@@ -174,6 +175,95 @@ static void bad_curvature_is_refused(void **state)
     assert_int_equal(surgeon_remove(&t, &err), DIL_FORMAT);
     assert_non_null(strstr(err.text, "finite"));
     team_free(workers);
+}
+
+/* ---- blocks ---- */
+
+enum { WIDE = 3 * BLOCK_COLUMNS, TALL = 6 };
+
+/* What zeros in the columns zeroed cost at least, (x - w) H (x - w)^T, when those behind them may move: by solving for them. */
+static double least_cost(const double *h, const float *w, int first, int n_zero, double *x)
+{
+    static double a[WIDE][WIDE + 1];
+    const int from = first + n_zero, n = WIDE - from;
+    double cost = 0;
+    for (int i = 0; i < WIDE; i++)
+        x[i] = i >= first && i < from ? 0 : (double)w[i];
+    for (int i = 0; i < n; i++) { /* H_rr d_r = H_rz w_z */
+        a[i][n] = 0;
+        for (int j = 0; j < n; j++)
+            a[i][j] = h[(from + i) * WIDE + from + j];
+        for (int j = first; j < from; j++)
+            a[i][n] += h[(from + i) * WIDE + j] * (double)w[j];
+    }
+    for (int i = 0; i < n; i++)
+        for (int r = i + 1; r < n; r++) {
+            double share = a[r][i] / a[i][i];
+            for (int c = i; c <= n; c++)
+                a[r][c] -= share * a[i][c];
+        }
+    for (int i = n - 1; i >= 0; i--) {
+        for (int j = i + 1; j < n; j++)
+            a[i][n] -= a[i][j] * a[j][n];
+        a[i][n] /= a[i][i];
+        x[from + i] += a[i][n];
+    }
+    for (int i = 0; i < WIDE; i++)
+        for (int j = 0; j < WIDE; j++)
+            cost += (x[i] - (double)w[i]) * h[i * WIDE + j] * (x[j] - (double)w[j]);
+    return cost;
+}
+
+/* The cheapest blocks go, and what is behind them becomes what least squares says, whatever the number of workers. */
+static void blocks_leave_as_least_squares_says(void **state)
+{
+    (void)state;
+    dil_error err;
+    static float h[WIDE * WIDE], w[TALL * WIDE], weight[TALL], found[TALL * WIDE], again[TALL * WIDE];
+    static double damped[WIDE * WIDE], x[WIDE];
+    double cost[TALL * 3], add = 0;
+    uint64_t seed = 7;
+    kernels k;
+    ok(kernels_select(&k, NULL, &err), &err);
+    for (int t = 0; t < 400; t++) {
+        double in[WIDE], common = draw(&seed);
+        for (int i = 0; i < WIDE; i++)
+            in[i] = draw(&seed) + (i % 3 == 0 ? 2.0 * common : 0.0);
+        for (int i = 0; i < WIDE * WIDE; i++)
+            h[i] += (float)(in[i / WIDE] * in[i % WIDE] / 400);
+    }
+    for (int i = 0; i < TALL * WIDE; i++)
+        w[i] = (float)draw(&seed);
+    for (int r = 0; r < TALL; r++)
+        weight[r] = (float)(draw(&seed) + 1.1);
+    for (int i = 0; i < WIDE; i++)
+        add += 0.01 * (double)h[i * WIDE + i] / WIDE;
+    for (int i = 0; i < WIDE * WIDE; i++)
+        damped[i] = (double)h[i] + (i / WIDE == i % WIDE ? add : 0);
+    for (int workers = 1; workers <= 3; workers++) {
+        team *team = NULL;
+        metric *m = NULL;
+        ok(team_new(&team, workers, &err), &err);
+        ok(metric_new(&m, h, WIDE, 0.01f, &k, team, &err), &err);
+        memcpy(found, w, sizeof w);
+        ok(blocks_remove(&(blocks_task){found, weight, TALL, WIDE, m, 1, team}, &err), &err);
+        if (workers > 1)
+            assert_memory_equal(found, again, sizeof found);
+        memcpy(again, found, sizeof found);
+        metric_free(m);
+        team_free(team);
+    }
+    int best = 0;
+    for (int i = 0; i < TALL * 3; i++) {
+        cost[i] = (double)weight[i / 3] * least_cost(damped, w + i / 3 * WIDE, i % 3 * BLOCK_COLUMNS, BLOCK_COLUMNS, x);
+        best = cost[i] < cost[best] ? i : best;
+    }
+    (void)least_cost(damped, w + best / 3 * WIDE, best % 3 * BLOCK_COLUMNS, BLOCK_COLUMNS, x);
+    for (int i = 0; i < TALL * WIDE; i++) {
+        double wanted = i / WIDE == best / 3 ? x[i % WIDE] : (double)w[i];
+        if (fabs((double)found[i] - wanted) > 1e-4)
+            fail_msg("weight %d: wanted %g, found %g (block %d goes)", i, wanted, (double)found[i], best);
+    }
 }
 
 /* ---- files ---- */
@@ -457,6 +547,38 @@ static void without_layers_as_masked(void **state)
     }
 }
 
+/* A third of the blocks is zero, the rest is there; the file is as large, and answers as the report says. */
+static void blocks_are_zero_and_there(void **state)
+{
+    (void)state;
+    for (int experts = 0; experts < 2; experts++) {
+        static bench b;
+        b = (bench){0};
+        begin(&b, experts);
+        const net_config c = shape(experts);
+        const prune_options o = options_of(&b, PRUNE_BLOCKS, 1.0 / 3, 0);
+        prune(&b, &o, &c);
+        int64_t zero = 0, all = 0;
+        for (int i = 0; i < net_n_parameters(b.small); i++) {
+            const parameter *p = net_parameter_at(b.small, i);
+            if (strncmp(p->name, "blk.", 4) != 0 || strstr(p->name, "norm") || strstr(p->name, "ffn_gate_inp"))
+                continue;
+            for (size_t at = 0; at < p->count; at += BLOCK_COLUMNS, all++) {
+                bool any = false;
+                for (int k = 0; k < BLOCK_COLUMNS; k++)
+                    any = any || p->w[at + (size_t)k] != 0.0f;
+                zero += !any;
+            }
+        }
+        assert_int_equal(b.report.plan.n_before, all);
+        assert_int_equal(b.report.plan.n_removed, zero);
+        assert_true(3 * zero <= all && 4 * zero > all); /* whole blocks of each head and expert */
+        assert_int_equal(b.report.out_bytes, b.report.in_bytes);
+        assert_true(b.report.stored_bytes < b.report.out_bytes);
+        end(&b);
+    }
+}
+
 static void wrong_wishes_are_refused(void **state)
 {
     (void)state;
@@ -473,7 +595,8 @@ static void wrong_wishes_are_refused(void **state)
     } cases[] = {{PRUNE_NEURONS, 0.5, 0, DIL_UNSUPPORTED, "--experts"},
                  {PRUNE_EXPERTS, 0.9, 0, DIL_BAD_ARGUMENT, "0.75"},
                  {PRUNE_EXPERTS, 0.01, 0, DIL_BAD_ARGUMENT, "0.125"},
-                 {PRUNE_LAYERS, 0, 3, DIL_BAD_ARGUMENT, "1 to 2"}};
+                 {PRUNE_LAYERS, 0, 3, DIL_BAD_ARGUMENT, "1 to 2"},
+                 {PRUNE_BLOCKS, 1e-6, 0, DIL_BAD_ARGUMENT, "one block"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const prune_options o = options_of(&b, cases[i].kind, cases[i].share, cases[i].n_layers);
         assert_int_equal(prune_file(&b.report, b.path, b.out, &o, &err), cases[i].status);
@@ -490,6 +613,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(columns_leave_as_least_squares_says),
                                        cmocka_unit_test(bad_curvature_is_refused),
+                                       cmocka_unit_test(blocks_leave_as_least_squares_says),
+                                       cmocka_unit_test(blocks_are_zero_and_there),
                                        cmocka_unit_test(without_neurons_as_masked),
                                        cmocka_unit_test(without_experts_as_masked),
                                        cmocka_unit_test(without_layers_as_masked),
