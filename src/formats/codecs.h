@@ -66,6 +66,11 @@ FORMATS_ENCODE(q3_k);
 FORMATS_ENCODE(q4_k);
 FORMATS_ENCODE(q5_k);
 FORMATS_ENCODE(q6_k);
+FORMATS_ENCODE(iq2_xxs);
+FORMATS_ENCODE(iq2_xs);
+FORMATS_ENCODE(iq2_s);
+FORMATS_ENCODE(iq3_xxs);
+FORMATS_ENCODE(iq3_s);
 FORMATS_ENCODE(iq4_nl);
 FORMATS_ENCODE(iq4_xs);
 FORMATS_ENCODE(tq1_0);
@@ -99,6 +104,16 @@ FORMATS_READ(q5_k);
 FORMATS_WRITE(q5_k);
 FORMATS_READ(q6_k);
 FORMATS_WRITE(q6_k);
+FORMATS_READ(iq2_xxs);
+FORMATS_WRITE(iq2_xxs);
+FORMATS_READ(iq2_xs);
+FORMATS_WRITE(iq2_xs);
+FORMATS_READ(iq2_s);
+FORMATS_WRITE(iq2_s);
+FORMATS_READ(iq3_xxs);
+FORMATS_WRITE(iq3_xxs);
+FORMATS_READ(iq3_s);
+FORMATS_WRITE(iq3_s);
 FORMATS_READ(iq4_nl);
 FORMATS_WRITE(iq4_nl);
 FORMATS_READ(iq4_xs);
@@ -123,6 +138,8 @@ static inline uint32_t load_u32(const uint8_t *p)
 }
 
 static inline void store_u16(uint8_t *p, uint16_t v) { memcpy(p, &v, sizeof v); }
+
+static inline void store_u32(uint8_t *p, uint32_t v) { memcpy(p, &v, sizeof v); }
 
 static inline float load_f16(const uint8_t *p) { return f16_to_f32(load_u16(p)); }
 

@@ -65,6 +65,10 @@ float fit_affine_error(const float *x, const float *w, size_t n, float d, float 
  * numbers chosen are stored at d_at (and dmin_at); importance may be NULL.
  */
 
+/* w [256] from importance as fit_weights, but a sub-block without any gets a small share of the others', so that its own error still
+ * decides its own levels. */
+void fit_super_weights(const float *importance, int sub, float *w);
+
 /* x ~ d scale[i / sub] level[i], scale in -half..half-1 */
 void fit_super_scale(fit_levels levels, int sub, int half, const float *x, const float *importance, uint8_t *d_at, int8_t *scale,
                      int8_t *level);

@@ -10,9 +10,7 @@
 
 enum { N = FORMATS_SUPER, POLISHES = 2 };
 
-/* Weights of a super-block. A sub-block without any gets a small share of the others', so that its
- * own error still decides its own levels. */
-static void super_weights(const float *importance, int sub, float w[N])
+void fit_super_weights(const float *importance, int sub, float *w)
 {
     float mean = 0.0f;
     fit_weights(importance, N, w);
@@ -93,7 +91,7 @@ void fit_super_scale(fit_levels levels, int sub, int half, const float *x, const
                      int8_t *level)
 {
     float w[N], wanted[N / 16], extreme = 0.0f;
-    super_weights(importance, sub, w);
+    fit_super_weights(importance, sub, w);
     for (int i = 0; i < N; i += sub) {
         float s = fit_scale(levels, x + i, w + i, (size_t)sub, level + i);
         wanted[i / sub] = s;
@@ -210,7 +208,7 @@ void fit_super_affine(int hi, int sub, int top, const float *x, const float *imp
 {
     super_affine s = {.hi = hi, .sub = sub, .top = top, .x = x, .scale = scale, .min = min, .level = level};
     float wanted_scale[N / 16], wanted_min[N / 16], largest_scale = 0.0f, largest_min = 0.0f;
-    super_weights(importance, sub, s.w);
+    fit_super_weights(importance, sub, s.w);
     for (int i = 0; i < N; i += sub) {
         float m;
         float d = fit_affine(hi, true, x + i, s.w + i, (size_t)sub, &m, level + i);

@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "formats/codebook.h"
 #include "formats/codecs.h"
 #include "formats/iq_tables.h"
 
@@ -25,10 +26,21 @@ static const int8_t range[256] = {
 #define FROM(lo) (range + 128 + (lo))
 
 static const int8_t signs[2] = {-1, 1};
+static const int8_t iq2_levels[6] = {-43, -25, -8, 8, 25, 43};
+static const int8_t iq3_xxs_levels[16] = {-62, -52, -44, -36, -28, -20, -12, -4, 4, 12, 20, 28, 36, 44, 52, 62};
+static const int8_t iq3_s_levels[16] = {-15, -13, -11, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 11, 13, 15};
 
-#define GRID(type, values, group, levels, first, lo, hi, offset, min_hi, codec)                                          \
-    {                                                                                                                    \
-        DIL_TYPE_##type, values, group, levels, first, lo, hi, offset, min_hi, format_read_##codec, format_write_##codec \
+#define GRID(t, values, values_a_scale, levels, first, lo, hi, offsets, most, codec)                                        \
+    {                                                                                                                       \
+        .type = DIL_TYPE_##t, .block = values, .group = values_a_scale, .n_levels = levels, .level = first, .scale_lo = lo, \
+        .scale_hi = hi, .scale_step = 1, .unit = 1.0f, .offset = offsets, .min_hi = most, .read = format_read_##codec,      \
+        .write = format_write_##codec                                                                                       \
+    }
+#define BOOK(t, values_a_scale, levels, of_unit, codec)                                                                         \
+    {                                                                                                                           \
+        .type = DIL_TYPE_##t, .block = 256, .group = values_a_scale, .n_levels = sizeof levels, .level = levels, .scale_lo = 1, \
+        .scale_hi = 31, .scale_step = 2, .unit = of_unit, .offset = GRID_NO_OFFSET, .read = format_read_##codec,                \
+        .write = format_write_##codec, .book = &codebook_##codec                                                                \
     }
 
 static const grid grids[] = {
@@ -48,13 +60,20 @@ static const grid grids[] = {
     GRID(D3_0, 32, 32, 8, FROM(-4), 1, 1, GRID_NO_OFFSET, 0, d3_0),
     GRID(D6_0, 32, 32, 64, FROM(-32), 1, 1, GRID_NO_OFFSET, 0, d6_0),
     GRID(Q2_0, 64, 64, 4, FROM(-1), 1, 1, GRID_NO_OFFSET, 0, q2_0),
+    BOOK(IQ2_XXS, 32, iq2_levels, 0.125f, iq2_xxs),
+    BOOK(IQ2_XS, 16, iq2_levels, 0.125f, iq2_xs),
+    BOOK(IQ2_S, 16, iq2_levels, 0.125f, iq2_s),
+    BOOK(IQ3_XXS, 32, iq3_xxs_levels, 0.25f, iq3_xxs),
+    BOOK(IQ3_S, 32, iq3_s_levels, 1.0f, iq3_s),
 };
 
 const grid *grid_get(dil_type type)
 {
     for (size_t i = 0; i < sizeof grids / sizeof *grids; i++)
-        if (grids[i].type == type)
+        if (grids[i].type == type) {
+            codebook_prepare();
             return &grids[i];
+        }
     return NULL;
 }
 
@@ -84,7 +103,7 @@ void grid_values(const grid *g, const grid_block *b, float *out)
 {
     for (int i = 0; i < g->block; i++) {
         int group = i / g->group;
-        float v = grid_scale(b, group) * (float)g->level[b->code[i]];
+        float v = grid_scale(g, b, group) * (float)g->level[b->code[i]];
         out[i] = g->offset == GRID_NO_OFFSET ? v : v + grid_offset_of(g, b, group);
     }
 }

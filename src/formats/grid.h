@@ -1,11 +1,11 @@
 /*
- * The parts of a block of the formats with one level per value: what a rounding that looks at other blocks too may choose. Value i of
+ * The parts of a block of the formats whose values are levels: what a rounding that looks at other blocks too may choose. Value i of
  * a group is
  *
- *     scale * level[code] + offset,   scale = d * scale_of[group]
+ *     scale * level[code] + offset,   scale = d * scale_of[group] * unit
  *     offset = 0, m, or -m * min_of[group]
  *
- * with d and m in f16. Reading and writing are exact: writing what was read gives the same bytes, and the values computed from
+ * with d and m in f16. In formats with a code book (codebook.h) codes of values that stand together depend on each other. Reading and writing are exact: writing what was read gives the same bytes, and the values computed from
  * the parts are those of format_decode_fn, bit for bit.
  */
 #ifndef FORMATS_GRID_H
@@ -35,10 +35,13 @@ typedef struct grid {
     int n_levels;           /* codes are 0 .. n_levels - 1 */
     const int8_t *level;    /* [n_levels], ascending */
     int scale_lo, scale_hi; /* a group's integer; 1, 1: there is none */
+    int scale_step;         /* from one such integer to the next */
+    float unit;             /* a power of two */
     grid_offset offset;
     int min_hi; /* of GRID_OFFSET_STEPS */
     void (*read)(const uint8_t *block, grid_block *out);
     void (*write)(const grid_block *b, uint8_t *block);
+    const struct codebook *book; /* NULL: every code is free */
 } grid;
 
 const grid *grid_get(dil_type type); /* NULL: the format has no such parts */
@@ -52,7 +55,7 @@ typedef struct grid_borders {
 } grid_borders;
 void grid_borders_of(const grid *g, grid_borders *out);
 
-static inline float grid_scale(const grid_block *b, int group) { return b->d * (float)b->scale[group]; }
+static inline float grid_scale(const grid *g, const grid_block *b, int group) { return b->d * (float)b->scale[group] * g->unit; }
 static inline float grid_offset_of(const grid *g, const grid_block *b, int group)
 {
     return g->offset == GRID_NO_OFFSET ? 0.0f : g->offset == GRID_OFFSET_OWN ? b->m : -(b->m * (float)b->min[group]);

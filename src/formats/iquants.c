@@ -1,5 +1,5 @@
 /*
- * IQ1, IQ2 and IQ3 types, decode only: super-blocks of 256 values whose magnitudes come in groups
+ * IQ1, IQ2 and IQ3 types, decoders (IQ2 and IQ3: parts in iquants_parts.c, encoders in codebook_encode.c): super-blocks of 256 values whose magnitudes come in groups
  * from a code book (iq_tables.h), with signs and scales beside them. All numbers little-endian; the
  * notation name:k[bits] means k numbers of that many bits.
  *

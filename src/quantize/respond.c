@@ -3,7 +3,9 @@
 #include <math.h>
 #include <string.h>
 
-#define RESPONSES 3 /* rounds of a group's codes after its scale moved */
+#define RESPONSES 3      /* rounds of a group's codes after its scale moved */
+#define TINY 1e-7        /* of a unit's curvature: what is below has no direction */
+#define NOTICEABLE 1e-5f /* share of what a unit can gain at most that is worth a move */
 
 /* What moves, on its own ground: kept only when the cost falls. */
 typedef struct site {
@@ -28,13 +30,11 @@ static double move(site *s, int j, float v)
 }
 
 /* Every code answers once, in order; returns by how much the cost falls. */
-static double answer(site *s, float scale, float offset, int64_t *moved)
+static double answer_codes(site *s, float scale, float offset, int64_t *moved)
 {
     const grid *g = s->p->g;
     const grid_borders *borders = s->p->borders;
     double fall = 0;
-    if (scale == 0.0f)
-        return 0;
     const float inverse = 1.0f / scale, *own = s->p->inverse_own;
     for (int j = 0; j < s->width; j++) {
         float wish = (s->x[j] - s->grad[j] * own[j] - offset) * inverse;
@@ -51,6 +51,82 @@ static double answer(site *s, float scale, float offset, int64_t *moved)
     return fall;
 }
 
+/* ---- words ---- */
+
+void unit_curve_of(const float *h, size_t stride, int n, unit_curve *out)
+{
+    double u[CODEBOOK_MAX_UNIT][CODEBOOK_MAX_UNIT], d[CODEBOOK_MAX_UNIT], f[CODEBOOK_MAX_UNIT][CODEBOOK_MAX_UNIT];
+    for (int j = n - 1; j >= 0; j--) /* H = U D U^T, U unit upper triangular */
+        for (int i = j; i >= 0; i--) {
+            double sum = (double)h[(size_t)i * stride + (size_t)j];
+            for (int k = j + 1; k < n; k++)
+                sum -= u[i][k] * d[k] * u[j][k];
+            if (i == j)
+                d[j] =
+                    sum > TINY * (double)h[(size_t)j * stride + (size_t)j] ? sum : TINY * (double)h[(size_t)j * stride + (size_t)j];
+            u[i][j] = i == j ? 1 : d[j] > 0 ? sum / d[j] : 0;
+        }
+    *out = (unit_curve){0};
+    for (int j = 0; j < n; j++) { /* share = U^-1 */
+        for (int i = j; i >= 0; i--) {
+            f[i][j] = i == j ? 1 : 0;
+            for (int k = i + 1; k <= j; k++)
+                f[i][j] -= u[i][k] * f[k][j];
+            out->share[i][j] = (float)f[i][j];
+        }
+        out->weight[j] = (float)d[j];
+    }
+}
+
+/* Where the cost is lowest for the unit alone, its values free; returns by how much it lies below the present cost. */
+static float find_target(const unit_curve *c, int n, const float *x, const float *grad, float *target)
+{
+    float lower = 0;
+    memcpy(target, x, (size_t)n * sizeof *target);
+    for (int i = 0; i < n; i++) {
+        float sum = 0;
+        for (int j = i; j < n; j++)
+            sum += grad[j] * c->share[i][j];
+        float r = c->weight[i] > 0 ? sum / c->weight[i] : 0;
+        lower += sum * r;
+        for (int j = i; j < n; j++)
+            target[j] -= r * c->share[i][j];
+    }
+    return lower;
+}
+
+/* Every unit answers once, in order; returns by how much the cost falls. */
+static double answer_words(site *s, float scale, int64_t *moved)
+{
+    const grid *g = s->p->g;
+    const int n = g->book->unit;
+    double fall = 0;
+    for (int at = 0; at < s->width; at += n) {
+        const unit_curve *c = &s->p->units[at / n];
+        float target[CODEBOOK_MAX_UNIT];
+        uint8_t code[CODEBOOK_MAX_UNIT];
+        float present = find_target(c, n, s->x + at, s->grad + at, target);
+        codebook_wish wish = {target, c->weight, c->share[0], CODEBOOK_MAX_UNIT, scale, present * (1.0f - NOTICEABLE)};
+        if (!(codebook_nearest(g, &wish, code) < wish.bound))
+            continue;
+        for (int j = 0; j < n; j++) {
+            if (code[j] == s->code[at + j])
+                continue;
+            s->code[at + j] = code[j];
+            fall += move(s, at + j, scale * (float)g->level[code[j]]);
+            ++*moved;
+        }
+    }
+    return fall;
+}
+
+static double answer(site *s, float scale, float offset, int64_t *moved)
+{
+    if (scale == 0.0f)
+        return 0;
+    return s->p->g->book ? answer_words(s, scale, moved) : answer_codes(s, scale, offset, moved);
+}
+
 /* ---- scale and offset ---- */
 
 /* A scale and offset of a group that its format can hold. */
@@ -65,10 +141,11 @@ static float as_f16(float v)
     return f16_to_f32(f32_to_f16(v > most ? most : v < -most ? -most : v));
 }
 
-static int nearest_step(float v, float unit, int lo, int hi)
+/* Of lo, lo + step .. hi, in units. */
+static int nearest_step(float v, float unit, int lo, int hi, int step)
 {
     float at = unit != 0.0f ? v / unit : 0.0f;
-    return at > (float)lo ? at < (float)hi ? (int)lrintf(at) : hi : lo;
+    return at > (float)lo ? at < (float)hi ? lo + step * (int)lrintf((at - (float)lo) / (float)step) : hi : lo;
 }
 
 static setting setting_of(const grid *g, const grid_block *b, int group)
@@ -82,11 +159,11 @@ static setting setting_near(const grid *g, const grid_block *b, float scale, flo
     if (g->scale_lo == g->scale_hi)
         s.d = as_f16(scale);
     else
-        s.scale = nearest_step(scale, b->d, g->scale_lo, g->scale_hi);
+        s.scale = nearest_step(scale, b->d * g->unit, g->scale_lo, g->scale_hi, g->scale_step);
     if (g->offset == GRID_OFFSET_OWN)
         s.m = as_f16(offset);
     else if (g->offset == GRID_OFFSET_STEPS)
-        s.min = nearest_step(-offset, b->m, 0, g->min_hi);
+        s.min = nearest_step(-offset, b->m, 0, g->min_hi, 1);
     return s;
 }
 
@@ -107,7 +184,7 @@ static bool allowed(const grid *g, setting s)
                                           (g->offset != GRID_OFFSET_STEPS || (s.min >= 0 && s.min <= g->min_hi)));
 }
 
-static float scale_of(setting s) { return s.d * (float)s.scale; }
+static float scale_of(const grid *g, setting s) { return s.d * (float)s.scale * g->unit; }
 static float offset_of(const grid *g, setting s)
 {
     return g->offset == GRID_NO_OFFSET ? 0.0f : g->offset == GRID_OFFSET_OWN ? s.m : -(s.m * (float)s.min);
@@ -190,7 +267,7 @@ static void best_steps(const group_curve *c, slopes g, bool with_offset, float *
 /* By how much the cost would fall if only scale and offset moved. */
 static double fall_of(const grid *g, const group_curve *c, slopes at, setting from, setting to)
 {
-    double ds = (double)scale_of(to) - (double)scale_of(from), du = (double)offset_of(g, to) - (double)offset_of(g, from);
+    double ds = (double)scale_of(g, to) - (double)scale_of(g, from), du = (double)offset_of(g, to) - (double)offset_of(g, from);
     return -(2 * (ds * (double)at.z + du * (double)at.u) + ds * ds * (double)c->zhz + 2 * ds * du * (double)c->zhu +
              du * du * (double)c->uhu);
 }
@@ -201,7 +278,7 @@ static bool try_setting(site *s, setting wanted, int64_t *moved)
     const group_player *p = s->p;
     if (!allowed(p->g, wanted) || same(wanted, setting_of(p->g, p->b, p->group)))
         return false;
-    float scale = scale_of(wanted), offset = offset_of(p->g, wanted);
+    float scale = scale_of(p->g, wanted), offset = offset_of(p->g, wanted);
     site trial = *s;
     int64_t changed = 0;
     double fall = rescale(&trial, scale, offset);
@@ -228,7 +305,7 @@ static int neighbours(const grid *g, setting now, setting out[4])
         return 0;
     for (int step = -1; step <= 1; step += 2) {
         out[n] = now;
-        out[n++].scale += step;
+        out[n++].scale += step * g->scale_step;
         if (g->offset == GRID_OFFSET_STEPS) {
             out[n] = now;
             out[n++].min += step;
@@ -262,7 +339,7 @@ static void settle_scale(site *s, int64_t *moved)
         find_curve(s, p->curve);
     slopes at = slopes_of(s);
     best_steps(p->curve, at, p->g->offset != GRID_NO_OFFSET, &d_scale, &d_offset);
-    setting wanted = setting_near(p->g, p->b, scale_of(now) + d_scale, offset_of(p->g, now) + d_offset);
+    setting wanted = setting_near(p->g, p->b, scale_of(p->g, now) + d_scale, offset_of(p->g, now) + d_offset);
     if (!same(wanted, now) && fall_of(p->g, p->curve, at, now, wanted) > 0 && try_setting(s, wanted, moved))
         return;
     for (int i = 0, n = neighbours(p->g, now, near); i < n; i++)
@@ -283,7 +360,7 @@ int64_t group_respond(const group_player *p, bool curious)
     memcpy(s.x, p->x, bytes);
     memcpy(s.grad, p->grad, bytes);
     memcpy(s.code, code, (size_t)width);
-    (void)answer(&s, scale_of(now), offset_of(p->g, now), &moved);
+    (void)answer(&s, scale_of(p->g, now), offset_of(p->g, now), &moved);
     if (moved)
         p->curve->known = false;
     settle_scale(&s, &moved);
@@ -304,7 +381,7 @@ bool super_respond(const grid *g, grid_block *b, const float *h_block, size_t st
     float z[GRID_MAX_BLOCK], u[GRID_MAX_BLOCK];
     double zhz = 0, zhu = 0, uhu = 0, zg = 0, ug = 0;
     for (int i = 0; i < g->block; i++) {
-        z[i] = (float)b->scale[i / g->group] * (float)g->level[b->code[i]];
+        z[i] = (float)b->scale[i / g->group] * (float)g->level[b->code[i]] * g->unit;
         u[i] = g->offset == GRID_OFFSET_STEPS ? -(float)b->min[i / g->group] : 0.0f;
     }
     for (int i = 0; i < g->block; i++) {

@@ -1,11 +1,12 @@
 /*
- * Best responses within a group of one row: codes that share a scale, then the scale itself, everything else at rest. Functions of small
+ * Best responses within a group of one row: codes that share a scale, then the scale itself, everything else at rest. Where codes come in
+ * words, the words of a unit answer together, with the best of all there are. Functions of small
  * arrays; what lies around them is round.h's.
  */
 #ifndef QUANTIZE_RESPOND_H
 #define QUANTIZE_RESPOND_H
 
-#include "formats/grid.h"
+#include "formats/codebook.h"
 
 #define RESPOND_MOST_GROUP 128
 
@@ -14,6 +15,15 @@ typedef struct group_curve {
     float zhz, zhu, uhu; /* z: levels, u: ones */
     bool known;
 } group_curve;
+
+/* The curvature of a unit of a code book, taken apart: e H e^T = sum weight[j] * r[j]^2, where r[j] is what remains of e[j] when
+ * r[i] * share[i][j] is taken from it for each i < j. */
+typedef struct unit_curve {
+    float weight[CODEBOOK_MAX_UNIT], share[CODEBOOK_MAX_UNIT][CODEBOOK_MAX_UNIT];
+} unit_curve;
+
+/* h: n x n at the unit's columns, rows `stride` apart, positive definite. */
+void unit_curve_of(const float *h, size_t stride, int n, unit_curve *out);
 
 /* A group and its part of the row. */
 typedef struct group_player {
@@ -24,6 +34,7 @@ typedef struct group_player {
     const float *h; /* the curvature of its columns, rows `stride` apart */
     size_t stride;
     const float *inverse_own; /* 1 / h_jj */
+    const unit_curve *units;  /* of the group's units; NULL: no code book */
     float *x, *grad;          /* [group]: values, half the gradients of the cost */
     group_curve *curve;
 } group_player;

@@ -19,6 +19,7 @@ typedef struct rounding {
     const round_task *t;
     const grid *g;
     grid_borders borders;
+    unit_curve *units; /* [columns / unit]; NULL: no code book */
     const format *f;
     int part, n_blocks; /* columns per part; blocks per row */
     size_t row_bytes;
@@ -42,6 +43,17 @@ typedef struct tile {
 
 /* ---- error feedback ---- */
 
+/* The unit's best codes, its later values making up for the errors of the earlier ones. */
+static void feed_unit(const rounding *r, grid_block *b, int at, int column, const float *target)
+{
+    const metric *m = r->t->m;
+    size_t n = (size_t)r->t->columns;
+    codebook_wish wish = {
+        target,  m->importance + column, m->feedback + (size_t)column * n + column, n, grid_scale(r->g, b, at / r->g->group),
+        INFINITY};
+    (void)codebook_nearest(r->g, &wish, b->code + at);
+}
+
 /* A part of one row: each value is rounded, and the later ones of the part make up for its error. */
 static void feed_part(const rounding *r, grid_block *b, int at, int column, float *target, float *error)
 {
@@ -49,8 +61,11 @@ static void feed_part(const rounding *r, grid_block *b, int at, int column, floa
     size_t n = (size_t)r->t->columns;
     for (int j = 0; j < r->part; j++) {
         int group = (at + j) / g->group;
-        float scale = grid_scale(b, group), offset = grid_offset_of(g, b, group), v = target[j];
-        b->code[at + j] = (uint8_t)(scale != 0.0f ? grid_nearest(g, (v - offset) / scale) : 0);
+        float scale = grid_scale(g, b, group), offset = grid_offset_of(g, b, group), v = target[j];
+        if (g->book && j % g->book->unit == 0)
+            feed_unit(r, b, at + j, column + j, target + j);
+        if (!g->book)
+            b->code[at + j] = (uint8_t)(scale != 0.0f ? grid_nearest(g, (v - offset) / scale) : 0);
         error[j] = v - (scale * (float)g->level[b->code[at + j]] + offset);
         const float *share = r->t->m->feedback + (size_t)(column + j) * n + column;
         for (int k = j + 1; k < r->part; k++)
@@ -193,6 +208,7 @@ static int64_t settle_part(const rounding *r, tile *t, int row, int column, bool
         p.group = (column + at) % g->block / g->group;
         p.h = r->t->m->h + (size_t)(column + at) * n + (size_t)(column + at);
         p.inverse_own = r->t->m->inverse_own + column + at;
+        p.units = r->units ? r->units + (column + at) / g->book->unit : NULL;
         p.x = x + at;
         p.grad = grad + at;
         p.curve = &t->curve[((size_t)row * n + (size_t)(column + at)) / (size_t)g->group];
@@ -361,6 +377,14 @@ static void add_reports(const rounding *r, round_report *out)
     }
 }
 
+static void find_units(const rounding *r)
+{
+    const size_t n = (size_t)r->t->columns;
+    int unit = r->g->book->unit;
+    for (size_t i = 0; i < n; i += (size_t)unit)
+        unit_curve_of(r->t->m->h + i * n + i, n, unit, &r->units[i / (size_t)unit]);
+}
+
 dil_status round_matrix(const round_task *t, team *workers, uint8_t *out, round_report *report, dil_error *err)
 {
     rounding r = {.t = t, .g = grid_get(t->type), .f = format_get(t->type), .out = out, .workers = workers};
@@ -378,7 +402,11 @@ dil_status round_matrix(const round_task *t, team *workers, uint8_t *out, round_
     r.tiles = mem_alloc(n_workers * sizeof *r.tiles, MEM_MISC);
     r.sums = mem_alloc((size_t)n_tiles(&r) * sizeof *r.sums, MEM_MISC);
     dil_status status = DIL_OK;
-    if (base && r.tiles && r.sums) {
+    if (r.g->book)
+        r.units = mem_alloc((size_t)(t->columns / r.g->book->unit) * sizeof *r.units, MEM_MISC);
+    if (base && r.tiles && r.sums && (r.units || !r.g->book)) {
+        if (r.units)
+            find_units(&r);
         for (size_t i = 0; i < n_workers; i++)
             carve_tile(&r, &r.tiles[i], base + i * bytes);
         team_run(workers, round_tiles, &r);
@@ -387,6 +415,7 @@ dil_status round_matrix(const round_task *t, team *workers, uint8_t *out, round_
         status = DIL_FAIL(err, DIL_NO_MEMORY, "rounding: no memory for %zu bytes of work space", n_workers * bytes);
     }
     mem_free(base);
+    mem_free(r.units);
     mem_free(r.tiles);
     mem_free(r.sums);
     return status;

@@ -212,6 +212,11 @@ static const struct {
     {DIL_TYPE_NVFP4, 0.0853652, 0.0593004},
     {DIL_TYPE_Q1_0, 0.599406, 0.518363},
     {DIL_TYPE_Q2_0, 0.35016, 0.276747},
+    {DIL_TYPE_IQ2_XXS, 0.332612, 0.198733},
+    {DIL_TYPE_IQ2_XS, 0.290885, 0.16454},
+    {DIL_TYPE_IQ2_S, 0.23898, 0.156906},
+    {DIL_TYPE_IQ3_XXS, 0.17991, 0.086699},
+    {DIL_TYPE_IQ3_S, 0.129107, 0.07213},
 };
 
 static void fill_gaussian(float *x, size_t n, uint64_t seed)

@@ -1,4 +1,4 @@
-/* Grids: the parts of a block are exact in both directions, and the nearest level is the nearest. */
+/* Grids: the parts of a block are exact in both directions, the nearest level is the nearest, and so are the nearest words of a book. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "formats/grid.h"
+#include "formats/codebook.h"
 #include "theorem/random.h"
 
 enum { BLOCKS = 40 };
@@ -58,7 +58,133 @@ static void reading_writing_and_values_are_exact(void **state)
             check_block(g, bytes);
         }
     }
-    assert_true(n >= 14);
+    assert_true(n >= 19);
+}
+
+static float uniform(uint64_t *seed) { return (float)(random_next(seed) >> 40) * 0x1p-24f - 0.5f; }
+
+/* Every word, sign and scale can be read and written. */
+static void any_bytes_of_a_book_are_exact(void **state)
+{
+    uint64_t seed = 5;
+    int type = 0;
+    (void)state;
+    for (const grid *g = next_grid(&type); g; g = next_grid(&type)) {
+        for (int i = 0; i < BLOCKS && g->book; i++) {
+            uint8_t bytes[512];
+            for (size_t k = 0; k < sizeof bytes; k++)
+                bytes[k] = (uint8_t)(random_next(&seed) >> 32);
+            bytes[1] &= 0x3f; /* d: finite, at most 2 */
+            check_block(g, bytes);
+        }
+    }
+}
+
+typedef struct brute {
+    const grid *g;
+    const codebook_wish *w;
+    uint8_t code[CODEBOOK_MAX_UNIT];
+    float best;
+} brute;
+
+static float cost_of(const brute *b)
+{
+    float target[CODEBOOK_MAX_UNIT], sum = 0;
+    int unit = b->g->book->unit;
+    memcpy(target, b->w->target, (size_t)unit * sizeof *target);
+    for (int j = 0; j < unit; j++) {
+        float e = target[j] - b->w->scale * (float)b->g->level[b->code[j]];
+        sum += b->w->weight[j] * e * e;
+        for (int k = j + 1; k < unit && b->w->share; k++)
+            target[k] -= e * b->w->share[(size_t)j * b->w->stride + (size_t)k];
+    }
+    return sum;
+}
+
+/* All words and signs from value `at` of a unit on. */
+static void try_all(brute *b, int at)
+{
+    const codebook *book = b->g->book;
+    if (at == book->unit) {
+        int negative = 0;
+        for (int j = 0; j < book->unit; j++)
+            negative += b->code[j] < book->n_magnitudes;
+        float cost = book->even && negative % 2 ? INFINITY : cost_of(b);
+        b->best = cost < b->best ? cost : b->best;
+        return;
+    }
+    bool first_of_two = at + book->width < book->unit; /* then some of them will do */
+    for (unsigned word = 0; word < (unsigned)book->n_words; word += first_of_two ? 40 : 1)
+        for (unsigned signs = 0; signs < 1u << book->width; signs++) {
+            codebook_read(book, word, signs, b->code + at);
+            try_all(b, at + book->width);
+        }
+}
+
+static void check_wish(const grid *g, const codebook_wish *w)
+{
+    brute b = {.g = g, .w = w, .best = INFINITY};
+    uint8_t code[CODEBOOK_MAX_UNIT], again[CODEBOOK_MAX_UNIT];
+    float found = codebook_nearest(g, w, code);
+    memcpy(b.code, code, sizeof code);
+    assert_true(fabsf(found - cost_of(&b)) <= 1e-4f * found);
+    try_all(&b, 0);
+    assert_true(found <= b.best * (1 + 1e-4f));
+    if (g->book->unit == g->book->width)
+        assert_true(found >= b.best * (1 - 1e-4f));
+    codebook_wish less = *w;
+    less.bound = found * 0.999f;
+    memset(again, 77, sizeof again);
+    assert_true(codebook_nearest(g, &less, again) == less.bound && again[0] == 77);
+    less.bound = found * 1.001f;
+    assert_true(fabsf(codebook_nearest(g, &less, again) - found) <= 1e-5f * found);
+    assert_memory_equal(again, code, (size_t)g->book->unit);
+}
+
+static void the_nearest_words_are_nearest(void **state)
+{
+    uint64_t seed = 7;
+    int type = 0;
+    (void)state;
+    for (const grid *g = next_grid(&type); g; g = next_grid(&type))
+        for (int i = 0; i < 6 && g->book; i++) {
+            float target[CODEBOOK_MAX_UNIT], weight[CODEBOOK_MAX_UNIT], share[CODEBOOK_MAX_UNIT * CODEBOOK_MAX_UNIT];
+            for (int j = 0; j < CODEBOOK_MAX_UNIT; j++) {
+                target[j] = uniform(&seed);
+                weight[j] = uniform(&seed) + 0.6f;
+            }
+            for (int j = 0; j < CODEBOOK_MAX_UNIT * CODEBOOK_MAX_UNIT; j++)
+                share[j] = uniform(&seed);
+            codebook_wish w = {.target = target,
+                               .weight = weight,
+                               .share = i % 2 ? share : NULL,
+                               .stride = CODEBOOK_MAX_UNIT,
+                               .scale = 0.4f / (float)g->level[g->n_levels - 1],
+                               .bound = INFINITY};
+            check_wish(g, &w);
+        }
+}
+
+static void wishes_without_an_answer_are_left(void **state)
+{
+    const grid *g = grid_get(DIL_TYPE_IQ3_S);
+    float target[4] = {1, NAN, 1, 1}, weight[4] = {1, 1, 1, 1}, share[16] = {0};
+    uint8_t code[4] = {3, 3, 3, 3};
+    codebook_wish w = {.target = target, .weight = weight, .scale = 1, .bound = INFINITY};
+    (void)state;
+    for (int i = 0; i < 2; i++, w.share = share) {
+        w.scale = 1;
+        target[1] = NAN;
+        assert_true(codebook_nearest(g, &w, code) == INFINITY);
+        target[1] = INFINITY;
+        assert_true(codebook_nearest(g, &w, code) == INFINITY);
+        target[1] = 1;
+        w.scale = 0;
+        assert_true(codebook_nearest(g, &w, code) == INFINITY);
+        w.scale = NAN;
+        assert_true(codebook_nearest(g, &w, code) == INFINITY);
+    }
+    assert_int_equal(code[0], 3);
 }
 
 static void the_nearest_level_is_nearest(void **state)
@@ -83,6 +209,9 @@ static void the_nearest_level_is_nearest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(reading_writing_and_values_are_exact),
-                                       cmocka_unit_test(the_nearest_level_is_nearest)};
+                                       cmocka_unit_test(any_bytes_of_a_book_are_exact),
+                                       cmocka_unit_test(the_nearest_level_is_nearest),
+                                       cmocka_unit_test(the_nearest_words_are_nearest),
+                                       cmocka_unit_test(wishes_without_an_answer_are_left)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "formats/codebook.h"
 #include "quantize/round.h"
 #include "theorem/random.h"
 
@@ -146,48 +147,87 @@ static bool improves(const round_task *t, const grid *g, const float *w, grid_bl
     return cost_of(e, t->m) < now * (1 - 1e-5);
 }
 
-/* Of `tries` random codes and group scales of a row: how many could still do better alone by a step. */
+/* A row and what its players do. */
+typedef struct table {
+    const round_task *t;
+    const grid *g;
+    const float *w;
+    grid_block blocks[16];
+    double now;
+    int n, found; /* deviations tried; those that were better */
+} table;
+
+static void try_one(table *a)
+{
+    a->found += improves(a->t, a->g, a->w, a->blocks, a->now);
+    a->n++;
+}
+
+static void try_steps(table *a, float *d, uint8_t *code, int8_t *scale)
+{
+    const grid *g = a->g;
+    for (int step = -1; step <= 1; step += 2) {
+        int to = *scale + step * g->scale_step;
+        if (!g->book && *code + step >= 0 && *code + step < g->n_levels) {
+            *code = (uint8_t)(*code + step);
+            try_one(a);
+            *code = (uint8_t)(*code - step);
+        }
+        if (g->scale_lo == g->scale_hi) { /* a scale of its own: a little more or less */
+            const float kept = *d;
+            *d = f16_to_f32(f32_to_f16(kept * (1.0f + 0.01f * (float)step)));
+            try_one(a);
+            *d = kept;
+        } else if (to >= g->scale_lo && to <= g->scale_hi) {
+            *scale = (int8_t)to;
+            try_one(a);
+            *scale = (int8_t)(to - step * g->scale_step);
+        }
+    }
+}
+
+/* Other words with the signs of the present one; other signs, two at a time, for the present word. */
+static void try_words(table *a, uint8_t *code)
+{
+    const codebook *book = a->g->book;
+    uint8_t before[CODEBOOK_MAX_UNIT];
+    unsigned signs;
+    memcpy(before, code, (size_t)book->width);
+    unsigned word = codebook_write(book, code, &signs);
+    for (int i = 0; i < 30; i++) {
+        codebook_read(book, (unsigned)(random_next(&seed) % (uint64_t)book->n_words), signs, code);
+        try_one(a);
+    }
+    for (int i = 0; i + 1 < book->width; i++) {
+        codebook_read(book, word, signs ^ 3u << i, code);
+        try_one(a);
+    }
+    memcpy(code, before, (size_t)book->width);
+}
+
+/* Of `tries` random codes or words and group scales of a row: how many could still do better alone by a step, or any word. */
 static int restless(const round_task *t, const uint8_t *bytes, const float *w, int tries, int *n)
 {
     const grid *g = grid_get(t->type);
     const format *f = format_get(t->type);
-    grid_block blocks[16];
+    table a = {.t = t, .g = g, .w = w};
     float e[512];
-    int found = 0;
     for (int b = 0; b < t->columns / g->block; b++) {
-        g->read(bytes + (size_t)b * f->block_bytes, &blocks[b]);
-        grid_values(g, &blocks[b], e + b * g->block);
+        g->read(bytes + (size_t)b * f->block_bytes, &a.blocks[b]);
+        grid_values(g, &a.blocks[b], e + b * g->block);
     }
     for (int i = 0; i < t->columns; i++)
         e[i] -= w[i];
-    const double now = cost_of(e, t->m);
+    a.now = cost_of(e, t->m);
     for (int i = 0; i < tries; i++) {
         int column = (int)(random_next(&seed) % (uint64_t)t->columns);
-        grid_block *b = &blocks[column / g->block];
-        uint8_t *code = &b->code[column % g->block];
-        int8_t *scale = &b->scale[column % g->block / g->group];
-        for (int step = -1; step <= 1; step += 2) {
-            if (*code + step >= 0 && *code + step < g->n_levels) {
-                *code = (uint8_t)(*code + step);
-                found += improves(t, g, w, blocks, now);
-                *code = (uint8_t)(*code - step);
-                ++*n;
-            }
-            if (g->scale_lo == g->scale_hi) { /* a scale of its own: a little more or less */
-                const float kept = b->d;
-                b->d = f16_to_f32(f32_to_f16(kept * (1.0f + 0.01f * (float)step)));
-                found += improves(t, g, w, blocks, now);
-                b->d = kept;
-                ++*n;
-            } else if (*scale + step >= g->scale_lo && *scale + step <= g->scale_hi) {
-                *scale = (int8_t)(*scale + step);
-                found += improves(t, g, w, blocks, now);
-                *scale = (int8_t)(*scale - step);
-                ++*n;
-            }
-        }
+        grid_block *b = &a.blocks[column / g->block];
+        try_steps(&a, &b->d, &b->code[column % g->block], &b->scale[column % g->block / g->group]);
+        if (g->book && i % 4 == 0)
+            try_words(&a, &b->code[column % g->block / g->book->width * g->book->width]);
     }
-    return found;
+    *n += a.n;
+    return a.found;
 }
 
 static void check_type(dil_type type, int columns)
