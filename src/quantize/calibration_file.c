@@ -177,13 +177,21 @@ static dil_status read_importance(calibration *c, const players *p, const gguf *
     return DIL_OK;
 }
 
+/* Formats the file does not know, it being older, are not chosen from. */
 static void read_costs(players *p, const double *cost, const int32_t *type)
 {
-    for (int i = 0; i < p->n; i++)
-        for (int j = 0; j < p->p[i].n_choices; j++)
+    for (int i = 0; i < p->n; i++) {
+        player *q = &p->p[i];
+        int known = 0;
+        for (int j = 0; j < q->n_choices; j++)
             for (int k = 0; k < PLAYERS_MOST_CHOICES; k++)
-                if (type[i * PLAYERS_MOST_CHOICES + k] == (int32_t)p->p[i].choice[j].type)
-                    p->p[i].choice[j].cost = cost[i * PLAYERS_MOST_CHOICES + k];
+                if (type[i * PLAYERS_MOST_CHOICES + k] == (int32_t)q->choice[j].type) {
+                    q->choice[known] = q->choice[j];
+                    q->choice[known++].cost = cost[i * PLAYERS_MOST_CHOICES + k];
+                    break;
+                }
+        q->n_choices = known ? known : q->n_choices;
+    }
 }
 
 static dil_status check_full(const calibration *c, const players *p, const char *path, dil_error *err)

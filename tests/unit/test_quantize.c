@@ -173,6 +173,7 @@ static void test_types(void **state)
         {DIL_TYPE_Q4_K, {DIL_TYPE_Q4_K, DIL_TYPE_Q5_0, DIL_TYPE_F16, DIL_TYPE_Q4_K, DIL_TYPE_Q4_K, REST(F32)}, 14, 2, 1},
         {DIL_TYPE_Q6_K, {DIL_TYPE_Q6_K, DIL_TYPE_Q8_0, DIL_TYPE_F16, DIL_TYPE_Q6_K, DIL_TYPE_Q6_K, REST(F32)}, 18, 2, 1},
         {DIL_TYPE_Q2_K, {DIL_TYPE_Q2_K, DIL_TYPE_IQ4_NL, DIL_TYPE_F16, DIL_TYPE_Q2_K, DIL_TYPE_Q2_K, REST(F32)}, 10, 2, 1},
+        {DIL_TYPE_IQ3_S, {DIL_TYPE_IQ3_S, DIL_TYPE_IQ4_NL, DIL_TYPE_F16, DIL_TYPE_IQ3_S, DIL_TYPE_IQ3_S, REST(F32)}, 26, 2, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
@@ -265,8 +266,8 @@ static void test_refuses(void **state)
     convert_result r;
     dil_error err;
     convert_options o = {.type = DIL_TYPE_Q8_0, .n_threads = 1};
-    assert_int_equal(convert(DIL_TYPE_IQ2_XS, 1, &r, &err), DIL_BAD_ARGUMENT);
-    assert_non_null(strstr(err.text, "IQ2_XS"));
+    assert_int_equal(convert(DIL_TYPE_IQ1_S, 1, &r, &err), DIL_BAD_ARGUMENT);
+    assert_non_null(strstr(err.text, "IQ1_S"));
     assert_int_equal(convert((dil_type)63, 1, &r, &err), DIL_BAD_ARGUMENT);
     assert_int_equal(convert_file(&r, path_of("in.gguf"), path_of("in.gguf"), &o, &err), DIL_BAD_ARGUMENT);
     assert_non_null(strstr(err.text, "other than the input"));
