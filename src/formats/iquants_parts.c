@@ -89,7 +89,7 @@ FORMATS_READ(iq3_xxs)
     out->d = load_f16(block);
     for (int i = 0; i < 64; i++) { /* words of 4 values */
         uint32_t word = load_u32(block + 66 + i / 8 * 4);
-        unsigned signs = iq_signs[word >> (i / 2 % 4 * 7) & 127] >> (i % 2 * 4);
+        unsigned signs = (unsigned)iq_signs[word >> (i / 2 % 4 * 7) & 127] >> (i % 2 * 4);
         out->scale[i / 8] = odd_of(word >> 28);
         codebook_read(&codebook_iq3_xxs, block[2 + i], signs, out->code + 4 * i);
     }
