@@ -41,6 +41,11 @@ typedef struct tile {
     uint8_t *bytes; /* of a block */
 } tile;
 
+static double row_weight(const rounding *r, const tile *t, int row)
+{
+    return r->t->row_weight ? (double)r->t->row_weight[t->first + t->order[row]] : 1.0;
+}
+
 /* ---- error feedback ---- */
 
 /* The unit's best codes, its later values making up for the errors of the earlier ones. */
@@ -54,11 +59,12 @@ static void feed_unit(const rounding *r, grid_block *b, int at, int column, cons
     (void)codebook_nearest(r->g, &wish, b->code + at);
 }
 
-/* A part of one row: each value is rounded, and the later ones of the part make up for its error. */
-static void feed_part(const rounding *r, grid_block *b, int at, int column, float *target, float *error)
+/* A part of one row: each value is rounded, and the later ones of the part make up for its error. Returns the cost of what remains. */
+static double feed_part(const rounding *r, grid_block *b, int at, int column, float *target, float *error)
 {
     const grid *g = r->g;
     size_t n = (size_t)r->t->columns;
+    double cost = 0;
     for (int j = 0; j < r->part; j++) {
         int group = (at + j) / g->group;
         float scale = grid_scale(g, b, group), offset = grid_offset_of(g, b, group), v = target[j];
@@ -67,10 +73,12 @@ static void feed_part(const rounding *r, grid_block *b, int at, int column, floa
         if (!g->book)
             b->code[at + j] = (uint8_t)(scale != 0.0f ? grid_nearest(g, (v - offset) / scale) : 0);
         error[j] = v - (scale * (float)g->level[b->code[at + j]] + offset);
+        cost += (double)r->t->m->importance[column + j] * (double)error[j] * (double)error[j];
         const float *share = r->t->m->feedback + (size_t)(column + j) * n + column;
         for (int k = j + 1; k < r->part; k++)
             target[k] -= error[j] * share[k];
     }
+    return cost;
 }
 
 /* Adds change [n][part] times rows column .. of a prepared n x n operand to columns first .. of y. */
@@ -98,10 +106,12 @@ static void encode_block(const rounding *r, const tile *t, int row, int block, c
     g->read(t->bytes, &t->block[(size_t)row * (size_t)r->n_blocks + (size_t)block]);
 }
 
-static void feed(const rounding *r, tile *t)
+/* Returns the cost: what remains of each column's error after those before it, times what that costs. */
+static double feed(const rounding *r, tile *t)
 {
     const grid *g = r->g;
     size_t n = (size_t)r->t->columns;
+    double cost = 0;
     memcpy(t->g, r->t->w + (size_t)t->first * n, (size_t)t->n * n * sizeof(float));
     for (int block = 0; block < r->n_blocks; block++) {
         int from = block * g->block;
@@ -109,11 +119,13 @@ static void feed(const rounding *r, tile *t)
             encode_block(r, t, row, block, t->g + (size_t)row * n + from);
         for (int at = 0; at < g->block; at += r->part) {
             for (int row = 0; row < t->n; row++)
-                feed_part(r, &t->block[(size_t)row * (size_t)r->n_blocks + (size_t)block], at, from + at,
-                          t->g + (size_t)row * n + from + at, t->change + (size_t)row * (size_t)r->part);
+                cost += row_weight(r, t, row) * feed_part(r, &t->block[(size_t)row * (size_t)r->n_blocks + (size_t)block], at,
+                                                          from + at, t->g + (size_t)row * n + from + at,
+                                                          t->change + (size_t)row * (size_t)r->part);
             spread(r, t, r->t->m->feed, from + at, from + at + r->part, t->g);
         }
     }
+    return cost;
 }
 
 /* ---- the state ---- */
@@ -123,11 +135,6 @@ static void plain(const rounding *r, tile *t)
     for (int row = 0; row < t->n; row++)
         for (int block = 0; block < r->n_blocks; block++)
             encode_block(r, t, row, block, r->t->w + (size_t)(t->first + row) * (size_t)r->t->columns + block * r->g->block);
-}
-
-static double row_weight(const rounding *r, const tile *t, int row)
-{
-    return r->t->row_weight ? (double)r->t->row_weight[t->first + t->order[row]] : 1.0;
 }
 
 static double product_of(const float *a, const float *b, size_t n)
@@ -291,6 +298,7 @@ static void settle(const rounding *r, tile *t, round_report *report)
     const size_t n = (size_t)r->t->columns;
     memset(t->curve, 0, (size_t)t->n * n / (size_t)r->g->group * sizeof *t->curve);
     t->n_active = t->n;
+    refresh(r, t);
     for (int i = 0; i < r->t->most_sweeps && t->n_active; i++) {
         report->moved = sweep(r, t, i < CURIOUS);
         report->n_sweeps++;
@@ -320,18 +328,18 @@ static void round_tile(const rounding *r, tile *t, round_report *report)
     for (int row = 0; row < t->n; row++)
         t->order[row] = row;
     t->n_active = t->n;
-    report->power = power(r, t);
-    plain(r, t);
-    report->plain = measure(r, t);
-    report->fed = report->plain;
-    if (!r->t->no_feedback) {
-        feed(r, t);
-        report->fed = measure(r, t);
+    if (r->out)
+        report->power = power(r, t);
+    if (r->out || r->t->no_feedback) {
+        plain(r, t);
+        report->fed = report->plain = measure(r, t);
     }
+    if (!r->t->no_feedback)
+        report->fed = feed(r, t);
     report->cost = report->fed;
     if (r->t->most_sweeps)
         settle(r, t, report);
-    for (int row = 0; row < t->n; row++)
+    for (int row = 0; r->out && row < t->n; row++)
         for (int block = 0; block < r->n_blocks; block++)
             r->g->write(&t->block[(size_t)row * (size_t)r->n_blocks + (size_t)block],
                         r->out + (size_t)(t->first + t->order[row]) * r->row_bytes + (size_t)block * r->f->block_bytes);

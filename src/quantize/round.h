@@ -27,7 +27,8 @@ typedef struct round_report {
     int n_sweeps;
 } round_report;
 
-/* out: [rows] rows of the format. Equal bytes for any number of workers. */
+/* out: [rows] rows of the format; NULL: only the report's costs after feedback and at the end are wanted, and plain and power stay 0.
+ * Equal bytes and costs for any number of workers. */
 DIL_MUST_CHECK dil_status round_matrix(const round_task *t, team *workers, uint8_t *out, round_report *report, dil_error *err);
 
 #endif

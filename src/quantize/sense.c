@@ -45,7 +45,6 @@ typedef struct sample {
     const float *w, *row_weight;
     int rows, columns, n;
     float *values, *weights;
-    uint8_t *out;
 } sample;
 
 static double squares(const float *v, int n)
@@ -83,7 +82,7 @@ static dil_status cost_of(const sample *a, const metric *m, dil_type type, doubl
         return DIL_OK;
     }
     round_task t = {.type = type, .rows = a->n, .columns = a->columns, .w = a->values, .row_weight = a->weights, .m = m};
-    DIL_TRY(round_matrix(&t, a->s->workers, a->out, &r, err));
+    DIL_TRY(round_matrix(&t, a->s->workers, NULL, &r, err));
     *out = 0.5 * r.cost;
     return DIL_OK;
 }
@@ -98,9 +97,8 @@ static dil_status add_costs(const sense *s, player *p, const float *w, int n_row
     size_t values = (size_t)a.n * (size_t)p->columns;
     a.values = mem_alloc(values * sizeof(float), MEM_MISC);
     a.weights = mem_alloc((size_t)a.n * sizeof(float), MEM_MISC);
-    a.out = mem_alloc(values * sizeof(float), MEM_MISC);
-    dil_status status = a.values && a.weights && a.out ? metric_new(&m, h, p->columns, s->damping, s->k, s->workers, err)
-                                                       : DIL_FAIL(err, DIL_NO_MEMORY, "costs: no memory for %d rows", a.n);
+    dil_status status = a.values && a.weights ? metric_new(&m, h, p->columns, s->damping, s->k, s->workers, err)
+                                              : DIL_FAIL(err, DIL_NO_MEMORY, "costs: no memory for %d rows", a.n);
     if (status == DIL_OK)
         take_rows(&a);
     for (int i = 0; status == DIL_OK && i < p->n_choices; i++) {
@@ -111,7 +109,6 @@ static dil_status add_costs(const sense *s, player *p, const float *w, int n_row
     metric_free(m);
     mem_free(a.values);
     mem_free(a.weights);
-    mem_free(a.out);
     return status;
 }
 

@@ -230,6 +230,19 @@ static int restless(const round_task *t, const uint8_t *bytes, const float *w, i
     return a.found;
 }
 
+/* Costs without bytes are those with them. */
+static void check_estimate(round_task t, team *workers, const round_report *full, uint8_t *out, size_t row_bytes)
+{
+    dil_error err;
+    round_report r;
+    ok(round_matrix(&t, workers, NULL, &r, &err), &err);
+    assert_true(r.fed == full->fed && r.cost == full->cost && r.plain == 0 && r.power == 0);
+    t.most_sweeps = 0;
+    ok(round_matrix(&t, workers, out, &r, &err), &err);
+    double real = cost_of_bytes(&t, out, row_bytes);
+    assert_true(r.cost == full->fed && fabs(real - r.cost) < 1e-3 * real);
+}
+
 static void check_type(dil_type type, int columns)
 {
     dil_error err;
@@ -258,6 +271,9 @@ static void check_type(dil_type type, int columns)
                 found += restless(&t, out[0] + (size_t)r * (size_t)row_bytes, w + (size_t)r * (size_t)columns, 12, &n);
             if (found > n / 200)
                 fail_msg("%s: %d of %d players could still do better", format_get(type)->name, found, n);
+            out[1] = malloc((size_t)row_bytes * ROWS);
+            check_estimate(t, workers, &reports[0], out[1], (size_t)row_bytes);
+            free(out[1]);
         } else {
             assert_memory_equal(out[i], out[0], (size_t)row_bytes * ROWS);
         }
