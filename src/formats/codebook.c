@@ -18,17 +18,17 @@ static uint16_t allowed_2[3][PREFIXES_2], word_2[3][KEYS_2], allowed_3[2][PREFIX
 static uint16_t begin_2[3][82], begin_3[2][65];
 static uint8_t second_2[3][1024], second_3[2][512];
 
-#define BOOK(values, chosen, parity, n, words, bits, table, halves, kind, i)                                                   \
+#define BOOK(values, chosen, parity, n, words, bits, table, quarters, kind, i)                                                 \
     {                                                                                                                          \
         .width = values, .unit = chosen, .even = parity, .n_magnitudes = n, .n_words = words, .entries = table, .shift = bits, \
-        .allowed = allowed_##kind[i], .n_halves = halves, .begin = begin_##kind[i], .second = second_##kind[i],                \
+        .allowed = allowed_##kind[i], .n_quarters = quarters, .begin = begin_##kind[i], .second = second_##kind[i],            \
         .word = word_##kind[i]                                                                                                 \
     }
-const codebook codebook_iq2_xxs = BOOK(8, 8, true, 3, 256, 4, iq2_xxs_grid, 81, 2, 0);
-const codebook codebook_iq2_xs = BOOK(8, 8, true, 3, 512, 4, iq2_xs_grid, 81, 2, 1);
-const codebook codebook_iq2_s = BOOK(8, 8, false, 3, 1024, 4, iq2_s_grid, 81, 2, 2);
-const codebook codebook_iq3_xxs = BOOK(4, 8, true, 8, 256, 3, iq3_xxs_grid, 64, 3, 0);
-const codebook codebook_iq3_s = BOOK(4, 4, false, 8, 512, 1, iq3_s_grid, 64, 3, 1);
+const codebook codebook_iq2_xxs = BOOK(8, 8, true, 3, 256, 4, iq2_xxs_grid, 9, 2, 0);
+const codebook codebook_iq2_xs = BOOK(8, 8, true, 3, 512, 4, iq2_xs_grid, 9, 2, 1);
+const codebook codebook_iq2_s = BOOK(8, 8, false, 3, 1024, 4, iq2_s_grid, 9, 2, 2);
+const codebook codebook_iq3_xxs = BOOK(4, 8, true, 8, 256, 3, iq3_xxs_grid, 8, 3, 0);
+const codebook codebook_iq3_s = BOOK(4, 4, false, 8, 512, 1, iq3_s_grid, 8, 3, 1);
 
 static int magnitude_of(const codebook *b, unsigned word, int k)
 {
@@ -37,7 +37,7 @@ static int magnitude_of(const codebook *b, unsigned word, int k)
 
 static void fill(const codebook *b)
 {
-    const int n = b->n_magnitudes;
+    const int n = b->n_magnitudes, quarters = b->n_quarters, halves = quarters * quarters;
     int keys = 1;
     for (int k = 0; k < b->width; k++)
         keys *= n;
@@ -54,11 +54,11 @@ static void fill(const codebook *b)
         b->word[key] = (uint16_t)i;
     }
     for (int key = 0, found = 0; key < keys; key++) {
-        if (key % b->n_halves == 0)
-            b->begin[key / b->n_halves] = (uint16_t)found;
+        if (key % halves == 0)
+            b->begin[key / halves] = (uint16_t)found;
         if (b->word[key] != CODEBOOK_NONE)
-            b->second[found++] = (uint8_t)(key % b->n_halves);
-        b->begin[b->n_halves] = (uint16_t)found;
+            b->second[found++] = (uint8_t)(key % halves / quarters * CODEBOOK_PITCH + key % quarters);
+        b->begin[halves] = (uint16_t)found;
     }
 }
 

@@ -18,13 +18,14 @@ typedef struct codebook {
     const void *entries; /* [n_words] of iq_tables.h: bytes, one a value */
     int shift;           /* an entry's byte shifted right by this is its magnitude */
     uint16_t *allowed;   /* bits of the codes that may follow a prefix: [1 + n + n^2 ..], prefixes as numbers with base n */
-    int n_halves;        /* n^(width / 2): forms of half a word, numbers with base n */
-    uint16_t *begin;     /* [n_halves + 1]: where the second halves behind a first half begin */
-    uint8_t *second;     /* [n_words] */
+    int n_quarters;      /* n^(width / 4): forms of a quarter of a word, numbers with base n; those of a half are pairs of them */
+    uint16_t *begin;     /* [n_quarters^2 + 1]: where the second halves behind a first half begin */
+    uint8_t *second;     /* [n_words]: CODEBOOK_PITCH * first quarter + second */
     uint16_t *word;      /* [n^width]: the word with these magnitudes, or CODEBOOK_NONE */
 } codebook;
 
 #define CODEBOOK_NONE 0xffff
+#define CODEBOOK_PITCH 12
 
 /* What a unit wants to be: codes with small sum of weight[j] * error[j]^2, error[j] = target[j] - scale * level[code[j]], where
  * error[j] * share[j * stride + k] is taken from the targets k > j. */

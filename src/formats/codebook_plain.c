@@ -1,107 +1,141 @@
 /*
- * The nearest words when errors are not shared. The sum of a word is that of its two halves, which take few forms: every half's sum is
- * found once, and second halves are looked at only behind first halves that may still win. Signs are those of the targets, or all but one
- * where their number must be even.
+ * The nearest words when errors are not shared. The sum of a word is that of its two halves, which take few forms, each a pair of the forms
+ * of its quarters: every half's sum is found once, and second halves are looked at only behind first halves that may still win. Signs are
+ * those of the targets, or all but one where their number must be even.
  */
 #include "formats/codebook_search.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { LANES = 4, MOST = 84, MOST_VALUES = 4 }; /* forms of a half, filled up; its values */
+enum { MOST_FORMS = 9, PITCH = CODEBOOK_PITCH, MOST_VALUES = 4, MOST_MAGNITUDES = 8 }; /* of a quarter; values of a half */
 
-/* Sums of a half by its form: with the signs of the targets, and with the cheapest other one. */
+/* Sums of a quarter of a word by its form: with the signs of the targets; what the cheapest other sign adds. */
+typedef struct quarter {
+    float sum[PITCH], extra[PITCH]; /* infinite behind the last form */
+    float least, least_other;
+    int best; /* form of the least */
+} quarter;
+
+/* Sums of a half by the forms of its quarters, with the signs of the targets (0) and with the cheapest other one (1). */
 typedef struct half {
-    float same[MOST], other[MOST];
-    float least_same, least_other;
+    float sum[2][MOST_FORMS][PITCH];
+    float row[2][MOST_FORMS], least[2]; /* the least of each row, of all */
+    int row_first, column_first;        /* where looking begins */
 } half;
 
 /* What was found of a word. */
 typedef struct pick {
     float sum;
-    int first, second; /* forms of its halves */
+    int first, second; /* forms of its halves: row * PITCH + column; -1: nothing */
     int flipped;       /* which half has another sign; -1: none */
 } pick;
 
-static float least_of(const float *v)
+/* What a value of a quarter costs with each magnitude. */
+static void sum_value(const float *level, int n, float v, float weight, float *sum, float *extra)
 {
-    float lane[LANES];
-    memcpy(lane, v, sizeof lane);
-    for (int i = LANES; i < MOST; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            lane[l] = v[i + l] < lane[l] ? v[i + l] : lane[l];
-    float a = lane[0] < lane[1] ? lane[0] : lane[1], b = lane[2] < lane[3] ? lane[2] : lane[3];
-    return a < b ? a : b;
-}
-
-/* v: magnitudes of the half's targets in units of the scale */
-static void sum_half(const grid *g, const float *v, const float *weight, bool others, half *h)
-{
-    const codebook *book = g->book;
-    const int n = book->n_magnitudes, values = book->width / 2;
-    float extra[MOST];
-    int size = 1;
-    h->same[0] = 0.0f;
-    extra[0] = INFINITY;
-    for (int k = 0; k < values; k++, size *= n)
-        for (int i = size - 1; i >= 0; i--) {
-            float before = h->same[i], least = extra[i];
-            for (int m = 0; m < n; m++) {
-                float level = (float)g->level[n + m], e = v[k] - level;
-                h->same[i * n + m] = before + weight[k] * e * e;
-                if (!others)
-                    continue;
-                float more = 4.0f * weight[k] * v[k] * level;
-                extra[i * n + m] = more < least ? more : least;
-            }
-        }
-    for (int i = size; i < MOST; i++)
-        h->same[i] = INFINITY;
-    h->least_same = least_of(h->same);
-    if (!others)
-        return;
-    for (int i = 0; i < size; i++)
-        h->other[i] = h->same[i] + extra[i];
-    for (int i = size; i < MOST; i++)
-        h->other[i] = INFINITY;
-    h->least_other = least_of(h->other);
-}
-
-static void look_behind(const codebook *book, int first, const float *a, const float *b, int flipped, pick *best)
-{
-    for (int i = book->begin[first]; i < book->begin[first + 1]; i++) {
-        float sum = a[first] + b[book->second[i]];
-        if (sum < best->sum)
-            *best = (pick){sum, first, book->second[i], flipped};
+    for (int m = 0; m < n; m++) {
+        float e = v - level[m];
+        sum[m] = weight * e * e;
+        extra[m] = 4.0f * weight * v * level[m];
     }
 }
 
-static void search(const codebook *book, const float *a, float least_a, const float *b, float least_b, int flipped, pick *best)
+/* v: magnitudes of the quarter's targets in units of the scale. A quarter is a value of eight magnitudes or two of three. */
+static void sum_quarter(const float *level, bool pair, const float *v, const float *weight, quarter *q)
 {
-    if (!(least_a + least_b < best->sum))
-        return;
-    for (int i = 0; i < book->n_halves; i++)
-        if (a[i] == least_a)
-            look_behind(book, i, a, b, flipped, best);
-    for (int i = 0; i < book->n_halves; i++)
-        if (a[i] + least_b < best->sum && a[i] != least_a)
-            look_behind(book, i, a, b, flipped, best);
+    float sum[2][3], extra[2][3];
+    for (int i = 8; i < PITCH; i++)
+        q->sum[i] = q->extra[i] = INFINITY;
+    if (pair) {
+        for (int k = 0; k < 2; k++)
+            sum_value(level, 3, v[k], weight[k], sum[k], extra[k]);
+        for (int i = 0; i < 3; i++)
+            for (int k = 0; k < 3; k++) {
+                q->sum[3 * i + k] = sum[0][i] + sum[1][k];
+                q->extra[3 * i + k] = extra[1][k] < extra[0][i] ? extra[1][k] : extra[0][i];
+            }
+    } else {
+        sum_value(level, 8, v[0], weight[0], q->sum, q->extra);
+    }
+    q->least = q->least_other = INFINITY;
+    q->best = 0;
+    for (int i = 0; i < MOST_FORMS; i++) {
+        float other = q->sum[i] + q->extra[i];
+        q->best = q->sum[i] < q->least ? i : q->best;
+        q->least = q->sum[i] < q->least ? q->sum[i] : q->least;
+        q->least_other = other < q->least_other ? other : q->least_other;
+    }
+}
+
+static void sum_half(const float *level, int values, const float *v, const float *weight, bool others, half *h)
+{
+    quarter a, b;
+    sum_quarter(level, values == 4, v, weight, &a);
+    sum_quarter(level, values == 4, v + values / 2, weight + values / 2, &b);
+    h->row_first = a.best;
+    h->column_first = b.best;
+    h->least[0] = a.least + b.least;
+    for (int i = 0; i < MOST_FORMS; i++) {
+        h->row[0][i] = a.sum[i] + b.least;
+        for (int k = 0; k < PITCH; k++)
+            h->sum[0][i][k] = a.sum[i] + b.sum[k];
+    }
+    h->least[1] = INFINITY;
+    for (int i = 0; others && i < MOST_FORMS; i++) {
+        float here = a.sum[i] + a.extra[i] + b.least, there = a.sum[i] + b.least_other;
+        h->row[1][i] = here < there ? here : there;
+        h->least[1] = h->row[1][i] < h->least[1] ? h->row[1][i] : h->least[1];
+        for (int k = 0; k < PITCH; k++)
+            h->sum[1][i][k] = h->sum[0][i][k] + (b.extra[k] < a.extra[i] ? b.extra[k] : a.extra[i]);
+    }
+}
+
+/* ---- words ---- */
+
+/* The words that begin with the first half's form. */
+static void look_behind(const codebook *book, const half h[2], int row, int column, int flipped, pick *best)
+{
+    const int form = row * book->n_quarters + column;
+    const float sum = h[0].sum[flipped == 0][row][column], *second = h[1].sum[flipped == 1][0];
+    for (int i = book->begin[form]; i < book->begin[form + 1]; i++)
+        if (sum + second[book->second[i]] < best->sum)
+            *best = (pick){sum + second[book->second[i]], row * PITCH + column, book->second[i], flipped};
+}
+
+/* Forms of the first half, the cheapest row and column first: the others seldom remain. */
+static void search(const codebook *book, const half h[2], int flipped, pick *best)
+{
+    const int n = book->n_quarters, other = flipped == 0;
+    const float least = h[1].least[flipped == 1];
+    for (int i = 0; i < n; i++) {
+        int row = h[0].row_first + i < n ? h[0].row_first + i : h[0].row_first + i - n;
+        if (!(h[0].row[other][row] + least < best->sum))
+            continue;
+        for (int k = 0; k < n; k++) {
+            int column = h[0].column_first + k < n ? h[0].column_first + k : h[0].column_first + k - n;
+            if (h[0].sum[other][row][column] + least < best->sum)
+                look_behind(book, h, row, column, flipped, best);
+        }
+    }
+}
+
+/* The best word below the limit, with one sign that is not its target's or without. */
+static pick best_word(const codebook *book, const half h[2], bool flip, float limit)
+{
+    pick best = {limit, -1, -1, -1};
+    for (int flipped = flip ? 0 : -1; flipped <= (flip ? 1 : -1); flipped++)
+        search(book, h, flipped, &best);
+    return best;
+}
+
+static float least_of_word(const half h[2], bool flip)
+{
+    float here = h[0].least[1] + h[1].least[0], there = h[0].least[0] + h[1].least[1];
+    return !flip ? h[0].least[0] + h[1].least[0] : here < there ? here : there;
 }
 
 /* ---- units ---- */
-
-static void pick_same(const codebook *book, const half h[2], pick *best)
-{
-    best->sum = INFINITY;
-    search(book, h[0].same, h[0].least_same, h[1].same, h[1].least_same, -1, best);
-}
-
-static void pick_other(const codebook *book, const half h[2], pick *best)
-{
-    best->sum = INFINITY;
-    search(book, h[0].other, h[0].least_other, h[1].same, h[1].least_same, 0, best);
-    search(book, h[0].same, h[0].least_same, h[1].other, h[1].least_other, 1, best);
-}
 
 /* Of a half's values in this form: the one whose other sign is cheapest. */
 static int cheapest_flip(const grid *g, const uint8_t *magnitude, const float *v, const float *weight)
@@ -118,16 +152,22 @@ static int cheapest_flip(const grid *g, const uint8_t *magnitude, const float *v
     return best;
 }
 
+/* The magnitudes of half a word. */
+static void read_form(int form, int values, uint8_t *magnitude)
+{
+    const int part[2] = {form / PITCH, form % PITCH};
+    for (int i = 0; i < values; i++)
+        magnitude[i] = (uint8_t)(values == 2 ? part[i] : i % 2 ? part[i / 2] % 3 : part[i / 2] / 3);
+}
+
 static void write_word(const grid *g, const pick *p, const codebook_wish *w, const float *v, int at, uint8_t *code)
 {
-    const codebook *book = g->book;
-    const int n = book->n_magnitudes, values = book->width / 2, form[2] = {p->first, p->second};
+    const int n = g->book->n_magnitudes, values = g->book->width / 2, form[2] = {p->first, p->second};
     for (int h = 0; h < 2; h++) {
         uint8_t magnitude[MOST_VALUES];
-        int from = at + h * values, flip;
-        for (int k = values - 1, rest = form[h]; k >= 0; k--, rest /= n)
-            magnitude[k] = (uint8_t)(rest % n);
-        flip = p->flipped == h ? cheapest_flip(g, magnitude, v + from, w->weight + from) : -1;
+        int from = at + h * values;
+        read_form(form[h], values, magnitude);
+        int flip = p->flipped == h ? cheapest_flip(g, magnitude, v + from, w->weight + from) : -1;
         for (int k = 0; k < values; k++) {
             bool negative = (w->target[from + k] < 0.0f) != (k == flip);
             code[from + k] = (uint8_t)(negative ? n - 1 - magnitude[k] : n + magnitude[k]);
@@ -135,41 +175,52 @@ static void write_word(const grid *g, const pick *p, const codebook_wish *w, con
     }
 }
 
+/* The unit's words, that at `flipped` with another sign (-1: none); their sum, or the limit if it is not below. */
+static float best_words(const codebook *book, half h[2][2], int words, int flipped, float limit, pick out[2])
+{
+    float sum = 0.0f, rest = 0.0f;
+    for (int i = 1; i < words; i++)
+        rest += least_of_word(h[i], i == flipped);
+    for (int i = 0; i < words; i++) {
+        out[i] = best_word(book, h[i], i == flipped, limit - sum - rest);
+        if (out[i].first < 0)
+            return limit;
+        sum += out[i].sum;
+        rest = 0.0f;
+    }
+    return sum < limit ? sum : limit;
+}
+
 float codebook_nearest_plain(const grid *g, const codebook_wish *w, uint8_t *code)
 {
     const codebook *book = g->book;
     const int words = book->unit / book->width;
-    float v[CODEBOOK_MAX_UNIT], square = w->scale * w->scale, sum = 0.0f, best = INFINITY;
+    const float inverse = 1.0f / w->scale, square = w->scale * w->scale;
+    float v[CODEBOOK_MAX_UNIT], level[MOST_MAGNITUDES], best = w->bound / square;
     half halves[2][2];
-    pick same[2], other[2];
+    pick found[2], chosen[2] = {{.first = -1}};
     bool odd = false;
-    int flipped = -1;
+    for (int m = 0; m < book->n_magnitudes; m++)
+        level[m] = (float)g->level[book->n_magnitudes + m];
     for (int j = 0; j < book->unit; j++) {
-        v[j] = fabsf(w->target[j] / w->scale);
+        v[j] = fabsf(w->target[j] * inverse);
         odd ^= w->target[j] < 0.0f;
     }
     odd = odd && book->even;
-    for (int i = 0; i < words; i++) {
-        for (int h = 0; h < 2; h++) {
-            int from = i * book->width + h * book->width / 2;
-            sum_half(g, v + from, w->weight + from, odd, &halves[i][h]);
-        }
-        pick_same(book, halves[i], &same[i]);
-        if (odd)
-            pick_other(book, halves[i], &other[i]);
-        sum += same[i].sum;
+    for (int i = 0; i < 2 * words; i++) {
+        int from = i * book->width / 2;
+        sum_half(level, book->width / 2, v + from, w->weight + from, odd, &halves[i / 2][i % 2]);
     }
-    for (int i = 0; odd && i < words; i++) {
-        float with = sum - same[i].sum + other[i].sum;
-        if (with < best) {
-            best = with;
-            flipped = i;
-        }
+    for (int flipped = odd ? 0 : -1; flipped < (odd ? words : 0); flipped++) {
+        float sum = best_words(book, halves, words, flipped, best, found);
+        if (!(sum < best))
+            continue;
+        best = sum;
+        memcpy(chosen, found, sizeof chosen);
     }
-    best = odd ? best : sum;
-    if (!(best * square < w->bound))
+    if (chosen[0].first < 0 || !(best * square < w->bound))
         return w->bound;
     for (int i = 0; i < words; i++)
-        write_word(g, i == flipped ? &other[i] : &same[i], w, v, i * book->width, code);
+        write_word(g, &chosen[i], w, v, i * book->width, code);
     return best * square;
 }
