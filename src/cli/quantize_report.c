@@ -45,6 +45,22 @@ static void print_allocation(FILE *out, const compress_report *r)
     }
 }
 
+/* Matrices too wide to be looked at as a whole. */
+static void print_parts(FILE *out, const compress_report *r)
+{
+    int n = 0, columns = 0;
+    for (int i = 0; i < r->players.n; i++) {
+        const int part = r->matrix[i].curvature_columns;
+        if (part > 0 && part < r->players.p[i].columns) {
+            n++;
+            columns = columns == 0 || part < columns ? part : columns;
+        }
+    }
+    if (n > 0)
+        fprintf(out, "  %d wide matrices were rounded in parts of %d columns or more, which know nothing of each other\n", n,
+                columns);
+}
+
 static void print_attempts(FILE *out, const compress_report *r)
 {
     for (int i = 0; i < r->n_attempts; i++) {
@@ -73,6 +89,7 @@ void quantize_report_print(FILE *out, const compress_report *r, const char *out_
     if (t.round.plain > 0)
         fprintf(out, "  error of the matrices' outputs: 1 with plain rounding, %.3f with error feedback, %.3f at equilibrium\n",
                 t.round.fed / t.round.plain, t.round.cost / t.round.plain);
+    print_parts(out, r);
     print_attempts(out, r);
     if (r->allocated)
         print_allocation(out, r);
@@ -124,13 +141,13 @@ static json_t *matrix_json(const compress_report *r, int i)
     const player *q = &r->players.p[i];
     const compress_matrix *m = &r->matrix[i];
     const player_choice *c = &q->choice[q->chosen];
-    return json_pack("{s:o, s:i, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:{s:o, s:o, s:o, s:o, s:i, s:o, s:o}}", "name",
+    return json_pack("{s:o, s:i, s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:{s:o, s:o, s:o, s:o, s:i, s:o, s:o}}", "name",
                      text(q->tensor->name), "layer", q->layer, "type", format_get(c->type)->name, "experts", q->n, "rows", q->rows,
-                     "columns", q->columns, "bytes", count(c->bytes), "bits_per_weight", number(bits(c->bytes, values_of(q))),
-                     "expected_divergence", number(m->predicted), "rounding", "power", number(m->round.power), "plain",
-                     number(m->round.plain), "feedback", number(m->round.fed), "equilibrium", number(m->round.cost), "sweeps",
-                     m->round.n_sweeps, "codes", count((uint64_t)m->round.n_codes), "moved_in_last_sweep",
-                     count((uint64_t)m->round.moved));
+                     "columns", q->columns, "curvature_columns", m->curvature_columns ? m->curvature_columns : q->columns, "bytes",
+                     count(c->bytes), "bits_per_weight", number(bits(c->bytes, values_of(q))), "expected_divergence",
+                     number(m->predicted), "rounding", "power", number(m->round.power), "plain", number(m->round.plain), "feedback",
+                     number(m->round.fed), "equilibrium", number(m->round.cost), "sweeps", m->round.n_sweeps, "codes",
+                     count((uint64_t)m->round.n_codes), "moved_in_last_sweep", count((uint64_t)m->round.moved));
 }
 
 static json_t *measured_json(const compress_report *r)

@@ -55,9 +55,9 @@ static void add_report(round_report *sum, const round_report *r)
 
 /* What a matrix is rounded for; w becomes what is left of it. */
 typedef struct rounding_input {
-    float *w;                    /* [parts][rows of a part][columns] */
-    const float *h, *row_weight; /* [parts][columns][columns]; [all rows] */
-    int parts;
+    float *w;                    /* [groups][rows of a group][columns] */
+    const float *h, *row_weight; /* [groups][parts][part][part], of the columns' parts; [all rows] */
+    int groups, parts;
 } rounding_input;
 
 /* Of this attempt. */
@@ -69,36 +69,84 @@ static void piece_name(const compression *c, const player *q, char out[128])
         snprintf(out, 128, "%.*s, attempt %d", STR_ARG(q->tensor->name), c->attempt + 1);
 }
 
-/* The matrix in its format, in parts of rows with a curvature each: w [parts][rows][columns] -> bytes at c->out + sizeof(round_report), which
- * precede them. */
+/* Rows that are rounded for the same inputs: as in rounding_input. */
+typedef struct rounding_rows {
+    dil_type type;
+    int rows, columns, parts;
+    const float *w, *row_weight, *h;
+    uint8_t *to;
+    round_report *sum;
+} rounding_rows;
+
+/* All columns at once. */
+static dil_status round_whole(compression *c, const rounding_rows *in, dil_error *err)
+{
+    metric *m = NULL;
+    round_report r = {0};
+    DIL_TRY(metric_new(&m, in->h, in->columns, METRIC_DAMPING, &c->k, c->workers, err));
+    round_task t = {.type = in->type,
+                    .rows = in->rows,
+                    .columns = in->columns,
+                    .w = in->w,
+                    .row_weight = in->row_weight,
+                    .m = m,
+                    .most_sweeps = c->o->most_sweeps};
+    dil_status status = round_matrix(&t, c->workers, in->to, &r, err);
+    metric_free(m);
+    DIL_TRY(status);
+    add_report(in->sum, &r);
+    return DIL_OK;
+}
+
+static dil_status round_in_parts(compression *c, const rounding_rows *in, dil_error *err)
+{
+    const size_t part = (size_t)(in->columns / in->parts), n = (size_t)in->rows;
+    uint64_t row_bytes, part_bytes;
+    (void)format_row_bytes(in->type, (uint64_t)in->columns, &row_bytes);
+    (void)format_row_bytes(in->type, part, &part_bytes);
+    float *values = mem_alloc(n * part * sizeof *values, MEM_MISC);
+    uint8_t *bytes = mem_alloc(n * (size_t)part_bytes, MEM_MISC);
+    dil_status status = values && bytes ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "rounding: no memory for %zu rows of %zu", n, part);
+    for (size_t p = 0; status == DIL_OK && p < (size_t)in->parts; p++) {
+        rounding_rows here = *in;
+        here.columns = (int)part;
+        here.w = values;
+        here.h = in->h + p * part * part;
+        here.to = bytes;
+        for (size_t i = 0; i < n; i++)
+            memcpy(values + i * part, in->w + i * (size_t)in->columns + p * part, part * sizeof *values);
+        status = round_whole(c, &here, err);
+        for (size_t i = 0; status == DIL_OK && i < n; i++)
+            memcpy(in->to + i * (size_t)row_bytes + p * (size_t)part_bytes, bytes + i * (size_t)part_bytes, (size_t)part_bytes);
+    }
+    mem_free(values);
+    mem_free(bytes);
+    return status;
+}
+
+/* The matrix in its format: w [groups][rows][columns] -> bytes at c->out + sizeof(round_report), which precede them. */
 static dil_status round_player(compression *c, const player *q, const rounding_input *in, dil_error *err)
 {
     const dil_type type = q->choice[q->chosen].type;
-    const int part = q->n * q->rows / in->parts;
-    const size_t values = (size_t)part * (size_t)q->columns, size = (size_t)q->columns * (size_t)q->columns;
+    const int n = q->n * q->rows / in->groups;
+    const size_t values = (size_t)n * (size_t)q->columns, size = (size_t)q->columns * (size_t)(q->columns / in->parts);
     uint64_t row_bytes;
     round_report sum = {0};
-    uint8_t *to = c->out + sizeof sum;
     (void)format_row_bytes(type, (uint64_t)q->columns, &row_bytes);
-    for (int e = 0; e < in->parts; e++, to += (size_t)row_bytes * (size_t)part) {
-        metric *m = NULL;
-        round_report r = {0};
-        if (!grid_get(type)) {
-            format_get(type)->encode(in->w + (size_t)e * values, to, values, NULL);
-            continue;
-        }
-        DIL_TRY(metric_new(&m, in->h + (size_t)e * size, q->columns, METRIC_DAMPING, &c->k, c->workers, err));
-        round_task t = {.type = type,
-                        .rows = part,
-                        .columns = q->columns,
-                        .w = in->w + (size_t)e * values,
-                        .row_weight = in->row_weight ? in->row_weight + (size_t)e * (size_t)part : NULL,
-                        .m = m,
-                        .most_sweeps = c->o->most_sweeps};
-        dil_status status = round_matrix(&t, c->workers, to, &r, err);
-        metric_free(m);
-        DIL_TRY(status);
-        add_report(&sum, &r);
+    for (size_t g = 0; g < (size_t)in->groups; g++) {
+        const rounding_rows here = {.type = type,
+                                    .rows = n,
+                                    .columns = q->columns,
+                                    .parts = in->parts,
+                                    .w = in->w + g * values,
+                                    .row_weight = in->row_weight ? in->row_weight + g * (size_t)n : NULL,
+                                    .h = in->h + g * size,
+                                    .to = c->out + sizeof sum + g * (size_t)row_bytes * (size_t)n,
+                                    .sum = &sum};
+        if (!grid_get(type))
+            format_get(type)->encode(here.w, here.to, values, NULL);
+        else
+            DIL_TRY(in->parts > 1 ? round_in_parts(c, &here, err) : round_whole(c, &here, err));
     }
     memcpy(c->out, &sum, sizeof sum);
     return DIL_OK;
@@ -130,7 +178,8 @@ static bool is_done(compression *c, const player *q)
 static dil_status settle_stage(compression *c, int layer, walk_stage stage, dil_error *err)
 {
     const float *weights[WALK_MOST_LOOKS];
-    const size_t width = (size_t)walk_width(c->w, stage), groups = (size_t)walk_groups(c->w, stage);
+    const size_t groups = (size_t)walk_groups(c->w, stage);
+    const int parts = walk_parts(c->w, stage);
     bool all_done = true;
     for (int place = 0; place < NET_PLACES; place++) {
         const player *q = walk_stage_of((net_place)place) == stage ? players_find(&c->p, layer, place) : NULL;
@@ -142,9 +191,10 @@ static dil_status settle_stage(compression *c, int layer, walk_stage stage, dil_
         const player *q = walk_stage_of((net_place)place) == stage ? players_find(&c->p, layer, place) : NULL;
         if (!q)
             continue;
-        size_t at = (size_t)sense_look_of(c->w, (net_place)place) * groups * width * width;
+        size_t at = (size_t)sense_look_of(c->w, (net_place)place) * groups * walk_group_floats(c->w, stage);
         const float *row_weight = c->c.fisher.row[place] + (size_t)layer * (size_t)q->n * (size_t)q->rows;
-        rounding_input in = {walk_matrix_at(c->w, (net_place)place).w, c->h + at, row_weight, (int)groups};
+        rounding_input in = {walk_matrix_at(c->w, (net_place)place).w, c->h + at, row_weight, (int)groups, parts};
+        c->matrix[q - c->p.p].curvature_columns = q->columns / parts;
         DIL_TRY(settle_player(c, q, &in, err));
     }
     walk_changed(c->w);
@@ -159,9 +209,9 @@ static dil_status settle_ends(compression *c, dil_error *err)
     float *words = walk_embedding(c->w, &n_vocab, &n_embd);
     if (embedding)
         DIL_TRY(settle_player(c, embedding,
-                              &(rounding_input){words, c->p.tied ? c->c.head : c->c.fisher.input, c->c.fisher.used, 1}, err));
+                              &(rounding_input){words, c->p.tied ? c->c.head : c->c.fisher.input, c->c.fisher.used, 1, 1}, err));
     if (output)
-        DIL_TRY(settle_player(c, output, &(rounding_input){walk_head(c->w), c->c.head, c->c.fisher.vocabulary, 1}, err));
+        DIL_TRY(settle_player(c, output, &(rounding_input){walk_head(c->w), c->c.head, c->c.fisher.vocabulary, 1, 1}, err));
     return DIL_OK;
 }
 
@@ -365,7 +415,7 @@ static uint64_t key_of(const gguf *in, const char *in_path, const compress_optio
 {
     const struct {
         double bits, budget, distance;
-        uint64_t size_bytes, type, n_sequences, n_context, most_sweeps, own_formats, measure, method;
+        uint64_t size_bytes, type, n_sequences, n_context, most_sweeps, own_formats, measure, most_curvature, method;
     } choices = {o->bits,
                  o->budget,
                  o->distance,
@@ -376,7 +426,8 @@ static uint64_t key_of(const gguf *in, const char *in_path, const compress_optio
                  (uint64_t)o->most_sweeps,
                  o->own_formats,
                  o->measure,
-                 3 /* changes with the method */};
+                 o->most_curvature,
+                 4 /* changes with the method */};
     uint64_t key = work_hash(in_path, strlen(in_path), 1);
     for (int i = 0; i < gguf_shards(in); i++)
         key = key_of_file(gguf_shard_file(in, i), key);
@@ -442,6 +493,14 @@ static int held(const calibration_options *o, int64_t n_text)
     return o->held < quarter ? o->held : (int)quarter;
 }
 
+static dil_status begin_walk(compression *c, const int32_t *tokens, int n_sequences, int n_context, dil_error *err)
+{
+    DIL_TRY(walk_new(&c->w, c->in, tokens, n_sequences, n_context, c->workers, &c->k, err));
+    if (c->o->most_curvature)
+        walk_limit(c->w, c->o->most_curvature);
+    return DIL_OK;
+}
+
 /* From a file; a text beside it is for measuring. */
 static dil_status read_calibration(compression *c, calibration_options *o, dil_error *err)
 {
@@ -456,7 +515,7 @@ static dil_status read_calibration(compression *c, calibration_options *o, dil_e
         mem_free(tokens);
         c->n_held = held(o, c->n_text);
     }
-    DIL_TRY(walk_new(&c->w, c->in, c->c.tokens, c->c.n_sequences, c->c.n_context, c->workers, &c->k, err));
+    DIL_TRY(begin_walk(c, c->c.tokens, c->c.n_sequences, c->c.n_context, err));
     return calibration_attach(&c->c, c->w, err);
 }
 
@@ -481,7 +540,7 @@ static dil_status begin_calibration(compression *c, dil_error *err)
         return read_calibration(c, &o, err);
     DIL_TRY(calibration_tokens(&tokens, &n_sequences, &c->n_text, c->in, &o, err));
     c->n_held = held(&o, c->n_text);
-    dil_status status = walk_new(&c->w, c->in, tokens, n_sequences, o.n_context, c->workers, &c->k, err);
+    dil_status status = begin_walk(c, tokens, n_sequences, o.n_context, err);
     if (status != DIL_OK) {
         mem_free(tokens);
         return status;

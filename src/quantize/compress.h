@@ -20,7 +20,8 @@ typedef struct compress_options {
     const char *text_name;
     str text; /* with statistics: for measuring only; may be empty */
     int n_sequences, n_context;
-    int most_sweeps; /* of best response; 0: error feedback only */
+    int most_sweeps;       /* of best response; 0: error feedback only */
+    size_t most_curvature; /* floats for what matrices read: walk_limit; 0: the walk's own limit */
     int n_threads;
     bool resume;           /* go on with what an interrupted run has left */
     bool own_formats;      /* formats that other engines do not know may be used */
@@ -43,8 +44,9 @@ typedef struct compress_attempt {
 
 /* Of one matrix. */
 typedef struct compress_matrix {
-    round_report round; /* sums over its experts; 0 where it was kept as it is */
-    double predicted;   /* NAN: not known */
+    round_report round;    /* sums over its experts; 0 where it was kept as it is */
+    double predicted;      /* NAN: not known */
+    int curvature_columns; /* rounded in parts of so many columns, that know nothing of each other; 0: all of them */
 } compress_matrix;
 
 typedef struct compress_report {

@@ -162,6 +162,8 @@ static dil_status begin(pruning *p, const char *in_path, const char *out_path, d
     if (!p->c.full)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted statistics of dil calibrate --full, found importance only", o->stats);
     DIL_TRY(walk_new(&p->w, p->in, p->c.tokens, p->c.n_sequences, p->c.n_context, p->workers, &p->k, err));
+    if (o->most_curvature)
+        walk_limit(p->w, o->most_curvature);
     DIL_TRY(calibration_attach(&p->c, p->w, err));
     return o->dry_run ? DIL_OK : work_open(&p->work, out_path, 0, false, err);
 }

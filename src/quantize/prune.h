@@ -22,7 +22,8 @@ typedef struct prune_options {
     double budget; /* not of blocks: divergence on the calibration text in nats per token, at most; 0: no limit */
     const char *stats; /* a file of dil calibrate for this very file */
     const char *text_name;
-    str text; /* the result is measured on its end; n 0: not measured */
+    str text;              /* the result is measured on its end; n 0: not measured */
+    size_t most_curvature; /* floats for what matrices read: walk_limit; 0: the walk's own limit */
     int n_threads;
     bool dry_run; /* everything is found out, nothing is written */
     dil_progress_fn progress;

@@ -26,25 +26,43 @@ static dil_status save(const pruning *p, const player *q, const float *w, dil_er
     return status;
 }
 
-/* h [groups][columns][columns]: of what the groups of rows read. */
-static dil_status prune_matrix(pruning *p, const player *q, float *w, const float *h, int groups, dil_error *err)
+/* A part of the columns of a group of rows; w is changed in place, through room for them alone. */
+static dil_status prune_columns(pruning *p, float *w, int columns, const blocks_task *part, const float *h, int from,
+                                dil_error *err)
 {
-    const size_t part = (size_t)q->n * (size_t)q->rows / (size_t)groups, size = (size_t)q->columns * (size_t)q->columns;
+    const size_t n = (size_t)part->columns;
+    metric *m = NULL;
+    blocks_task t = *part;
+    DIL_TRY(metric_new(&m, h, t.columns, PRUNE_DAMPING, &p->k, p->workers, err));
+    t.m = m;
+    t.w = mem_alloc((size_t)t.rows * n * sizeof *t.w, MEM_MISC);
+    dil_status status = t.w ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "pruning: no memory for %d rows of %zu", t.rows, n);
+    for (size_t i = 0; status == DIL_OK && i < (size_t)t.rows; i++)
+        memcpy(t.w + i * n, w + i * (size_t)columns + from, n * sizeof *w);
+    if (status == DIL_OK)
+        status = blocks_remove(&t, err);
+    for (size_t i = 0; status == DIL_OK && i < (size_t)t.rows; i++)
+        memcpy(w + i * (size_t)columns + from, t.w + i * n, n * sizeof *w);
+    mem_free(t.w);
+    metric_free(m);
+    return status;
+}
+
+/* h [groups][parts][part][part]: of what the groups of rows read. */
+static dil_status prune_matrix(pruning *p, const player *q, float *w, const float *h, int groups, int parts, dil_error *err)
+{
+    const int rows_each = q->n * q->rows / groups, columns = q->columns / parts;
     const float *row_weight = p->c.fisher.row[q->place] + (size_t)q->layer * (size_t)q->n * (size_t)q->rows;
-    const int64_t n = (int64_t)part * (q->columns / BLOCK_COLUMNS);
-    for (int g = 0; g < groups; g++) {
-        metric *m = NULL;
-        DIL_TRY(metric_new(&m, h + (size_t)g * size, q->columns, PRUNE_DAMPING, &p->k, p->workers, err));
-        blocks_task t = {.w = w + (size_t)g * part * (size_t)q->columns,
-                         .row_weight = row_weight + (size_t)g * part,
-                         .rows = (int)part,
-                         .columns = q->columns,
-                         .m = m,
-                         .n_remove = (int64_t)(p->o->share * (double)n + 1e-9),
-                         .workers = p->workers};
-        dil_status status = blocks_remove(&t, err);
-        metric_free(m);
-        DIL_TRY(status);
+    const int64_t n = (int64_t)rows_each * (columns / BLOCK_COLUMNS);
+    for (int i = 0; i < groups * parts; i++) {
+        const size_t first = (size_t)(i / parts) * (size_t)rows_each;
+        const blocks_task t = {.row_weight = row_weight + first,
+                               .rows = rows_each,
+                               .columns = columns,
+                               .n_remove = (int64_t)(p->o->share * (double)n + 1e-9),
+                               .workers = p->workers};
+        DIL_TRY(prune_columns(p, w + first * (size_t)q->columns, q->columns, &t, h + (size_t)i * (size_t)columns * (size_t)columns,
+                              i % parts * columns, err));
         p->plan.n_before += (int)n;
         p->plan.n_removed += (int)t.n_remove;
     }
@@ -54,7 +72,7 @@ static dil_status prune_matrix(pruning *p, const player *q, float *w, const floa
 static dil_status prune_stage(pruning *p, int layer, walk_stage stage, float *h, dil_error *err)
 {
     const float *weights[WALK_MOST_LOOKS];
-    const size_t width = (size_t)walk_width(p->w, stage), groups = (size_t)walk_groups(p->w, stage);
+    const int groups = walk_groups(p->w, stage), parts = walk_parts(p->w, stage);
     walk_look(p->w, stage, weights, sense_weights(p->w, &p->c.fisher, layer, stage, weights), h);
     for (int place = 0; place < NET_PLACES; place++) {
         const player *q = walk_stage_of((net_place)place) == stage ? players_find(&p->p, layer, place) : NULL;
@@ -63,9 +81,9 @@ static dil_status prune_stage(pruning *p, int layer, walk_stage stage, float *h,
         if (q->columns % BLOCK_COLUMNS)
             return DIL_FAIL(err, DIL_UNSUPPORTED, "%.*s: blocks: wanted rows of a multiple of %d, found %d",
                             STR_ARG(q->tensor->name), BLOCK_COLUMNS, q->columns);
-        const size_t at = (size_t)sense_look_of(p->w, (net_place)place) * groups * width * width;
+        const size_t at = (size_t)sense_look_of(p->w, (net_place)place) * (size_t)groups * walk_group_floats(p->w, stage);
         p->decoded = p->decoded || format_get(q->tensor->type)->is_quantized;
-        DIL_TRY(prune_matrix(p, q, walk_matrix_at(p->w, (net_place)place).w, h + at, (int)groups, err));
+        DIL_TRY(prune_matrix(p, q, walk_matrix_at(p->w, (net_place)place).w, h + at, groups, parts, err));
     }
     walk_changed(p->w);
     return DIL_OK;

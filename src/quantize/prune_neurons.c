@@ -67,6 +67,45 @@ static dil_status save_down(const pruning *p, int layer, const float *w, dil_err
     return status;
 }
 
+/* Of a layer too wide for one curvature: columns of each part leave for themselves, as many of each, in turns. */
+static dil_status remove_in_parts(const surgeon_task *t, int parts, dil_error *err)
+{
+    const size_t n = (size_t)(t->columns / parts), step = (size_t)parts;
+    float *w = mem_alloc((size_t)t->rows * n * sizeof *w, MEM_MISC);
+    int32_t *removed = mem_alloc(n * sizeof *removed, MEM_MISC);
+    double *cost = mem_alloc(n * sizeof *cost, MEM_MISC), *last = mem_calloc(step, sizeof *last, MEM_MISC), sum = 0;
+    dil_status status =
+        w && removed && cost && last ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "pruning: no memory for %d rows of %zu", t->rows, n);
+    for (size_t i = 0; status == DIL_OK && i < step; i++) {
+        surgeon_task part = *t;
+        part.w = w;
+        part.columns = (int)n;
+        part.h = t->h + i * n * n;
+        part.n_remove = t->n_remove / parts + ((int)i < t->n_remove % parts);
+        part.removed = removed;
+        part.cost = cost;
+        for (size_t r = 0; r < (size_t)t->rows; r++)
+            memcpy(w + r * n, t->w + r * (size_t)t->columns + i * n, n * sizeof *w);
+        status = surgeon_remove(&part, err);
+        for (size_t r = 0; status == DIL_OK && r < (size_t)t->rows; r++)
+            memcpy(t->w + r * (size_t)t->columns + i * n, w + r * n, n * sizeof *w);
+        for (size_t k = 0; status == DIL_OK && k < (size_t)part.n_remove; k++) {
+            t->removed[k * step + i] = removed[k] + (int32_t)(i * n);
+            t->cost[k * step + i] = cost[k];
+        }
+    }
+    for (size_t k = 0; status == DIL_OK && k < (size_t)t->n_remove; k++) { /* each part's own so far: their sum */
+        sum += t->cost[k] - last[k % step];
+        last[k % step] = t->cost[k];
+        t->cost[k] = sum;
+    }
+    mem_free(w);
+    mem_free(removed);
+    mem_free(cost);
+    mem_free(last);
+    return status;
+}
+
 static dil_status prune_layer(pruning *p, int layer, float *h, bool change, dil_error *err)
 {
     const float *weights[WALK_MOST_LOOKS];
@@ -90,7 +129,8 @@ static dil_status prune_layer(pruning *p, int layer, float *h, bool change, dil_
                       .workers = p->workers,
                       .removed = p->plan.removed + (size_t)layer * (size_t)p->plan.n_removed,
                       .cost = p->plan.cost + (size_t)layer * (size_t)p->plan.n_removed};
-    dil_status status = surgeon_remove(&t, err);
+    const int parts = walk_parts(p->w, WALK_DOWN);
+    dil_status status = parts > 1 ? remove_in_parts(&t, parts, err) : surgeon_remove(&t, err);
     if (status == DIL_OK && change) {
         status = save_down(p, layer, w, err);
         memcpy(down.w, w, values * sizeof *w);

@@ -87,26 +87,56 @@ static dil_status cost_of(const sample *a, const metric *m, dil_type type, doubl
     return DIL_OK;
 }
 
-/* Adds the costs of a part of the player's rows (an expert, a head) to its choices. */
-static dil_status add_costs(const sense *s, player *p, const float *w, int n_rows, const float *row_weight, const float *h,
-                            dil_error *err)
+/* The same rows, columns from .. only. */
+static sample columns_of(const sample *a, int from, int columns, float *values)
+{
+    sample part = *a;
+    part.columns = columns;
+    part.values = values;
+    for (size_t i = 0; i < (size_t)a->n; i++)
+        memcpy(values + i * (size_t)columns, a->values + i * (size_t)a->columns + from, (size_t)columns * sizeof *values);
+    return part;
+}
+
+/* h [part][part] of columns from .. */
+static dil_status add_part(const sense *s, player *p, const sample *a, const float *h, dil_error *err)
 {
     metric *m = NULL;
-    sample a = {.s = s, .w = w, .row_weight = row_weight, .rows = n_rows, .columns = p->columns};
-    a.n = n_rows < SAMPLE_ROWS ? n_rows : SAMPLE_ROWS;
-    size_t values = (size_t)a.n * (size_t)p->columns;
-    a.values = mem_alloc(values * sizeof(float), MEM_MISC);
-    a.weights = mem_alloc((size_t)a.n * sizeof(float), MEM_MISC);
-    dil_status status = a.values && a.weights ? metric_new(&m, h, p->columns, s->damping, s->k, s->workers, err)
-                                              : DIL_FAIL(err, DIL_NO_MEMORY, "costs: no memory for %d rows", a.n);
-    if (status == DIL_OK)
-        take_rows(&a);
+    DIL_TRY(metric_new(&m, h, a->columns, s->damping, s->k, s->workers, err));
+    dil_status status = DIL_OK;
     for (int i = 0; status == DIL_OK && i < p->n_choices; i++) {
         double cost;
-        status = cost_of(&a, m, p->choice[i].type, &cost, err);
+        status = cost_of(a, m, p->choice[i].type, &cost, err);
         p->choice[i].cost += status == DIL_OK ? cost : 0;
     }
     metric_free(m);
+    return status;
+}
+
+/* Rows of a player (all, an expert's, a head's), and what their columns read: h [parts][part][part]. */
+typedef struct seen_rows {
+    const float *w, *row_weight, *h;
+    int n_rows, parts;
+} seen_rows;
+
+/* Adds their costs to the player's choices. */
+static dil_status add_costs(const sense *s, player *p, const seen_rows *of, dil_error *err)
+{
+    sample a = {.s = s, .w = of->w, .row_weight = of->row_weight, .rows = of->n_rows, .columns = p->columns};
+    a.n = of->n_rows < SAMPLE_ROWS ? of->n_rows : SAMPLE_ROWS;
+    const int part = p->columns / of->parts;
+    float *values = mem_alloc((size_t)a.n * (size_t)part * sizeof(float), MEM_MISC);
+    a.values = mem_alloc((size_t)a.n * (size_t)p->columns * sizeof(float), MEM_MISC);
+    a.weights = mem_alloc((size_t)a.n * sizeof(float), MEM_MISC);
+    dil_status status =
+        a.values && a.weights && values ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "costs: no memory for %d rows", a.n);
+    if (status == DIL_OK)
+        take_rows(&a);
+    for (int i = 0; status == DIL_OK && i < of->parts; i++) {
+        const sample here = columns_of(&a, i * part, part, values);
+        status = add_part(s, p, &here, of->h + (size_t)i * (size_t)part * (size_t)part, err);
+    }
+    mem_free(values);
     mem_free(a.values);
     mem_free(a.weights);
     return status;
@@ -150,8 +180,8 @@ static void share_counts(const sense *s, players *p, int layer, walk_stage stage
 static dil_status stage_costs(const sense *s, players *p, int layer, walk_stage stage, float *h, dil_error *err)
 {
     const float *weights[WALK_MOST_LOOKS];
-    const int groups = walk_groups(s->w, stage), width = walk_width(s->w, stage);
-    const size_t size = (size_t)width * (size_t)width;
+    const int groups = walk_groups(s->w, stage), parts = walk_parts(s->w, stage);
+    const size_t size = walk_group_floats(s->w, stage);
     if (stage != WALK_VALUES) /* they read what queries and keys read */
         count_first(s, p, layer, stage);
     walk_look(s->w, stage, weights, sense_weights(s->w, s->f, layer, stage, weights), h);
@@ -167,8 +197,11 @@ static dil_status stage_costs(const sense *s, players *p, int layer, walk_stage 
         begin_costs(q);
         const int part = m.n * m.rows / groups;
         for (int e = 0; e < groups; e++)
-            DIL_TRY(add_costs(s, q, m.w + (size_t)e * (size_t)part * (size_t)m.columns, part, row + (size_t)e * (size_t)part,
-                              h + ((size_t)sense_look_of(s->w, (net_place)place) * (size_t)groups + (size_t)e) * size, err));
+            DIL_TRY(add_costs(s, q,
+                              &(seen_rows){m.w + (size_t)e * (size_t)part * (size_t)m.columns, row + (size_t)e * (size_t)part,
+                                           h + ((size_t)sense_look_of(s->w, (net_place)place) * (size_t)groups + (size_t)e) * size,
+                                           part, parts},
+                              err));
     }
     return DIL_OK;
 }
@@ -187,11 +220,11 @@ static dil_status end_costs(const sense *s, players *p, float *head, dil_error *
         sense_tied(s->f, n_vocab, n_embd, head);
     if (embedding) {
         begin_costs(embedding);
-        DIL_TRY(add_costs(s, embedding, values, n_vocab, s->f->used, p->tied ? head : s->f->input, err));
+        DIL_TRY(add_costs(s, embedding, &(seen_rows){values, s->f->used, p->tied ? head : s->f->input, n_vocab, 1}, err));
     }
     if (output) {
         begin_costs(output);
-        DIL_TRY(add_costs(s, output, walk_head(s->w), n_vocab, s->f->vocabulary, head, err));
+        DIL_TRY(add_costs(s, output, &(seen_rows){walk_head(s->w), s->f->vocabulary, head, n_vocab, 1}, err));
     }
     return DIL_OK;
 }
@@ -201,8 +234,8 @@ static size_t most_looked(const walk *w)
 {
     size_t most = 0;
     for (int stage = 0; stage < WALK_STAGES; stage++) {
-        size_t width = (size_t)walk_width(w, (walk_stage)stage), looks = stage == WALK_QK || stage == WALK_GATE_UP ? 2 : 1;
-        size_t groups = (size_t)walk_groups(w, (walk_stage)stage), n = (groups > 1 ? groups : looks) * width * width;
+        size_t n = (size_t)walk_looks(w, (walk_stage)stage) * (size_t)walk_groups(w, (walk_stage)stage) *
+                   walk_group_floats(w, (walk_stage)stage);
         most = n > most ? n : most;
     }
     return most;

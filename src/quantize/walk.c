@@ -10,6 +10,7 @@
 #include "quantize/walk_internal.h"
 
 #define PIECE_VALUES ((uint64_t)1 << 22)
+#define MOST_CURVATURE_FLOATS ((size_t)1 << 28)
 
 /* ---- shape ---- */
 
@@ -113,6 +114,7 @@ dil_status walk_new(walk **out, const gguf *in, const int32_t *tokens, int n_seq
     if (!w)
         return DIL_FAIL(err, DIL_NO_MEMORY, "calibration: no memory");
     w->in = in;
+    w->most_floats = MOST_CURVATURE_FLOATS;
     w->n_sequences = n_sequences;
     w->n_context = n_context;
     w->batch = n_context < BATCH_TOKENS ? BATCH_TOKENS / n_context : 1;

@@ -40,12 +40,18 @@ walk_stage walk_stage_of(net_place place);
 const char *walk_tensor_name(const walk *w, net_place place); /* behind "blk.N." */
 void walk_changed(walk *w);
 
-/* Stages in order. h [n][groups][width][width] is overwritten with weighted means of x x^T over what this stage's matrices read:
+/* Stages in order. h [n][groups][parts][part][part] is overwritten with weighted means of x x^T over what this stage's matrices read:
  * for each of n weightings of the tokens (weight[i] [n_tokens] or NULL: 1) and each group: the experts, the heads of the values (the rows of the
- * matrix in equal parts), else all tokens. */
+ * matrix in equal parts), else all tokens. Where that were too much memory, columns are taken in equal parts and what they have in common with
+ * those of other parts is not looked at. */
 #define WALK_MOST_LOOKS 2
 int walk_width(const walk *w, walk_stage stage);
 int walk_groups(const walk *w, walk_stage stage);
+int walk_looks(const walk *w, walk_stage stage);           /* that its matrices need: 2 where they weigh tokens differently */
+int walk_parts(const walk *w, walk_stage stage);           /* 1 but for wide layers and many experts; part = width / parts */
+size_t walk_group_floats(const walk *w, walk_stage stage); /* parts * part * part */
+/* How many floats h may have, 2^28 unless told otherwise; parts do not get narrower than the widest block of a format. */
+void walk_limit(walk *w, size_t most_floats);
 void walk_look(walk *w, walk_stage stage, const float *const *weights, int n, float *h);
 /* Until the next call: looks add the unweighted squares of what the stage reads to sums [groups][width], and how many rows they were to
  * counts [groups]. NULL, NULL: off. */

@@ -20,6 +20,7 @@ struct walk {
     size_t weighted_bytes;
     float *heads; /* [n_head][tokens of a batch][n_embd]: what each head's values read, on the mean */
     size_t heads_bytes;
+    size_t most_floats; /* walk_limit */
     bool head_prepared;
     float price[NET_MAX_EXPERTS]; /* walk_without: what keeps an expert from being chosen */
     bool priced;
@@ -37,7 +38,7 @@ void walk_head_prepare(walk *w);
 DIL_MUST_CHECK dil_status walk_head_release(walk *w, dil_error *err);
 /* Prices of the experts of the layer at hand, or NULL. */
 const float *walk_price(const walk *w);
-/* h [width][width] += x^T x of n rows. */
-void walk_add_outer(const walk *w, const float *x, int64_t n, int width, float *h);
+/* h [width][width] += x^T x of n rows, which are pitch values apart. */
+void walk_add_outer(const walk *w, const float *x, int64_t n, size_t pitch, int width, float *h);
 
 #endif

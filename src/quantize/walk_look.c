@@ -8,6 +8,7 @@ typedef struct outer_sum {
     const crew *c;
     const float *x;
     int64_t n;
+    size_t pitch;
     int width;
     float *h;
 } outer_sum;
@@ -17,14 +18,14 @@ static void add_outer(void *ctx, int64_t item, int worker)
     const outer_sum *k = ctx;
     int64_t first = item * OUTER_ROWS;
     int n = k->width - first < OUTER_ROWS ? (int)(k->width - first) : OUTER_ROWS;
-    rows x = {k->x, (size_t)k->width, NULL};
+    rows x = {k->x, k->pitch, NULL};
     outer_run(k->c->kind, &(outer_block){x, x, first, k->n, n, k->width, k->h + (size_t)first * (size_t)k->width, (size_t)k->width},
               crew_scratch(k->c, worker));
 }
 
-void walk_add_outer(const walk *w, const float *x, int64_t n, int width, float *h)
+void walk_add_outer(const walk *w, const float *x, int64_t n, size_t pitch, int width, float *h)
 {
-    outer_sum k = {&w->n->crew, x, n, width, h};
+    outer_sum k = {&w->n->crew, x, n, pitch, width, h};
     crew_items(k.c, (width + OUTER_ROWS - 1) / OUTER_ROWS, add_outer, &k);
 }
 
@@ -34,9 +35,9 @@ void walk_add_outer(const walk *w, const float *x, int64_t n, int width, float *
 /* n_looks weightings of the tokens, groups of slots (experts; else 1): a sum for each, in this order. */
 typedef struct look {
     walk_stage stage;
-    int width, groups, n_looks;
+    int width, groups, parts, n_looks;
     const float *const *weight; /* [n_looks] or NULL; [n_tokens] or NULL: 1 */
-    float *h;                   /* [n_looks][groups][width][width] */
+    float *h;                   /* [n_looks][groups][parts][part][part] */
     double seen[MOST_SUMS];     /* [n_looks][groups]: sum of weights */
     int64_t n_rows;             /* of each look */
 } look;
@@ -63,7 +64,9 @@ static void add_rows(const walk *w, look *k, int at, const float *x, const int32
     }
     k->seen[at] += seen;
     k->n_rows += at < k->groups ? n : 0;
-    walk_add_outer(w, from, n, k->width, k->h + (size_t)at * width * width);
+    const size_t part = width / (size_t)k->parts;
+    for (size_t i = 0; i < (size_t)k->parts; i++)
+        walk_add_outer(w, from + i * part, n, width, (int)part, k->h + ((size_t)at * (size_t)k->parts + i) * part * part);
 }
 
 static void count_rows(const walk *w, const look *k, int group, const float *x, const int32_t *token, int64_t n)
@@ -215,11 +218,43 @@ int walk_groups(const walk *w, walk_stage stage)
     return c->n_experts && (stage == WALK_GATE_UP || stage == WALK_DOWN) ? c->n_experts : 1;
 }
 
+#define PART_MULTIPLE 256 /* of columns: the widest block of a format */
+#define MOST_PART 8192    /* columns; factoring takes time that grows with their cube */
+
+int walk_looks(const walk *w, walk_stage stage)
+{
+    return stage == WALK_QK || (stage == WALK_GATE_UP && walk_groups(w, stage) == 1) ? 2 : 1;
+}
+
+int walk_parts(const walk *w, walk_stage stage)
+{
+    const int width = walk_width(w, stage), multiple = width % PART_MULTIPLE ? 32 : PART_MULTIPLE;
+    const size_t sums = (size_t)walk_looks(w, stage) * (size_t)walk_groups(w, stage) * (size_t)width;
+    int parts = 1;
+    for (int i = 1; i <= width / multiple; i++) {
+        const int part = width / i;
+        if (width % i || part % multiple)
+            continue;
+        parts = i;
+        if (part <= MOST_PART && sums * (size_t)part <= w->most_floats)
+            break;
+    }
+    return parts;
+}
+
+size_t walk_group_floats(const walk *w, walk_stage stage)
+{
+    const size_t width = (size_t)walk_width(w, stage);
+    return width * (width / (size_t)walk_parts(w, stage));
+}
+
+void walk_limit(walk *w, size_t most_floats) { w->most_floats = most_floats; }
+
 /* Sums become means. An expert that met few tokens borrows from all of them: as if it had met as many of the average kind as it
  * has columns. */
 static void finish(const look *k)
 {
-    const size_t size = (size_t)k->width * (size_t)k->width;
+    const size_t size = (size_t)k->width * (size_t)(k->width / k->parts);
     for (int i = 0; i < k->n_looks; i++) {
         const double *seen = k->seen + i * k->groups;
         float *h = k->h + (size_t)i * (size_t)k->groups * size;
@@ -244,13 +279,18 @@ static void finish(const look *k)
 
 static void begin(look *k)
 {
-    memset(k->h, 0, (size_t)k->n_looks * (size_t)k->groups * (size_t)k->width * (size_t)k->width * sizeof *k->h);
+    memset(k->h, 0, (size_t)k->n_looks * (size_t)k->groups * (size_t)k->width * (size_t)(k->width / k->parts) * sizeof *k->h);
 }
 
 void walk_look(walk *w, walk_stage stage, const float *const *weights, int n, float *h)
 {
-    look k = {
-        .stage = stage, .width = walk_width(w, stage), .groups = walk_groups(w, stage), .n_looks = n, .weight = weights, .h = h};
+    look k = {.stage = stage,
+              .width = walk_width(w, stage),
+              .groups = walk_groups(w, stage),
+              .parts = walk_parts(w, stage),
+              .n_looks = n,
+              .weight = weights,
+              .h = h};
     begin(&k);
     walk_batches(w, look_batch, &k);
     finish(&k);
@@ -265,7 +305,7 @@ static void look_head_batch(walk *w, net_layer *l, int64_t first, int64_t n, voi
 
 void walk_look_head(walk *w, const float *weights, float *h)
 {
-    look k = {.width = (int)w->h.n_embd, .groups = 1, .n_looks = 1, .weight = &weights, .h = h};
+    look k = {.width = (int)w->h.n_embd, .groups = 1, .parts = 1, .n_looks = 1, .weight = &weights, .h = h};
     begin(&k);
     walk_batches(w, look_head_batch, &k);
     finish(&k);

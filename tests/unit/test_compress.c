@@ -85,6 +85,41 @@ static void every_shape_is_made_small(void **state)
     check_model(tiny_moe(DIL_TYPE_F32, false));
 }
 
+/* With less room than a curvature needs, columns are rounded in parts: a sound file that is not much worse, and the report says so. */
+static void wide_matrices_are_rounded_in_parts(void **state)
+{
+    char in[600], out[600];
+    dil_error err;
+    compress_report whole, parts;
+    compress_options o = options();
+    tiny_model m = wide(tiny_llama(DIL_TYPE_F32));
+    (void)state;
+    m.n_ff = 128;
+    tiny_path(in, "in.gguf");
+    tiny_path(out, "out.gguf");
+    tiny_write(in, &m);
+    o.bits = 0;
+    o.type = DIL_TYPE_Q4_1;
+    ok(compress_file(&whole, in, out, &o, &err), &err);
+    o.most_curvature = 2 * 64 * 64;
+    ok(compress_file(&parts, in, out, &o, &err), &err);
+    for (int i = 0; i < parts.players.n; i++) {
+        const player *q = &parts.players.p[i];
+        const round_report *a = &whole.matrix[i].round, *b = &parts.matrix[i].round;
+        if (q->place != NET_DOWN)
+            continue;
+        assert_int_equal(whole.matrix[i].curvature_columns, 128);
+        assert_int_equal(parts.matrix[i].curvature_columns, 64);
+        assert_true(b->n_codes == a->n_codes && b->cost > 0 && b->cost < b->fed && b->fed < b->plain);
+        assert_true(parts.matrix[i].predicted > 0.2 * whole.matrix[i].predicted);
+    }
+    assert_true(parts.kld < 2 * whole.kld + 1e-4);
+    compress_report_free(&whole);
+    compress_report_free(&parts);
+    unlink(in);
+    unlink(out);
+}
+
 static void other_architectures_are_refused_by_name(void **state)
 {
     char in[600], out[600];
@@ -150,6 +185,7 @@ static void every_failure_is_an_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_shape_is_made_small),
+                                       cmocka_unit_test(wide_matrices_are_rounded_in_parts),
                                        cmocka_unit_test(other_architectures_are_refused_by_name),
                                        cmocka_unit_test(every_failure_is_an_error)};
     return leaks_run_group_tests(tests, set_up, NULL);

@@ -462,26 +462,40 @@ static bool contains(const int32_t *list, int n, int value)
     return false;
 }
 
-static void without_neurons_as_masked(void **state)
+/* parts: the curvature of down's 96 columns is known for each third only. */
+static void without_neurons(bool parts)
 {
-    (void)state;
     static bench b;
     b = (bench){0};
     begin(&b, false);
     net_config c = shape(false);
     c.n_ff = 64;
-    const prune_options o = options_of(&b, PRUNE_NEURONS, 0.34, 0);
+    prune_options o = options_of(&b, PRUNE_NEURONS, 0.34, 0);
+    o.most_curvature = parts ? 96 * 32 : 0;
     prune(&b, &o, &c);
     assert_int_equal(b.report.plan.n_removed, 32);
     for (int i = 0; i < LAYERS; i++) { /* the others' new weights, at their old places */
         parameter *whole = find_parameter(b.n, i, "ffn_down.weight");
         const parameter *small = find_parameter(b.small, i, "ffn_down.weight");
+        int thirds[3] = {0};
         for (int r = 0; r < whole->rows; r++)
             for (int j = 0, at = 0; j < whole->columns; j++)
                 whole->w[r * whole->columns + j] = contains(removed_of(&b, i), 32, j) ? 0.0f : small->w[r * small->columns + at++];
+        for (int k = 0; k < 32; k++) {
+            thirds[removed_of(&b, i)[k] / 32]++;
+            assert_true(k == 0 || b.report.plan.cost[i * 32 + k] >= b.report.plan.cost[i * 32 + k - 1]);
+        }
+        assert_true(!parts || (thirds[0] == 11 && thirds[1] == 11 && thirds[2] == 10));
     }
     assert_same_answers(&b);
     end(&b);
+}
+
+static void without_neurons_as_masked(void **state)
+{
+    (void)state;
+    without_neurons(false);
+    without_neurons(true);
 }
 
 static void without_experts_as_masked(void **state)
@@ -551,22 +565,23 @@ static void without_layers_as_masked(void **state)
 static void blocks_are_zero_and_there(void **state)
 {
     (void)state;
-    for (int experts = 0; experts < 2; experts++) {
+    for (int i = 0; i < 3; i++) { /* the third time with half the room for down's curvature */
         static bench b;
         b = (bench){0};
-        begin(&b, experts);
-        const net_config c = shape(experts);
-        const prune_options o = options_of(&b, PRUNE_BLOCKS, 1.0 / 3, 0);
+        begin(&b, i == 1);
+        const net_config c = shape(i == 1);
+        prune_options o = options_of(&b, PRUNE_BLOCKS, 1.0 / 3, 0);
+        o.most_curvature = i == 2 ? 96 * 32 : 0;
         prune(&b, &o, &c);
         int64_t zero = 0, all = 0;
-        for (int i = 0; i < net_n_parameters(b.small); i++) {
-            const parameter *p = net_parameter_at(b.small, i);
+        for (int k = 0; k < net_n_parameters(b.small); k++) {
+            const parameter *p = net_parameter_at(b.small, k);
             if (strncmp(p->name, "blk.", 4) != 0 || strstr(p->name, "norm") || strstr(p->name, "ffn_gate_inp"))
                 continue;
             for (size_t at = 0; at < p->count; at += BLOCK_COLUMNS, all++) {
                 bool any = false;
-                for (int k = 0; k < BLOCK_COLUMNS; k++)
-                    any = any || p->w[at + (size_t)k] != 0.0f;
+                for (int j = 0; j < BLOCK_COLUMNS; j++)
+                    any = any || p->w[at + (size_t)j] != 0.0f;
                 zero += !any;
             }
         }

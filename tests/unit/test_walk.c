@@ -128,6 +128,25 @@ static void assert_near(const float *found, const double *wanted, int n, double 
         fail_msg("%s: differs by %g of %g", what, worst, most);
 }
 
+/* With half the room, the halves of the columns are looked at for themselves: h [64][64] of the layer's down matrix. */
+static void assert_parts(walk *w, const float *h)
+{
+    double wanted[2 * 32 * 32];
+    float parts[2 * 32 * 32];
+    for (int i = 0; i < 2 * 32 * 32; i++) {
+        const int part = i / (32 * 32), row = i / 32 % 32 + 32 * part, column = i % 32 + 32 * part;
+        wanted[i] = (double)h[row * 64 + column];
+    }
+    assert_int_equal(walk_parts(w, WALK_DOWN), 1);
+    walk_limit(w, 64 * 32);
+    assert_int_equal(walk_parts(w, WALK_QK), 1);
+    assert_int_equal(walk_parts(w, WALK_DOWN), 2);
+    assert_int_equal(walk_group_floats(w, WALK_DOWN), 2 * 32 * 32);
+    walk_look(w, WALK_DOWN, NULL, 1, parts);
+    assert_near(parts, wanted, 2 * 32 * 32, 1e-5, "inputs of down, in parts");
+    walk_limit(w, 64 * 64);
+}
+
 static void look_through(bool experts)
 {
     dil_error err;
@@ -155,6 +174,8 @@ static void look_through(bool experts)
         if (!experts)
             assert_near(h, wanted, 32 * 32, 0.02, "inputs of gate and up");
         walk_look(w, WALK_DOWN, NULL, 1, h);
+        if (!experts)
+            assert_parts(w, h);
         walk_advance(w);
     }
     walk_look_head(w, NULL, h);
