@@ -39,9 +39,10 @@ static void print_allocation(FILE *out, const compress_report *r)
 {
     fprintf(out, "  expected divergence by the way formats are chosen, in nats per token:\n");
     for (int i = 0; i < r->allocation.n_baselines; i++) {
-        char size[32];
+        char size[32], name[64];
         const allocate_baseline *b = &r->allocation.baseline[i];
-        fprintf(out, "    %-20s %.4f   %s\n", b->name, b->cost, str_bytes(b->bytes, size, sizeof size));
+        snprintf(name, sizeof name, "%s%s%s", b->name, b->recipe ? " " : "", b->recipe ? b->recipe : "");
+        fprintf(out, "    %-20s %.4f   %s\n", name, b->cost, str_bytes(b->bytes, size, sizeof size));
     }
 }
 
@@ -82,9 +83,13 @@ static json_t *text(str s) { return json_stringn(s.p, s.n); }
 static json_t *ways_json(const allocate_report *a)
 {
     json_t *list = json_array();
-    for (int i = 0; i < a->n_baselines; i++)
-        json_array_append_new(list, json_pack("{s:s, s:o, s:o}", "name", a->baseline[i].name, "bytes", count(a->baseline[i].bytes),
-                                              "divergence", number(a->baseline[i].cost)));
+    for (int i = 0; i < a->n_baselines; i++) {
+        const allocate_baseline *b = &a->baseline[i];
+        json_t *way = json_pack("{s:s, s:o, s:o}", "name", b->name, "bytes", count(b->bytes), "divergence", number(b->cost));
+        if (b->recipe)
+            json_object_set_new(way, "recipe", json_string(b->recipe));
+        json_array_append_new(list, way);
+    }
     return list;
 }
 

@@ -69,7 +69,7 @@ static double use_of(const tables *t, const int32_t *state)
 
 static void add_baseline(allocate_report *r, const players *p, const char *name, double use, double cost)
 {
-    r->baseline[r->n_baselines++] = (allocate_baseline){name, p->fixed_bytes + (uint64_t)use, cost};
+    r->baseline[r->n_baselines++] = (allocate_baseline){name, NULL, p->fixed_bytes + (uint64_t)use, cost};
 }
 
 static bool can_take(const player *p, dil_type type, int *choice)
@@ -158,12 +158,44 @@ static void chance(const tables *t, const players *p, double budget, int32_t *st
     add_baseline(r, p, "random", use, cost);
 }
 
+/* The file of a mixture; 0: one of its formats is not offered. */
+static uint64_t recipe_bytes(int recipe, const recipe_model *m, const players *p, int32_t *state)
+{
+    uint64_t sum = p->fixed_bytes;
+    for (int i = 0; i < p->n; i++) {
+        int c;
+        if (!can_take(&p->p[i], recipe_type(recipe, m, &p->p[i]), &c))
+            return 0;
+        state[i] = c;
+        sum += players_padded(p->p[i].choice[c].bytes);
+    }
+    return sum;
+}
+
+/* llama.cpp's largest mixture that is not larger than wanted; of equal ones the best. */
+static void mixture(const tables *t, const players *p, const allocate_goal *goal, int32_t *state, allocate_report *r)
+{
+    allocate_baseline best = {.name = "llama.cpp"};
+    for (int i = 0; i < recipe_count(); i++) {
+        uint64_t bytes = recipe_bytes(i, &goal->model, p, state);
+        if (bytes == 0 || bytes > goal->file_bytes || bytes < best.bytes)
+            continue;
+        double cost = cost_of(t, state);
+        if (bytes > best.bytes || cost < best.cost)
+            best = (allocate_baseline){best.name, recipe_name(i), bytes, cost};
+    }
+    if (best.recipe)
+        r->baseline[r->n_baselines++] = best;
+}
+
 /* Dynamic programming's answer stays in state, which then fits; *found: there is one. */
-static dil_status baselines(const game *g, const tables *t, const players *p, double budget, int32_t *state, bool *found,
-                            allocate_report *r, dil_error *err)
+static dil_status baselines(const game *g, const tables *t, const players *p, const allocate_goal *goal, double budget,
+                            int32_t *state, bool *found, allocate_report *r, dil_error *err)
 {
     double cost;
     uniform(t, p, budget, state, r);
+    if (goal->model.n_layer > 0)
+        mixture(t, p, goal, state, r);
     greedy(t, p, budget, state, r);
     chance(t, p, budget, state, r);
     dil_status status = game_by_cells(g, budget, CELLS, state, &cost, NULL, err);
@@ -175,17 +207,17 @@ static dil_status baselines(const game *g, const tables *t, const players *p, do
 
 /* ---- the game ---- */
 
-dil_status allocate_size(players *p, uint64_t file_bytes, allocate_report *out, dil_error *err)
+dil_status allocate_size(players *p, const allocate_goal *goal, allocate_report *out, dil_error *err)
 {
     tables t = {0};
     game_fit_report fit;
     allocate_report r = {0};
-    double overhead = (double)p->fixed_bytes + (double)p->n * PADDING, budget = (double)file_bytes - overhead, least = 0;
+    double overhead = (double)p->fixed_bytes + (double)p->n * PADDING, budget = (double)goal->file_bytes - overhead, least = 0;
     for (int i = 0; i < p->n; i++)
         least += (double)p->p[i].choice[0].bytes;
     if (budget < least)
         return DIL_FAIL(err, DIL_LIMIT, "size: wanted at least %.0f bytes, which the narrowest formats that fit need, found %llu",
-                        ceil(least + overhead), (unsigned long long)file_bytes);
+                        ceil(least + overhead), (unsigned long long)goal->file_bytes);
     dil_status status = tables_new(&t, p, err);
     game g = {.n_players = t.n, .first = t.first, .cost = t.cost, .use = t.use};
     int32_t *start = mem_calloc((size_t)p->n + 1, sizeof *start, MEM_MISC);
@@ -193,7 +225,7 @@ dil_status allocate_size(players *p, uint64_t file_bytes, allocate_report *out, 
     if (status == DIL_OK && !start)
         status = DIL_FAIL(err, DIL_NO_MEMORY, "allocation: no memory for %d matrices", p->n);
     if (status == DIL_OK)
-        status = baselines(&g, &t, p, budget, start, &found, &r, err);
+        status = baselines(&g, &t, p, goal, budget, start, &found, &r, err);
     game_options options = {.start = found ? start : NULL};
     if (status == DIL_OK)
         status = game_fit(&g, budget, &options, t.state, &fit, err);

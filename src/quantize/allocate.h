@@ -5,13 +5,14 @@
 #ifndef QUANTIZE_ALLOCATE_H
 #define QUANTIZE_ALLOCATE_H
 
-#include "quantize/players.h"
+#include "quantize/recipe.h"
 
 #define ALLOCATE_MOST_BASELINES 8
 
 /* A way to choose: the file it makes and what that is expected to cost. n 0: no file of that kind fits. */
 typedef struct allocate_baseline {
     const char *name;
+    const char *recipe; /* which of llama.cpp's mixtures; NULL: none of them */
     uint64_t bytes;
     double cost;
 } allocate_baseline;
@@ -24,7 +25,13 @@ typedef struct allocate_report {
     allocate_baseline baseline[ALLOCATE_MOST_BASELINES];
 } allocate_report;
 
-/* Chooses for every player so that the file has at most that many bytes. LIMIT: even the smallest has more. */
-DIL_MUST_CHECK dil_status allocate_size(players *p, uint64_t file_bytes, allocate_report *out, dil_error *err);
+/* What is wanted. */
+typedef struct allocate_goal {
+    uint64_t file_bytes; /* at most */
+    recipe_model model;  /* for llama.cpp's mixtures; n_layer 0: not among the baselines */
+} allocate_goal;
+
+/* Chooses for every player so that the file is no larger than wanted. LIMIT: even the smallest is. */
+DIL_MUST_CHECK dil_status allocate_size(players *p, const allocate_goal *goal, allocate_report *out, dil_error *err);
 
 #endif

@@ -288,7 +288,7 @@ static double cost_of(const players *measured, int i, dil_type type)
 }
 
 /* What could be had at other sizes, from the smallest to the largest. */
-static dil_status draw_curve(compression *c, compress_report *r, dil_error *err)
+static dil_status draw_curve(compression *c, allocate_goal goal, compress_report *r, dil_error *err)
 {
     double least = 0, most = 0;
     for (int i = 0; i < c->p.n; i++) {
@@ -297,7 +297,8 @@ static dil_status draw_curve(compression *c, compress_report *r, dil_error *err)
     }
     for (int i = 0; i < COMPRESS_CURVE; i++) {
         double part = (double)(i + 1) / (COMPRESS_CURVE + 1), size = least * pow(most / least, part);
-        DIL_TRY(allocate_size(&c->p, c->p.fixed_bytes + (uint64_t)size + (uint64_t)c->p.n * 32, &r->curve[r->n_curve++], err));
+        goal.file_bytes = c->p.fixed_bytes + (uint64_t)size + (uint64_t)c->p.n * 32;
+        DIL_TRY(allocate_size(&c->p, &goal, &r->curve[r->n_curve++], err));
     }
     return DIL_OK;
 }
@@ -305,8 +306,9 @@ static dil_status draw_curve(compression *c, compress_report *r, dil_error *err)
 static dil_status choose(compression *c, compress_report *r, dil_error *err)
 {
     if (c->o->bits > 0 || c->o->size_bytes) {
-        DIL_TRY(draw_curve(c, r, err));
-        DIL_TRY(allocate_size(&c->p, wanted_size(c), &r->allocation, err));
+        const allocate_goal goal = {.file_bytes = wanted_size(c), .model = recipe_model_of(walk_hparams(c->w), &c->p)};
+        DIL_TRY(draw_curve(c, goal, r, err));
+        DIL_TRY(allocate_size(&c->p, &goal, &r->allocation, err));
         r->allocated = true;
     } else {
         players measured = c->p;
@@ -362,7 +364,7 @@ static uint64_t key_of(const compression *c, const char *in_path)
                  (uint64_t)o->most_sweeps,
                  o->own_formats,
                  o->measure,
-                 3 /* changes with the method */};
+                 4 /* changes with the method */};
     uint64_t key = work_hash(in_path, strlen(in_path), 1);
     for (int i = 0; i < gguf_shards(c->in); i++)
         key = key_of_file(gguf_shard_file(c->in, i), key);

@@ -58,7 +58,7 @@ int players_named(const players *p, str name)
     return -1;
 }
 
-static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+uint64_t players_padded(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
 dil_status players_new(players *out, const gguf *file, dil_error *err)
 {
@@ -70,10 +70,11 @@ dil_status players_new(players *out, const gguf *file, dil_error *err)
     uint64_t payload = 0;
     for (uint64_t i = 0; i < n; i++) {
         const gguf_tensor *t = gguf_tensor_at(file, i);
-        payload += aligned(t->size_bytes);
+        payload += players_padded(t->size_bytes);
         if (!convert_is_matrix(t)) {
             uint64_t values = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
-            p.fixed_bytes += aligned(convert_tensor_type(t, DIL_TYPE_F16) == DIL_TYPE_F32 ? values * sizeof(float) : t->size_bytes);
+            p.fixed_bytes +=
+                players_padded(convert_tensor_type(t, DIL_TYPE_F16) == DIL_TYPE_F32 ? values * sizeof(float) : t->size_bytes);
             continue;
         }
         player *q = &p.p[p.n++];
@@ -114,9 +115,9 @@ static int by_bytes(const void *a, const void *b)
 
 void player_offer(player *p)
 {
-    static const dil_type offered[] = {DIL_TYPE_Q2_0, DIL_TYPE_Q2_K, DIL_TYPE_Q3_K, DIL_TYPE_IQ4_XS, DIL_TYPE_IQ4_NL,
-                                       DIL_TYPE_Q4_K, DIL_TYPE_Q4_1, DIL_TYPE_Q5_0, DIL_TYPE_Q5_K,   DIL_TYPE_Q5_1,
-                                       DIL_TYPE_Q6_K, DIL_TYPE_Q8_0, DIL_TYPE_F16,  DIL_TYPE_D3_0,   DIL_TYPE_D6_0};
+    static const dil_type offered[] = {DIL_TYPE_Q2_0, DIL_TYPE_Q2_K, DIL_TYPE_Q3_K, DIL_TYPE_IQ4_XS, DIL_TYPE_IQ4_NL, DIL_TYPE_Q4_0,
+                                       DIL_TYPE_Q4_K, DIL_TYPE_Q4_1, DIL_TYPE_Q5_0, DIL_TYPE_Q5_K,   DIL_TYPE_Q5_1,   DIL_TYPE_Q6_K,
+                                       DIL_TYPE_Q8_0, DIL_TYPE_F16,  DIL_TYPE_D3_0, DIL_TYPE_D6_0};
     p->n_choices = 0;
     for (size_t i = 0; i < sizeof offered / sizeof *offered; i++) {
         uint64_t bytes = player_bytes(p, offered[i]);
@@ -155,7 +156,7 @@ uint64_t players_bytes(const players *p)
 {
     uint64_t sum = p->fixed_bytes;
     for (int i = 0; i < p->n; i++)
-        sum += aligned(p->p[i].choice[p->p[i].chosen].bytes);
+        sum += players_padded(p->p[i].choice[p->p[i].chosen].bytes);
     return sum;
 }
 

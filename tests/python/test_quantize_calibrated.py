@@ -86,7 +86,7 @@ def importance_helps(at, base):
 
 def hits_the_size(at, stats, base):
     """A wanted size is met from below, the game does as well as it says, and its file is better than a uniform one."""
-    for size in (1600000, 2400000):
+    for size in (1600000, 2400000, 3000000):
         report = at("report.json")
         out = json.loads(dil("quantize", MODEL, at("sized.gguf"), "--size", str(size), "--stats", stats, "--json", "--report", report))
         found = os.path.getsize(at("sized.gguf"))
@@ -98,11 +98,31 @@ def hits_the_size(at, stats, base):
         ways = {w["name"]: w["divergence"] for w in out["game"]["ways"]}
         want(ways["game"] <= ways["uniform"] and ways["game"] <= ways["random"], f"the game is the best way: {ways}")
         want(ways["game"] <= 1.001 * ways["dynamic programming"], f"the game is as good as dynamic programming: {ways}")
+        peer = [w for w in out["game"]["ways"] if w["name"] == "llama.cpp"]
+        want([w["recipe"] for w in peer] == ["Q2_K"] * (size == 3000000), f"llama.cpp's largest mixture at {size}: {peer}")
+        want(all(w["bytes"] <= size and ways["game"] < w["divergence"] for w in peer), f"better than llama.cpp's mixture: {ways}")
         want(abs(sum(m["expected_divergence"] for m in out["matrices"]) - out["expected_divergence"]) < 1e-6, "costs add up")
         for m in out["matrices"]:
             r = m["rounding"]
             want(r["codes"] == 0 or r["equilibrium"] <= r["feedback"] * 1.000001, f"{m['name']}: cost falls: {r}")
         print(f"{size} bytes: expected {out['expected_divergence']:.4f}, found {kld(base, at('sized.gguf')):.4f}")
+
+
+def formats_without_costs_are_not_offered(at, stats):
+    """Statistics of a version that measured fewer formats still serve; those of no format do not."""
+    try:
+        import gguf
+    except ImportError:
+        return
+    for name, kept in (("fewer", lambda types: types != 2), ("none", lambda types: types < 0)):
+        shutil.copy(stats, at(name + ".gguf"))
+        types = next(t for t in gguf.GGUFReader(at(name + ".gguf"), "r+").tensors if t.name == "dilmodeli.cost_types").data
+        types[~kept(types)] = -1
+        types.flush()
+    command = ["quantize", MODEL, at("x.gguf"), "--size", "2300000", "--dry-run", "--json", "--stats"]
+    out = json.loads(dil(*command, at("fewer.gguf")))
+    want("Q4_0" not in [m["type"] for m in out["matrices"]], "a format without costs is not used")
+    dil(*command, at("none.gguf"), fails="at least one format")
 
 
 def same_for_any_threads(at, stats):
@@ -173,6 +193,7 @@ def main():
         better_than_plain(at, stats, base)
         importance_helps(at, base)
         hits_the_size(at, stats, base)
+        formats_without_costs_are_not_offered(at, stats)
         resumes_after_kills(at, same_for_any_threads(at, stats))
         says_what_is_wrong(at, stats)
     finally:
