@@ -10,6 +10,7 @@
 #include "cli/print.h"
 #include "cli/quantize_report.h"
 #include "cli/work_progress.h"
+#include "machine/rates.h"
 #include "quantize/compress.h"
 #include "quantize/importance.h"
 
@@ -103,12 +104,24 @@ static void print_notes(const convert_result *r)
 
 /* ---- with calibration ---- */
 
+/* price: of a millisecond. */
+static dil_status add_speed(compress_options *co, machine_rates *rates, double price, dil_error *err)
+{
+    kernels k;
+    DIL_TRY(kernels_select(&k, NULL, err));
+    DIL_TRY(machine_rates_get(rates, &k, err));
+    co->weights_per_second = rates->weights;
+    co->second_price = 1000 * price;
+    return DIL_OK;
+}
+
 static int compress(const cli_options *o, char **positional)
 {
     dil_error err = {0};
     char in_path[4096], *text = NULL;
     size_t n = 0;
     compress_report report = {0};
+    machine_rates rates;
     work_progress run = {.quiet = o->quiet};
     uint64_t started_ns = os_time_ns();
     compress_options co = {.type = DIL_TYPE_COUNT,
@@ -144,7 +157,14 @@ static int compress(const cli_options *o, char **positional)
         cli_fail(&err);
         return CLI_USAGE;
     }
+    if (o->speed_price >= 0 && o->bits <= 0 && o->size_bytes == 0) {
+        fprintf(stderr, "dil: quantize: --speed-price: wanted --bpw or --size beside it, found %s; see --help\n",
+                o->type ? "--type" : "--like");
+        return CLI_USAGE;
+    }
     dil_status status = cli_model_path(positional[0], in_path, sizeof in_path, &err);
+    if (status == DIL_OK && o->speed_price >= 0)
+        status = add_speed(&co, &rates, o->speed_price, &err);
     if (status == DIL_OK && o->calibration)
         status = os_read_all(o->calibration, (size_t)1 << 30, &text, &n, &err);
     co.text = (str){text, n};
@@ -175,11 +195,12 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     bool weighted = o->stats && o->type && !calibration_is_full(o->stats);
     if (o->calibration || (o->stats && !weighted))
         return compress(o, positional);
-    if (o->bits > 0 || o->size_bytes || o->like) {
+    if (o->bits > 0 || o->size_bytes || o->like || o->speed_price >= 0) {
         fprintf(stderr, "dil: quantize: %s: wanted --calib TEXT or --stats FILE beside it, found neither; see --help\n",
-                o->like       ? "--like"
-                : o->bits > 0 ? "--bpw"
-                              : "--size");
+                o->like         ? "--like"
+                : o->bits > 0   ? "--bpw"
+                : o->size_bytes ? "--size"
+                                : "--speed-price");
         return CLI_USAGE;
     }
     dil_error err = {0};
@@ -212,9 +233,9 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     return CLI_OK;
 }
 
-static const char *const quantize_options[] = {"type",          "bpw",     "size",   "like",     "calib",  "stats",
-                                               "no-keep-stock", "fast",    "chunks", "ctx-size", "resume", "report",
-                                               "threads",       "dry-run", "json",   "quiet",    NULL};
+static const char *const quantize_options[] = {"type",          "bpw",         "size",    "like",   "calib",    "stats",
+                                               "no-keep-stock", "speed-price", "fast",    "chunks", "ctx-size", "resume",
+                                               "report",        "threads",     "dry-run", "json",   "quiet",    NULL};
 
 const cli_command command_quantize = {
     .name = "quantize",
@@ -226,7 +247,7 @@ const cli_command command_quantize = {
         "Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, IQ4_XS, Q3_K or Q2_K. Vectors stay F32.\n\n"
         "With a text (--calib) or what dil calibrate made of one (--stats), errors are put where this model does not feel them,\n"
         "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price. Types are those\n"
-        "every engine reads unless --no-keep-stock allows ours.",
+        "every engine reads unless --no-keep-stock allows ours. --speed-price makes time per token on this machine count too.",
     .example = "dil quantize model-f16.gguf model-small.gguf --bpw 4.3 --calib wiki.txt --report small.json",
     .options = quantize_options,
     .least_positional = 2,

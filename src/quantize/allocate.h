@@ -14,11 +14,11 @@ typedef struct allocate_baseline {
     const char *name;
     const char *recipe; /* which of llama.cpp's mixtures; NULL: none of them */
     uint64_t bytes;
-    double cost;
+    double cost, seconds; /* per token: nats; of generating one, 0: not known */
 } allocate_baseline;
 
 typedef struct allocate_report {
-    double price; /* of a byte, in nats, at the end */
+    double price; /* of a byte, in nats, at the end; here and below a second costs goal.second_price beside the divergence */
     double gap;   /* what any single move that fits could still gain */
     double bound; /* nothing that fits costs less */
     int n_baselines;
@@ -28,6 +28,7 @@ typedef struct allocate_report {
 /* What is wanted. */
 typedef struct allocate_goal {
     uint64_t file_bytes; /* at most */
+    double second_price; /* nats per token that a second per token is worth; 0: only divergence counts */
     recipe_model model;  /* for llama.cpp's mixtures; n_layer 0: not among the baselines */
 } allocate_goal;
 

@@ -306,10 +306,13 @@ static dil_status draw_curve(compression *c, allocate_goal goal, compress_report
 static dil_status choose(compression *c, compress_report *r, dil_error *err)
 {
     if (c->o->bits > 0 || c->o->size_bytes) {
-        const allocate_goal goal = {.file_bytes = wanted_size(c), .model = recipe_model_of(walk_hparams(c->w), &c->p)};
+        const allocate_goal goal = {.file_bytes = wanted_size(c),
+                                    .second_price = c->o->second_price,
+                                    .model = recipe_model_of(walk_hparams(c->w), &c->p)};
         DIL_TRY(draw_curve(c, goal, r, err));
         DIL_TRY(allocate_size(&c->p, &goal, &r->allocation, err));
         r->allocated = true;
+        r->second_price = c->o->second_price;
     } else {
         players measured = c->p;
         measured.p = mem_alloc((size_t)c->p.n * sizeof *measured.p, MEM_MISC);
@@ -354,9 +357,10 @@ static uint64_t key_of(const compression *c, const char *in_path)
 {
     const compress_options *o = c->o;
     const struct {
-        double bits;
+        double bits, second_price;
         uint64_t size_bytes, type, n_sequences, n_context, most_sweeps, own_formats, measure, method;
     } choices = {o->bits,
+                 o->second_price,
                  o->size_bytes,
                  (uint64_t)o->type,
                  (uint64_t)o->n_sequences,
@@ -369,6 +373,8 @@ static uint64_t key_of(const compression *c, const char *in_path)
     for (int i = 0; i < gguf_shards(c->in); i++)
         key = key_of_file(gguf_shard_file(c->in, i), key);
     key = work_hash(&choices, sizeof choices, key);
+    if (o->second_price > 0)
+        key = work_hash(o->weights_per_second, DIL_TYPE_COUNT * sizeof *o->weights_per_second, key);
     key = key_of_path(o->like, key);
     key = key_of_path(o->stats, key);
     return work_hash(o->text.p, o->text.n, key);
@@ -507,6 +513,8 @@ static dil_status run(compression *c, compress_report *r, const char *in_path, c
     r->seconds[0] = since(&ns);
     for (int i = 0; i < c->p.n && !c->o->own_formats; i++)
         player_keep_stock(&c->p.p[i]);
+    if (c->o->weights_per_second)
+        DIL_TRY(players_time(&c->p, c->o->weights_per_second, (int)walk_hparams(c->w)->experts.n_used, err));
     DIL_TRY(choose(c, r, err));
     DIL_TRY(take_room(c, err));
     r->seconds[1] = since(&ns);

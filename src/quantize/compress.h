@@ -15,7 +15,10 @@ typedef struct compress_options {
     const char *like;    /* those of another file of the same model; NULL */
     double bits;         /* per weight of the matrices; 0 */
     uint64_t size_bytes; /* of the file at most; 0 */
-    const char *stats;   /* a file of dil calibrate --full; NULL: */
+    /* Speed, with bits or size_bytes. */
+    const double *weights_per_second; /* [DIL_TYPE_COUNT]: as players_time takes them; NULL: not known */
+    double second_price;              /* nats per token that a second per token is worth */
+    const char *stats;                /* a file of dil calibrate --full; NULL: */
     const char *text_name;
     str text;
     int n_sequences, n_context;
@@ -43,7 +46,8 @@ typedef struct compress_report {
     compress_matrix *matrix;    /* [players.n] */
     allocate_report allocation; /* of a wanted size only */
     bool allocated;
-    char text[256]; /* name of the calibration text */
+    double second_price; /* of options */
+    char text[256];      /* name of the calibration text */
     int n_curve;
     allocate_report curve[COMPRESS_CURVE]; /* the same for other sizes, ascending; of a wanted size only */
     double predicted;                      /* nats per token; NAN: not known */

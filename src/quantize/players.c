@@ -122,9 +122,27 @@ void player_offer(player *p)
     for (size_t i = 0; i < sizeof offered / sizeof *offered; i++) {
         uint64_t bytes = player_bytes(p, offered[i]);
         if (bytes && bytes <= player_bytes(p, DIL_TYPE_F16))
-            p->choice[p->n_choices++] = (player_choice){offered[i], bytes, (double)NAN};
+            p->choice[p->n_choices++] = (player_choice){offered[i], bytes, (double)NAN, 0};
     }
     qsort(p->choice, (size_t)p->n_choices, sizeof *p->choice, by_bytes);
+}
+
+dil_status players_time(players *p, const double *weights_per_second, int n_used, dil_error *err)
+{
+    for (int i = 0; i < p->n; i++) {
+        player *q = &p->p[i];
+        double read = (double)q->rows * q->columns * (q->n > 1 && n_used < q->n ? n_used : q->n);
+        if (q->place == PLACE_EMBEDDING && !p->tied) /* one row */
+            read = (double)q->columns;
+        for (int c = 0; c < q->n_choices; c++) {
+            double rate = weights_per_second[q->choice[c].type];
+            if (!(rate > 0))
+                return DIL_FAIL(err, DIL_UNSUPPORTED, "speed: wanted a measured speed of %s, found none",
+                                format_get(q->choice[c].type)->name);
+            q->choice[c].seconds = read / rate;
+        }
+    }
+    return DIL_OK;
 }
 
 void player_keep_stock(player *p)
@@ -149,7 +167,7 @@ void player_fix(player *p, dil_type type)
     type = convert_tensor_type(p->tensor, type);
     p->n_choices = 1;
     p->chosen = 0;
-    p->choice[0] = (player_choice){type, player_bytes(p, type), (double)NAN};
+    p->choice[0] = (player_choice){type, player_bytes(p, type), (double)NAN, 0};
 }
 
 uint64_t players_bytes(const players *p)

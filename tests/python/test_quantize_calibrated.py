@@ -125,6 +125,41 @@ def formats_without_costs_are_not_offered(at, stats):
     dil(*command, at("none.gguf"), fails="at least one format")
 
 
+def time_has_a_price(at, stats):
+    """Dearer time, faster files at more divergence; the same answer from the rates that were kept."""
+    os.environ["XDG_CACHE_HOME"] = at("cache")
+    command = ["quantize", MODEL, at("x.gguf"), "--size", "3000000", "--stats", stats, "--dry-run", "--json"]
+    free = json.loads(dil(*command))
+    want("tokens_per_second" not in free["game"]["ways"][0], "speeds only when asked for")
+    speed, divergence = 0, 0
+    for price in ("0", "0.1", "10"):
+        out = json.loads(dil(*command, "--speed-price", price))
+        want(out["matrices"] == json.loads(dil(*command, "--speed-price", price, "-t", "1"))["matrices"], f"the same answer at {price}")
+        want(price != "0" or out["matrices"] == free["matrices"], "time that costs nothing changes nothing")
+        ways = {w["name"]: w for w in out["game"]["ways"]}
+        want(all(w["tokens_per_second"] > 0 for w in ways.values()), f"every way has its speed: {ways}")
+        game = ways["game"]
+        want(game["tokens_per_second"] >= speed * (1 - 1e-9) and game["divergence"] >= divergence * (1 - 1e-9), f"price {price}: {game}")
+        speed, divergence = game["tokens_per_second"], game["divergence"]
+        print(f"a millisecond for {price} nats: {speed:.0f} tokens/s, divergence {divergence:.4f}")
+    want(len(os.listdir(at("cache/dilmodeli/rates"))) == 1, "rates are kept")
+    want(speed > 1.0001 * {w["name"]: w for w in json.loads(dil(*command, "--speed-price", "0"))["game"]["ways"]}["game"]["tokens_per_second"],
+         "dear time makes faster files")
+    dil("quantize", MODEL, at("x.gguf"), "--type", "q4_k", "--stats", stats, "--speed-price", "1", fails="--bpw or --size")
+    dil("quantize", MODEL, at("x.gguf"), "--type", "q4_k", "--speed-price", "1", fails="--stats FILE beside it")
+    dil(*command, "--speed-price", "-1", fails="speed-price")
+    dil("quantize", MODEL, at("priced.gguf"), "--size", "3000000", "--calib", TEXT, *SHORT, "--speed-price", "10", "--dry-run")
+    command = [BINARY, "quantize", MODEL, at("priced.gguf"), "--size", "3000000", "--calib", TEXT, *SHORT]
+    stopped = subprocess.Popen([*command, "--speed-price", "10"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while stopped.poll() is None and not os.path.exists(at("priced.gguf.work/key")):
+        time.sleep(0.005)
+    stopped.kill()
+    stopped.wait()
+    want(os.path.exists(at("priced.gguf.work/key")), "it was stopped in its work")
+    dil(*command[1:], "--resume", fails="of another one")
+    dil(*command[1:], "--speed-price", "10", "--resume")
+
+
 def same_for_any_threads(at, stats):
     for threads in ("1", "2", "3"):
         dil("quantize", MODEL, at(f"t{threads}.gguf"), "--bpw", "3.4", "--calib", TEXT, *SHORT, "-t", threads)
@@ -194,6 +229,7 @@ def main():
         importance_helps(at, base)
         hits_the_size(at, stats, base)
         formats_without_costs_are_not_offered(at, stats)
+        time_has_a_price(at, stats)
         resumes_after_kills(at, same_for_any_threads(at, stats))
         says_what_is_wrong(at, stats)
     finally:

@@ -1,4 +1,4 @@
-/* Who gets how many bits, on matrices and costs made up for it: the mixtures of llama.cpp among the baselines. */
+/* Who gets how many bits, on matrices and costs made up for it: the mixtures of llama.cpp among the baselines, and time as a second price. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -164,10 +164,66 @@ static void mixtures_of_what_is_not_offered_are_left_out(void **state)
     assert_string_equal(find(&r, "llama.cpp")->recipe, "Q4_K_S");
 }
 
+/* Q4_0 is fast, everything else slow. */
+static void time_has_a_price(void **state)
+{
+    (void)state;
+    allocate_report r;
+    dil_error err;
+    double rate[DIL_TYPE_COUNT], seconds = 1e9;
+    for (int type = 0; type < DIL_TYPE_COUNT; type++)
+        rate[type] = type == DIL_TYPE_Q4_0 ? 4e6 : 1e6;
+    ok(players_time(&p, rate, 0, &err), &err);
+    assert_float_equal(at(0, NET_Q)->choice[0].seconds, ROWS * COLUMNS / 1e6, 1e-9);
+    for (double price = 0; price<1e4; price = price> 0 ? 100 * price : 1e-7) {
+        allocate_goal goal = {.file_bytes = 9u << 20, .second_price = price, .model = model};
+        ok(allocate_size(&p, &goal, &r, &err), &err);
+        double time = 0, cost = 0, divergence = find(&r, "game")->cost;
+        for (int i = 0; i < p.n; i++) {
+            time += all[i].choice[all[i].chosen].seconds;
+            cost += all[i].choice[all[i].chosen].cost;
+        }
+        assert_float_equal(find(&r, "game")->seconds, time, 1e-9 * time);
+        assert_float_equal(divergence, cost, 1e-6 * cost + 1e-6 * price); /* without the price */
+        assert_true(time <= seconds * (1 + 1e-9));
+        for (int i = 0; i < r.n_baselines; i++) {
+            const allocate_baseline *b = &r.baseline[i];
+            assert_true(b->seconds > 0);
+            if (strcmp(b->name, "dynamic programming") != 0)
+                assert_true(divergence + price * time <= (b->cost + price * b->seconds) * (1 + 1e-9));
+        }
+        seconds = time;
+    }
+    for (int i = 0; i < p.n; i++)
+        assert_int_equal(all[i].choice[all[i].chosen].type, DIL_TYPE_Q4_0);
+}
+
+static void only_what_is_read_takes_time(void **state)
+{
+    (void)state;
+    dil_error err;
+    double rate[DIL_TYPE_COUNT];
+    for (int type = 0; type < DIL_TYPE_COUNT; type++)
+        rate[type] = 1e6;
+    at(0, NET_GATE)->n = 8;
+    ok(players_time(&p, rate, 2, &err), &err);
+    assert_float_equal(at(0, NET_GATE)->choice[0].seconds, 2 * ROWS * COLUMNS / 1e6, 1e-9);
+    assert_float_equal(at(0, NET_UP)->choice[0].seconds, ROWS * COLUMNS / 1e6, 1e-9);
+    assert_float_equal(at(-1, PLACE_EMBEDDING)->choice[0].seconds, 4 * ROWS * COLUMNS / 1e6, 1e-9);
+    p.tied = false;
+    ok(players_time(&p, rate, 2, &err), &err);
+    assert_float_equal(at(-1, PLACE_EMBEDDING)->choice[0].seconds, COLUMNS / 1e6, 1e-9);
+    rate[DIL_TYPE_Q5_1] = 0;
+    assert_int_equal(players_time(&p, rate, 2, &err), DIL_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "Q5_1"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup(mixtures_give_what_they_give, begin),
                                        cmocka_unit_test_setup(the_largest_mixture_that_fits_is_the_baseline, begin),
-                                       cmocka_unit_test_setup(mixtures_of_what_is_not_offered_are_left_out, begin)};
+                                       cmocka_unit_test_setup(mixtures_of_what_is_not_offered_are_left_out, begin),
+                                       cmocka_unit_test_setup(time_has_a_price, begin),
+                                       cmocka_unit_test_setup(only_what_is_read_takes_time, begin)};
     return leaks_run_group_tests(tests, NULL, NULL);
 }
