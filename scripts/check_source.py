@@ -82,8 +82,8 @@ HEADERS = [
     (r"liburing.*", ("src/base/",), "go through base/aio.h"),
     (
         r"xxhash\.h",
-        ("src/model/", "src/experts/", "src/train/", "src/quantize/work"),
-        "checksums of files belong to model (packed weights), experts (the pool, traces), train (tokens, checkpoints) and quantize/work",
+        ("src/model/", "src/experts/", "src/train/", "src/quantize/work", "src/machine/rates"),
+        "checksums of files belong to model (packed weights), experts (the pool, traces), train (tokens, checkpoints), quantize/work and machine/rates",
     ),
     (r"zstd.*", ("src/train/",), "only texts for training are compressed: corpus_read"),
     (

@@ -10,6 +10,7 @@
 #include "cli/print.h"
 #include "cli/quantize_report.h"
 #include "cli/work_progress.h"
+#include "machine/rates.h"
 #include "quantize/compress.h"
 #include "quantize/importance.h"
 #include "quantize/preset.h"
@@ -117,6 +118,10 @@ static int check_usage(const cli_options *o)
         return cli_usage("quantize: --preset: wanted dusuk, dengeli or yuksek, found '%s'", o->preset);
     if (o->preset && (o->stats || !o->calibration))
         return cli_usage("quantize: --preset: wanted --calib TEXT beside it, found %s; see --help", o->stats ? "--stats" : "none");
+    if (o->speed_price >= 0 && (o->type || o->like))
+        return cli_usage(
+            "quantize: --speed-price: wanted --bpw, --size, --quality-budget or --preset beside it, found %s; see --help",
+            o->type ? "--type" : "--like");
     return CLI_OK;
 }
 
@@ -139,12 +144,24 @@ static dil_status compress_report_all(const cli_options *o, const preset_report 
     return status;
 }
 
+/* price: of a millisecond. */
+static dil_status add_speed(compress_options *co, machine_rates *rates, double price, dil_error *err)
+{
+    kernels k;
+    DIL_TRY(kernels_select(&k, NULL, err));
+    DIL_TRY(machine_rates_get(rates, &k, err));
+    co->weights_per_second = rates->weights;
+    co->second_price = 1000 * price;
+    return DIL_OK;
+}
+
 static int compress(const cli_options *o, char **positional)
 {
     dil_error err = {0};
     char in_path[4096], *text = NULL;
     size_t n = 0;
     preset_report report = {0};
+    machine_rates rates;
     work_progress run = {.quiet = o->quiet};
     uint64_t started_ns = os_time_ns();
     compress_options co = {.type = DIL_TYPE_COUNT,
@@ -173,6 +190,8 @@ static int compress(const cli_options *o, char **positional)
         return CLI_USAGE;
     }
     dil_status status = cli_model_path(positional[0], in_path, sizeof in_path, &err);
+    if (status == DIL_OK && o->speed_price >= 0)
+        status = add_speed(&co, &rates, o->speed_price, &err);
     if (status == DIL_OK && o->calibration)
         status = os_read_all(o->calibration, (size_t)1 << 30, &text, &n, &err);
     co.text = (str){text, n};
@@ -196,12 +215,13 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     bool weighted = o->stats && o->type && !calibration_is_full(o->stats);
     if (o->calibration || (o->stats && !weighted))
         return compress(o, positional);
-    if (!o->type)
+    if (!o->type || o->speed_price >= 0)
         return cli_usage("quantize: %s: wanted --calib TEXT or --stats FILE beside it, found neither; see --help",
                          o->like                 ? "--like"
                          : o->bits > 0           ? "--bpw"
                          : o->quality_budget > 0 ? "--quality-budget"
-                                                 : "--size");
+                         : o->size_bytes         ? "--size"
+                                                 : "--speed-price");
     dil_error err = {0};
     char in_path[4096];
     convert_result result;
@@ -232,10 +252,10 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     return CLI_OK;
 }
 
-static const char *const quantize_options[] = {"type",   "bpw",    "size",          "like",    "quality-budget", "preset",
-                                               "calib",  "stats",  "no-keep-stock", "fast",    "chunks",         "ctx-size",
-                                               "resume", "report", "threads",       "dry-run", "json",           "quiet",
-                                               NULL};
+static const char *const quantize_options[] = {"type",    "bpw",         "size",     "like",   "quality-budget",
+                                               "preset",  "speed-price", "calib",    "stats",  "no-keep-stock",
+                                               "fast",    "chunks",      "ctx-size", "resume", "report",
+                                               "threads", "dry-run",     "json",     "quiet",  NULL};
 
 const cli_command command_quantize = {
     .name = "quantize",
@@ -249,7 +269,8 @@ const cli_command command_quantize = {
         "With a text (--calib) or what dil calibrate made of one (--stats), errors are put where this model does not feel them,\n"
         "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price. With\n"
         "--quality-budget the file becomes as small as that divergence, measured on the text's end, allows; a preset lets experts or\n"
-        "neurons go first, as dil prune does. Types are those every engine reads unless --no-keep-stock allows ours.",
+        "neurons go first, as dil prune does. --speed-price makes time per token on this machine count too. Types are those every\n"
+        "engine reads unless --no-keep-stock allows ours.",
     .example = "dil quantize model-f16.gguf model-small.gguf --bpw 4.3 --calib wiki.txt --report small.json",
     .options = quantize_options,
     .least_positional = 2,

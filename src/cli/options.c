@@ -85,6 +85,8 @@ static const option_row table[] = {
     {"type", NULL, "TYPE", OPTION_TEXT, AT(type), 0, 0, "type of the matrices: F32, F16, BF16, Q8_0, Q6_K, Q4_K, ..."},
     {"bpw", NULL, "BITS", OPTION_FLOAT, AT(bits), 0.5, 32, "bits per weight of the matrices, on average"},
     {"size", NULL, "BYTES", OPTION_BYTES, AT(size_bytes), 0, 0, "size of the file at most (e.g. 80M)"},
+    {"speed-price", NULL, "NATS", OPTION_FLOAT, AT(speed_price), 0, 1e6,
+     "quantize: nats of divergence that a millisecond per token is worth (0: only show speeds)"},
     {"like", NULL, "GGUF", OPTION_TEXT, AT(like), 0, 0, "give every matrix the type it has in this file"},
     {"calib", NULL, "FILE", OPTION_TEXT, AT(calibration), 0, 0,
      "a text like those the model will meet: errors are put where they do not hurt"},
@@ -152,6 +154,7 @@ static cli_options defaults(void)
                          .gen_tokens = 128,
                          .repeats = 5,
                          .route_mass = 0.1,
+                         .speed_price = -1,
                          .batch = 512,
                          .parallel = 1};
 }

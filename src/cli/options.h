@@ -25,7 +25,7 @@ typedef struct cli_options {
         chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel, steps, remove_layers;
     double temperature, top_p, min_p, typical_p, repeat_penalty, presence_penalty, frequency_penalty, dry_multiplier, dry_base,
         xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta, route_mass, bits, remove_experts, remove_neurons, remove_blocks,
-        quality_budget;
+        quality_budget, speed_price;
     uint64_t memory_bytes, experts_memory, size_bytes;
     dil_type type_k, type_v;
     policy_kind experts_policy;

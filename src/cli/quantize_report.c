@@ -39,9 +39,13 @@ static void print_allocation(FILE *out, const compress_report *r)
 {
     fprintf(out, "  expected divergence by the way formats are chosen, in nats per token:\n");
     for (int i = 0; i < r->allocation.n_baselines; i++) {
-        char size[32];
+        char size[32], name[64];
         const allocate_baseline *b = &r->allocation.baseline[i];
-        fprintf(out, "    %-20s %.4f   %s\n", b->name, b->cost, str_bytes(b->bytes, size, sizeof size));
+        snprintf(name, sizeof name, "%s%s%s", b->name, b->recipe ? " " : "", b->recipe ? b->recipe : "");
+        fprintf(out, "    %-20s %.4f   %s", name, b->cost, str_bytes(b->bytes, size, sizeof size));
+        if (b->seconds > 0)
+            fprintf(out, "   %.1f tokens/s", 1 / b->seconds);
+        fputc('\n', out);
     }
 }
 
@@ -130,9 +134,15 @@ static json_t *text(str s) { return json_stringn(s.p, s.n); }
 static json_t *ways_json(const allocate_report *a)
 {
     json_t *list = json_array();
-    for (int i = 0; i < a->n_baselines; i++)
-        json_array_append_new(list, json_pack("{s:s, s:o, s:o}", "name", a->baseline[i].name, "bytes", count(a->baseline[i].bytes),
-                                              "divergence", number(a->baseline[i].cost)));
+    for (int i = 0; i < a->n_baselines; i++) {
+        const allocate_baseline *b = &a->baseline[i];
+        json_t *way = json_pack("{s:s, s:o, s:o}", "name", b->name, "bytes", count(b->bytes), "divergence", number(b->cost));
+        if (b->seconds > 0)
+            json_object_set_new(way, "tokens_per_second", number(1 / b->seconds));
+        if (b->recipe)
+            json_object_set_new(way, "recipe", json_string(b->recipe));
+        json_array_append_new(list, way);
+    }
     return list;
 }
 
@@ -199,9 +209,9 @@ json_t *quantize_report_json(const compress_report *r, const char *in_path, cons
                     "peak_memory_bytes", count(os_peak_rss_bytes()));
     if (r->allocated)
         json_object_set_new(all, "game",
-                            json_pack("{s:o, s:o, s:o, s:o}", "price_per_byte", number(r->allocation.price), "gap",
-                                      number(r->allocation.gap), "bound", number(r->allocation.bound), "ways",
-                                      ways_json(&r->allocation)));
+                            json_pack("{s:o, s:o, s:o, s:o, s:o}", "price_per_byte", number(r->allocation.price),
+                                      "price_per_millisecond", number(r->second_price / 1000), "gap", number(r->allocation.gap),
+                                      "bound", number(r->allocation.bound), "ways", ways_json(&r->allocation)));
     if (r->n_attempts > 0)
         json_object_set_new(all, "attempts", attempts_json(r));
     json_object_set_new(all, "curve", curve);

@@ -1,5 +1,6 @@
 #include "machine/limits.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,12 +11,17 @@
 
 #define MOST_REPETITIONS 1000
 #define LEAST_REPETITIONS 5
+#define RATE_PANELS 8 /* per call of a product */
+#define RATE_ROUNDS 3 /* so that a busy moment does not meet a format alone */
+#define RATE_BYTES ((uint64_t)128 << 20)
 #define READ_STEP ((size_t)64 << 10) /* bytes per call of read_stream */
 
 /* One measurement: `work` done by every worker again and again, timed from barrier to barrier. */
 typedef struct job {
     _Alignas(64) uint8_t operands[64 * PEAK_COLS]; /* 63 in int8, 0.75 in bf16 and f32: no special values */
     const kernels *k;
+    dil_type type; /* of weights */
+    act x;         /* one token */
     team *workers;
     void (*work)(struct job *j, int worker);
     uint64_t until_ns;
@@ -64,6 +70,21 @@ static void multiply_f32(job *j, int worker)
     (void)worker;
     const float *a = (const float *)(const void *)j->operands;
     atomic_fetch_xor_explicit(&j->sink, j->k->peak_f32(a, a, j->amount) > 0, memory_order_relaxed);
+}
+
+/* One token through the worker's weights. */
+static void multiply_weights(job *j, int worker)
+{
+    _Alignas(64) float y[RATE_PANELS * PANEL_ROWS];
+    const size_t panel = panel_bytes(j->type, RATE_COLUMNS);
+    linear_args a = {
+        .panel_bytes = panel, .k = RATE_COLUMNS, .x = &j->x, .n_tokens = 1, .y = y, .y_stride = RATE_PANELS * PANEL_ROWS};
+    a.panels = j->buffer + (size_t)worker * j->slice;
+    for (size_t left = j->slice / panel; left > 0; left -= (size_t)a.n_panels, a.panels += (size_t)a.n_panels * panel) {
+        a.n_panels = left < RATE_PANELS ? (int)left : RATE_PANELS;
+        j->k->linear[j->type].gemv(&a);
+    }
+    atomic_fetch_xor_explicit(&j->sink, y[0] > 0, memory_order_relaxed);
 }
 
 static void meet(job *j, int worker)
@@ -208,5 +229,95 @@ dil_status machine_measure(machine_limits *out, const machine *m, const kernels 
     mem_free(j);
     if (status == DIL_OK)
         *out = l;
+    return status;
+}
+
+/* ---- weights ---- */
+
+/* Bytes that are ordinary numbers in every format, so that no product is a special one: 0.066 as F16, 2e-12 as F32 and BF16. */
+#define ORDINARY 0x2c
+
+static void fill_ordinary(job *j, int worker) { memset(j->buffer + (size_t)worker * j->slice, ORDINARY, j->slice); }
+
+/* A token of ones, in every form a kernel may read. */
+typedef struct one_token {
+    _Alignas(64) float f[RATE_COLUMNS];
+    float d[RATE_COLUMNS / ACT_BLOCK], s[RATE_COLUMNS / ACT_BLOCK], s16[RATE_COLUMNS / ACT_BLOCK * 2];
+    int32_t isum[RATE_COLUMNS / ACT_BLOCK], isum16[RATE_COLUMNS / ACT_BLOCK * 2];
+    _Alignas(64) int8_t q[RATE_COLUMNS];
+    _Alignas(64) uint16_t bf16[RATE_COLUMNS];
+} one_token;
+
+static act view_token(one_token *t)
+{
+    for (int i = 0; i < RATE_COLUMNS; i++) {
+        t->f[i] = 1;
+        t->q[i] = 1;
+        t->bf16[i] = f32_to_bf16(1);
+    }
+    for (int i = 0; i < RATE_COLUMNS / ACT_BLOCK * 2; i++) {
+        t->d[i / 2] = 1;
+        t->isum[i / 2] = ACT_BLOCK;
+        t->s[i / 2] = ACT_BLOCK;
+        t->isum16[i] = ACT_BLOCK / 2;
+        t->s16[i] = ACT_BLOCK / 2;
+    }
+    return (act){.f = t->f,
+                 .q = t->q,
+                 .d = t->d,
+                 .s = t->s,
+                 .isum = t->isum,
+                 .s16 = t->s16,
+                 .isum16 = t->isum16,
+                 .bf16 = t->bf16,
+                 .f_stride = RATE_COLUMNS,
+                 .q_stride = RATE_COLUMNS,
+                 .b_stride = RATE_COLUMNS / ACT_BLOCK,
+                 .bf16_stride = RATE_COLUMNS};
+}
+
+static void run_rates(job *j, double seconds, machine_rates *out)
+{
+    const int n = team_size(j->workers);
+    j->work = fill_ordinary;
+    team_run(j->workers, once, j);
+    j->work = multiply_weights;
+    for (int i = 0; i < RATE_ROUNDS * DIL_TYPE_COUNT; i++) {
+        const int type = i % DIL_TYPE_COUNT;
+        size_t panel = format_get((dil_type)type) ? panel_bytes((dil_type)type, RATE_COLUMNS) : 0;
+        if (panel == 0 || !j->k->linear[type].gemv)
+            continue;
+        j->type = (dil_type)type;
+        double weights = (double)(j->slice / panel) * PANEL_ROWS * RATE_COLUMNS * n;
+        out->weights[type] = fmax(out->weights[type], weights / run(j, seconds / RATE_ROUNDS).best);
+    }
+}
+
+dil_status machine_measure_rates(machine_rates *out, const machine *m, const kernels *k, team *workers, double seconds,
+                                 dil_error *err)
+{
+    const uint64_t most = RATE_BYTES < m->memory_bytes / 8 ? RATE_BYTES : m->memory_bytes / 8;
+    const size_t n = (size_t)team_size(workers), slice = (size_t)most / n / READ_STEP * READ_STEP;
+    job *j = mem_calloc(1, sizeof *j, MEM_MISC);
+    one_token *t = mem_calloc(1, sizeof *t, MEM_MISC);
+    uint8_t *buffer = slice ? mem_map(slice * n, MEM_MISC) : NULL;
+    dil_status status = DIL_OK;
+    if (j && t && buffer) {
+        machine_rates r = {0};
+        os_advise_huge(buffer, slice * n);
+        j->k = k;
+        j->workers = workers;
+        j->buffer = buffer;
+        j->slice = slice;
+        j->x = view_token(t);
+        run_rates(j, seconds, &r);
+        *out = r;
+    } else {
+        status = DIL_FAIL(err, DIL_NO_MEMORY, "machine: no memory to measure the speed of formats (%zu bytes)", slice * n);
+    }
+    if (buffer)
+        mem_unmap(buffer, slice * n, MEM_MISC);
+    mem_free(t);
+    mem_free(j);
     return status;
 }

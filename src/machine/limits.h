@@ -41,4 +41,15 @@ enum {
 DIL_MUST_CHECK dil_status machine_measure(machine_limits *out, const machine *m, const kernels *k, team *workers, unsigned what,
                                           double seconds, dil_error *err);
 
+/*
+ * How fast one token goes through weights of each format: weights per second, all threads together, of products with matrices of
+ * RATE_COLUMNS columns that lie in memory as a model's do; the best of the repetitions. 0 where this level has no kernel.
+ */
+#define RATE_COLUMNS 2048
+typedef struct machine_rates {
+    double weights[DIL_TYPE_COUNT];
+} machine_rates;
+/* Each format for about `seconds`. Takes 128 MiB, or an eighth of the memory there is if that is less. */
+DIL_MUST_CHECK dil_status machine_measure_rates(machine_rates *out, const machine *m, const kernels *k, team *workers,
+                                                double seconds, dil_error *err);
 #endif

@@ -9,7 +9,7 @@
 #include "quantize/calibration.h"
 
 #define FINGERPRINT_BYTES 4096 /* of each end of a tensor */
-#define VERSION 2              /* changes with what a full file must hold */
+#define VERSION 3              /* changes with what a full file must hold */
 #define MOST_BYTES ((size_t)1 << 32)
 
 static const char key_type[] = "general.type", key_texts[] = "imatrix.datasets", key_chunks[] = "imatrix.chunk_count",
@@ -177,20 +177,20 @@ static dil_status read_importance(calibration *c, const players *p, const gguf *
     return DIL_OK;
 }
 
-/* Formats the file does not know, it being older, are not chosen from. */
+/* Formats that were not measured are not offered. */
 static void read_costs(players *p, const double *cost, const int32_t *type)
 {
-    for (int i = 0; i < p->n; i++) {
+    for (int i = 0; i < p->n; i++, cost += PLAYERS_MOST_CHOICES, type += PLAYERS_MOST_CHOICES) {
         player *q = &p->p[i];
-        int known = 0;
+        int n = 0;
         for (int j = 0; j < q->n_choices; j++)
             for (int k = 0; k < PLAYERS_MOST_CHOICES; k++)
-                if (type[i * PLAYERS_MOST_CHOICES + k] == (int32_t)q->choice[j].type) {
-                    q->choice[known] = q->choice[j];
-                    q->choice[known++].cost = cost[i * PLAYERS_MOST_CHOICES + k];
+                if (type[k] == (int32_t)q->choice[j].type) {
+                    q->choice[n] = q->choice[j];
+                    q->choice[n++].cost = cost[k];
                     break;
                 }
-        q->n_choices = known ? known : q->n_choices;
+        q->n_choices = n;
     }
 }
 
@@ -201,11 +201,15 @@ static dil_status check_full(const calibration *c, const players *p, const char 
         if (c->tokens[i] < 0 || c->tokens[i] >= words->rows)
             return DIL_FAIL(err, DIL_FORMAT, "%s: token %lld: wanted 0 .. %d, found %d", path, (long long)i, words->rows - 1,
                             c->tokens[i]);
-    for (int i = 0; i < p->n; i++)
+    for (int i = 0; i < p->n; i++) {
+        if (p->p[i].n_choices == 0)
+            return DIL_FAIL(err, DIL_FORMAT, "%s: costs of %.*s: wanted those of at least one format, found none", path,
+                            STR_ARG(p->p[i].tensor->name));
         for (int j = 0; j < p->p[i].n_choices; j++)
             if (!(p->p[i].choice[j].cost >= 0) || isinf(p->p[i].choice[j].cost))
                 return DIL_FAIL(err, DIL_FORMAT, "%s: cost of %.*s as %s: wanted a number from 0 on, found %g", path,
                                 STR_ARG(p->p[i].tensor->name), format_get(p->p[i].choice[j].type)->name, p->p[i].choice[j].cost);
+    }
     return DIL_OK;
 }
 

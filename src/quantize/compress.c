@@ -348,7 +348,7 @@ static double cost_of(const players *measured, int i, dil_type type)
 }
 
 /* What could be had at other sizes, from the smallest to the largest. */
-static dil_status draw_curve(compression *c, compress_report *r, dil_error *err)
+static dil_status draw_curve(compression *c, allocate_goal goal, compress_report *r, dil_error *err)
 {
     double least = 0, most = 0;
     for (int i = 0; i < c->p.n; i++) {
@@ -357,7 +357,8 @@ static dil_status draw_curve(compression *c, compress_report *r, dil_error *err)
     }
     for (int i = 0; i < COMPRESS_CURVE; i++) {
         double part = (double)(i + 1) / (COMPRESS_CURVE + 1), size = least * pow(most / least, part);
-        DIL_TRY(allocate_size(&c->p, c->p.fixed_bytes + (uint64_t)size + (uint64_t)c->p.n * 32, &r->curve[r->n_curve++], err));
+        goal.file_bytes = c->p.fixed_bytes + (uint64_t)size + (uint64_t)c->p.n * 32;
+        DIL_TRY(allocate_size(&c->p, &goal, &r->curve[r->n_curve++], err));
     }
     return DIL_OK;
 }
@@ -366,11 +367,15 @@ static dil_status draw_curve(compression *c, compress_report *r, dil_error *err)
 static dil_status choose(compression *c, double allowed, compress_report *r, dil_error *err)
 {
     if (c->o->bits > 0 || c->o->size_bytes || c->o->budget > 0) {
+        const allocate_goal goal = {.file_bytes = wanted_size(c),
+                                    .second_price = c->o->second_price,
+                                    .model = recipe_model_of(walk_hparams(c->w), &c->p)};
         if (r->n_curve == 0)
-            DIL_TRY(draw_curve(c, r, err));
-        DIL_TRY(c->o->budget > 0 ? allocate_cost(&c->p, allowed, wanted_size(c), &r->allocation, err)
-                                 : allocate_size(&c->p, wanted_size(c), &r->allocation, err));
+            DIL_TRY(draw_curve(c, goal, r, err));
+        DIL_TRY(c->o->budget > 0 ? allocate_cost(&c->p, allowed, &goal, &r->allocation, err)
+                                 : allocate_size(&c->p, &goal, &r->allocation, err));
         r->allocated = true;
+        r->second_price = c->o->second_price;
     } else {
         players measured = c->p;
         measured.p = mem_alloc((size_t)c->p.n * sizeof *measured.p, MEM_MISC);
@@ -414,11 +419,12 @@ static uint64_t key_of_path(const char *path, uint64_t key)
 static uint64_t key_of(const gguf *in, const char *in_path, const compress_options *o)
 {
     const struct {
-        double bits, budget, distance;
+        double bits, budget, distance, second_price;
         uint64_t size_bytes, type, n_sequences, n_context, most_sweeps, own_formats, measure, most_curvature, method;
     } choices = {o->bits,
                  o->budget,
                  o->distance,
+                 o->second_price,
                  o->size_bytes,
                  (uint64_t)o->type,
                  (uint64_t)o->n_sequences,
@@ -427,11 +433,13 @@ static uint64_t key_of(const gguf *in, const char *in_path, const compress_optio
                  o->own_formats,
                  o->measure,
                  o->most_curvature,
-                 4 /* changes with the method */};
+                 5 /* changes with the method */};
     uint64_t key = work_hash(in_path, strlen(in_path), 1);
     for (int i = 0; i < gguf_shards(in); i++)
         key = key_of_file(gguf_shard_file(in, i), key);
     key = work_hash(&choices, sizeof choices, key);
+    if (o->second_price > 0)
+        key = work_hash(o->weights_per_second, DIL_TYPE_COUNT * sizeof *o->weights_per_second, key);
     key = key_of_path(o->like, key);
     key = key_of_path(o->stats, key);
     key = key_of_path(o->reference, key);
@@ -713,6 +721,8 @@ static dil_status run(compression *c, compress_report *r, const char *in_path, c
     r->seconds[0] = since(&ns);
     for (int i = 0; i < c->p.n && !c->o->own_formats; i++)
         player_keep_stock(&c->p.p[i]);
+    if (c->o->weights_per_second)
+        DIL_TRY(players_time(&c->p, c->o->weights_per_second, (int)walk_hparams(c->w)->experts.n_used, err));
     if (c->o->budget > 0) {
         DIL_TRY(spend_budget(c, r, in_path, err));
     } else {

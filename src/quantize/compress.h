@@ -16,7 +16,10 @@ typedef struct compress_options {
     double bits;         /* per weight of the matrices; 0 */
     uint64_t size_bytes; /* of the file at most; 0 */
     double budget;       /* measured divergence at most, nats per token: the smallest file within it that a few attempts find; 0 */
-    const char *stats;   /* a file of dil calibrate --full; NULL: from the text */
+    /* Speed, with bits, size_bytes or a budget. */
+    const double *weights_per_second; /* [DIL_TYPE_COUNT]: as players_time takes them; NULL: not known */
+    double second_price;              /* nats per token that a second per token is worth */
+    const char *stats;                /* a file of dil calibrate --full; NULL: from the text */
     const char *text_name;
     str text; /* with statistics: for measuring only; may be empty */
     int n_sequences, n_context;
@@ -55,7 +58,8 @@ typedef struct compress_report {
     compress_matrix *matrix;    /* [players.n] */
     allocate_report allocation; /* of a wanted size only */
     bool allocated;
-    int n_attempts; /* of a budget; the file is number `taken` of them */
+    double second_price; /* of options */
+    int n_attempts;      /* of a budget; the file is number `taken` of them */
     int taken;
     compress_attempt attempt[COMPRESS_MOST_ATTEMPTS];
     char text[256]; /* name of the calibration text */

@@ -58,7 +58,7 @@ int players_named(const players *p, str name)
     return -1;
 }
 
-static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+uint64_t players_padded(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
 dil_status players_new(players *out, const gguf *file, dil_error *err)
 {
@@ -70,10 +70,11 @@ dil_status players_new(players *out, const gguf *file, dil_error *err)
     uint64_t payload = 0;
     for (uint64_t i = 0; i < n; i++) {
         const gguf_tensor *t = gguf_tensor_at(file, i);
-        payload += aligned(t->size_bytes);
+        payload += players_padded(t->size_bytes);
         if (!convert_is_matrix(t)) {
             uint64_t values = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
-            p.fixed_bytes += aligned(convert_tensor_type(t, DIL_TYPE_F16) == DIL_TYPE_F32 ? values * sizeof(float) : t->size_bytes);
+            p.fixed_bytes +=
+                players_padded(convert_tensor_type(t, DIL_TYPE_F16) == DIL_TYPE_F32 ? values * sizeof(float) : t->size_bytes);
             continue;
         }
         player *q = &p.p[p.n++];
@@ -116,15 +117,34 @@ void player_offer(player *p)
 {
     static const dil_type offered[] = {DIL_TYPE_IQ2_XXS, DIL_TYPE_Q2_0,  DIL_TYPE_IQ2_XS, DIL_TYPE_IQ2_S,  DIL_TYPE_Q2_K,
                                        DIL_TYPE_IQ3_XXS, DIL_TYPE_IQ3_S, DIL_TYPE_Q3_K,   DIL_TYPE_IQ4_XS, DIL_TYPE_IQ4_NL,
-                                       DIL_TYPE_Q4_K,    DIL_TYPE_Q4_1,  DIL_TYPE_Q5_0,   DIL_TYPE_Q5_K,   DIL_TYPE_Q5_1,
-                                       DIL_TYPE_Q6_K,    DIL_TYPE_Q8_0,  DIL_TYPE_F16,    DIL_TYPE_D3_0,   DIL_TYPE_D6_0};
+                                       DIL_TYPE_Q4_0,    DIL_TYPE_Q4_K,  DIL_TYPE_Q4_1,   DIL_TYPE_Q5_0,   DIL_TYPE_Q5_K,
+                                       DIL_TYPE_Q5_1,    DIL_TYPE_Q6_K,  DIL_TYPE_Q8_0,   DIL_TYPE_F16,    DIL_TYPE_D3_0,
+                                       DIL_TYPE_D6_0};
     p->n_choices = 0;
     for (size_t i = 0; i < sizeof offered / sizeof *offered; i++) {
         uint64_t bytes = player_bytes(p, offered[i]);
         if (bytes && bytes <= player_bytes(p, DIL_TYPE_F16))
-            p->choice[p->n_choices++] = (player_choice){offered[i], bytes, (double)NAN};
+            p->choice[p->n_choices++] = (player_choice){offered[i], bytes, (double)NAN, 0};
     }
     qsort(p->choice, (size_t)p->n_choices, sizeof *p->choice, by_bytes);
+}
+
+dil_status players_time(players *p, const double *weights_per_second, int n_used, dil_error *err)
+{
+    for (int i = 0; i < p->n; i++) {
+        player *q = &p->p[i];
+        double read = (double)q->rows * q->columns * (q->n > 1 && n_used < q->n ? n_used : q->n);
+        if (q->place == PLACE_EMBEDDING && !p->tied) /* one row */
+            read = (double)q->columns;
+        for (int c = 0; c < q->n_choices; c++) {
+            double rate = weights_per_second[q->choice[c].type];
+            if (!(rate > 0))
+                return DIL_FAIL(err, DIL_UNSUPPORTED, "speed: wanted a measured speed of %s, found none",
+                                format_get(q->choice[c].type)->name);
+            q->choice[c].seconds = read / rate;
+        }
+    }
+    return DIL_OK;
 }
 
 void player_keep_stock(player *p)
@@ -149,14 +169,14 @@ void player_fix(player *p, dil_type type)
     type = convert_tensor_type(p->tensor, type);
     p->n_choices = 1;
     p->chosen = 0;
-    p->choice[0] = (player_choice){type, player_bytes(p, type), (double)NAN};
+    p->choice[0] = (player_choice){type, player_bytes(p, type), (double)NAN, 0};
 }
 
 uint64_t players_bytes(const players *p)
 {
     uint64_t sum = p->fixed_bytes;
     for (int i = 0; i < p->n; i++)
-        sum += aligned(p->p[i].choice[p->p[i].chosen].bytes);
+        sum += players_padded(p->p[i].choice[p->p[i].chosen].bytes);
     return sum;
 }
 

@@ -191,7 +191,9 @@ static dil_status find(pruning *p, dil_error *err)
 /* What the input would lose when it gets as small by quantizing alone. */
 static dil_status compare(pruning *p, prune_report *r, dil_error *err)
 {
-    dil_status status = allocate_size(&p->p, r->stored_bytes ? r->stored_bytes : r->out_bytes, &r->quantized, err);
+    const allocate_goal goal = {.file_bytes = r->stored_bytes ? r->stored_bytes : r->out_bytes,
+                                .model = recipe_model_of(walk_hparams(p->w), &p->p)};
+    dil_status status = allocate_size(&p->p, &goal, &r->quantized, err);
     r->compared = status == DIL_OK;
     if (status == DIL_LIMIT) { /* no formats are that narrow */
         status_clear(err);

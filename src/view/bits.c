@@ -27,13 +27,12 @@ static const char *const kinds[KINDS] = {"attn_q", "attn_k", "attn_v", "attn_out
 static const char *const heads[HEADS] = {"token_embd", "output"};
 
 /* Ways to choose the formats, in the order of their colours. */
-enum { GAME, CELLS, GREEDY, UNIFORM, RANDOM, WAYS };
-static const char *const way_names[WAYS] = {"game", "dynamic programming", "greedy", "uniform", "random"};
-static const char *const way_titles[WAYS][2] = {[GAME] = {"game", "oyun"},
-                                                [CELLS] = {"dynamic programming", "devingen programlama"},
-                                                [GREEDY] = {"greedy", "açgözlü"},
-                                                [UNIFORM] = {"one format for all", "hepsine tek biçim"},
-                                                [RANDOM] = {"random", "rastgele"}};
+enum { GAME, CELLS, GREEDY, UNIFORM, RANDOM, PEER, WAYS };
+static const char *const way_names[WAYS] = {"game", "dynamic programming", "greedy", "uniform", "random", "llama.cpp"};
+static const char *const way_titles[WAYS][2] = {
+    [GAME] = {"game", "oyun"},         [CELLS] = {"dynamic programming", "devingen programlama"},
+    [GREEDY] = {"greedy", "açgözlü"},  [UNIFORM] = {"one format for all", "hepsine tek biçim"},
+    [RANDOM] = {"random", "rastgele"}, [PEER] = {"llama.cpp's mixture", "llama.cpp karışımı"}};
 
 typedef struct matrix {
     bool there;
@@ -267,7 +266,7 @@ static dil_status read_ways(const reader *r, picture *p, const json_t *list, con
         while (k < WAYS && strcmp(way_names[k], name) != 0)
             k++;
         if (k == WAYS || seen[k])
-            return wrong(r, place, "name", "game, dynamic programming, greedy, uniform or random, each once",
+            return wrong(r, place, "name", "game, dynamic programming, greedy, uniform, random or llama.cpp, each once",
                          json_object_get(object, "name"));
         seen[k] = true;
         DIL_TRY(read_number(r, object, place, "bytes", 1, MOST_FILE_BYTES, &bytes));
@@ -757,7 +756,7 @@ static int add_marks(const picture *p, const double *size, chart_series *out, ch
 
 static void draw_curve(picture *p, canvas *c, double y)
 {
-    static const double widths[WAYS] = {[GAME] = 1.4, [CELLS] = 3.6, [GREEDY] = 6.4, [UNIFORM] = 2, [RANDOM] = 2};
+    static const double widths[WAYS] = {[GAME] = 1.4, [CELLS] = 3.6, [GREEDY] = 6.4, [UNIFORM] = 2, [RANDOM] = 2, [PEER] = 2};
     const char *names[WAYS];
     chart_series series[WAYS + 2];
     char texts[2][96];

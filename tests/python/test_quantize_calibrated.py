@@ -86,7 +86,7 @@ def importance_helps(at, base):
 
 def hits_the_size(at, stats, base):
     """A wanted size is met from below, the game does as well as it says, and its file is better than a uniform one."""
-    for size in (1600000, 2400000):
+    for size in (1600000, 2400000, 3000000):
         report = at("report.json")
         out = json.loads(dil("quantize", MODEL, at("sized.gguf"), "--size", str(size), "--stats", stats, "--json", "--report", report))
         found = os.path.getsize(at("sized.gguf"))
@@ -98,11 +98,66 @@ def hits_the_size(at, stats, base):
         ways = {w["name"]: w["divergence"] for w in out["game"]["ways"]}
         want(ways["game"] <= ways["uniform"] and ways["game"] <= ways["random"], f"the game is the best way: {ways}")
         want(ways["game"] <= 1.001 * ways["dynamic programming"], f"the game is as good as dynamic programming: {ways}")
+        peer = [w for w in out["game"]["ways"] if w["name"] == "llama.cpp"]
+        want([w["recipe"] for w in peer] == ["Q2_K"] * (size == 3000000), f"llama.cpp's largest mixture at {size}: {peer}")
+        want(all(w["bytes"] <= size and ways["game"] < w["divergence"] for w in peer), f"better than llama.cpp's mixture: {ways}")
         want(abs(sum(m["expected_divergence"] for m in out["matrices"]) - out["expected_divergence"]) < 1e-6, "costs add up")
         for m in out["matrices"]:
             r = m["rounding"]
             want(r["codes"] == 0 or r["equilibrium"] <= r["feedback"] * 1.000001, f"{m['name']}: cost falls: {r}")
         print(f"{size} bytes: expected {out['expected_divergence']:.4f}, found {kld(base, at('sized.gguf')):.4f}")
+
+
+def formats_without_costs_are_not_offered(at, stats):
+    """Statistics of a version that measured fewer formats still serve; those of no format do not."""
+    try:
+        import gguf
+    except ImportError:
+        return
+    for name, kept in (("fewer", lambda types: types != 2), ("none", lambda types: types < 0)):
+        shutil.copy(stats, at(name + ".gguf"))
+        types = next(t for t in gguf.GGUFReader(at(name + ".gguf"), "r+").tensors if t.name == "dilmodeli.cost_types").data
+        types[~kept(types)] = -1
+        types.flush()
+    command = ["quantize", MODEL, at("x.gguf"), "--size", "2300000", "--dry-run", "--json", "--stats"]
+    out = json.loads(dil(*command, at("fewer.gguf")))
+    want("Q4_0" not in [m["type"] for m in out["matrices"]], "a format without costs is not used")
+    dil(*command, at("none.gguf"), fails="at least one format")
+
+
+def time_has_a_price(at, stats):
+    """Dearer time, faster files at more divergence; the same answer from the rates that were kept."""
+    os.environ["XDG_CACHE_HOME"] = at("cache")
+    command = ["quantize", MODEL, at("x.gguf"), "--size", "3000000", "--stats", stats, "--dry-run", "--json"]
+    free = json.loads(dil(*command))
+    want("tokens_per_second" not in free["game"]["ways"][0], "speeds only when asked for")
+    speed, divergence = 0, 0
+    for price in ("0", "0.1", "10"):
+        out = json.loads(dil(*command, "--speed-price", price))
+        want(out["matrices"] == json.loads(dil(*command, "--speed-price", price, "-t", "1"))["matrices"], f"the same answer at {price}")
+        want(price != "0" or out["matrices"] == free["matrices"], "time that costs nothing changes nothing")
+        ways = {w["name"]: w for w in out["game"]["ways"]}
+        want(all(w["tokens_per_second"] > 0 for w in ways.values()), f"every way has its speed: {ways}")
+        game = ways["game"]
+        want(game["tokens_per_second"] >= speed * (1 - 1e-9) and game["divergence"] >= divergence * (1 - 1e-9), f"price {price}: {game}")
+        speed, divergence = game["tokens_per_second"], game["divergence"]
+        print(f"a millisecond for {price} nats: {speed:.0f} tokens/s, divergence {divergence:.4f}")
+    want(len(os.listdir(at("cache/dilmodeli/rates"))) == 1, "rates are kept")
+    want(speed > 1.0001 * {w["name"]: w for w in json.loads(dil(*command, "--speed-price", "0"))["game"]["ways"]}["game"]["tokens_per_second"],
+         "dear time makes faster files")
+    dil("quantize", MODEL, at("x.gguf"), "--type", "q4_k", "--stats", stats, "--speed-price", "1", fails="--bpw, --size")
+    dil("quantize", MODEL, at("x.gguf"), "--type", "q4_k", "--speed-price", "1", fails="--bpw, --size")
+    dil(*command, "--speed-price", "-1", fails="speed-price")
+    dil("quantize", MODEL, at("priced.gguf"), "--size", "3000000", "--calib", TEXT, *SHORT, "--speed-price", "10", "--dry-run")
+    command = [BINARY, "quantize", MODEL, at("priced.gguf"), "--size", "3000000", "--calib", TEXT, *SHORT]
+    stopped = subprocess.Popen([*command, "--speed-price", "10"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while stopped.poll() is None and not os.path.exists(at("priced.gguf.work/key")):
+        time.sleep(0.005)
+    stopped.kill()
+    stopped.wait()
+    want(os.path.exists(at("priced.gguf.work/key")), "it was stopped in its work")
+    dil(*command[1:], "--resume", fails="of another one")
+    dil(*command[1:], "--speed-price", "10", "--resume")
 
 
 def same_for_any_threads(at, stats):
@@ -220,6 +275,8 @@ def main():
         hits_the_size(at, stats, base)
         spends_budgets(at, stats)
         sets_presets(at)
+        formats_without_costs_are_not_offered(at, stats)
+        time_has_a_price(at, stats)
         resumes_after_kills(at, same_for_any_threads(at, stats))
         says_what_is_wrong(at, stats)
     finally:

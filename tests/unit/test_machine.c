@@ -14,7 +14,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/status.h"
-#include "machine/limits.h"
+#include "machine/rates.h"
 
 static char directory[256];
 
@@ -329,13 +329,96 @@ static void limits_measured(void **state)
     machine_free(m);
 }
 
+static void rates_measured(void **state)
+{
+    (void)state;
+    kernels k;
+    machine *m;
+    team *t;
+    machine_rates r = {0}, before;
+    dil_error err = {0};
+    assert_int_equal(machine_topology(&m, NULL, &err), DIL_OK);
+    m->memory_bytes = 16u << 20; /* a small buffer is enough here */
+    assert_int_equal(kernels_select(&k, "auto", &err), DIL_OK);
+    assert_int_equal(team_new(&t, 2, &err), DIL_OK);
+    assert_int_equal(machine_measure_rates(&r, m, &k, t, 0.0, &err), DIL_OK);
+    for (int type = 0; type < DIL_TYPE_COUNT; type++)
+        assert_true((r.weights[type] > 1e5 && r.weights[type] < 1e13) == (panel_bytes((dil_type)type, RATE_COLUMNS) > 0));
+    assert_true(r.weights[DIL_TYPE_F32] < r.weights[DIL_TYPE_Q4_K]); /* eight times the bytes */
+    before = r;
+    for (int64_t i = 0; i < 3; i++) {
+        mem_inject_failure(i);
+        dil_status status = machine_measure_rates(&r, m, &k, t, 0.0, &err);
+        mem_inject_failure(-1);
+        assert_int_equal(status, DIL_NO_MEMORY);
+        assert_memory_equal(&r, &before, sizeof r);
+    }
+    team_free(t);
+    machine_free(m);
+}
+
+/* The only file in the folder of rates. */
+static char rates_path[1024];
+
+static void note_file(void *ctx, const char *name, bool is_dir, uint64_t size)
+{
+    (void)is_dir;
+    (void)size;
+    ++*(int *)ctx;
+    (void)snprintf(rates_path, sizeof rates_path, "%s/dilmodeli/rates/%s", directory, name);
+}
+
+static int count_files(void)
+{
+    char folder[600];
+    dil_error err;
+    int n = 0;
+    (void)snprintf(folder, sizeof folder, "%s/dilmodeli/rates", directory);
+    assert_int_equal(os_list_dir(folder, note_file, &n, &err), DIL_OK);
+    return n;
+}
+
+static void rates_kept(void **state)
+{
+    (void)state;
+    kernels k, scalar;
+    machine_rates first, second;
+    dil_error err = {0};
+    assert_int_equal(setenv("XDG_CACHE_HOME", directory, 1), 0);
+    assert_int_equal(kernels_select(&k, "auto", &err), DIL_OK);
+    scalar = k;
+    scalar.name = "another";
+    assert_int_equal(machine_rates_get(&first, &k, &err), DIL_OK);
+    assert_int_equal(machine_rates_get(&second, &k, &err), DIL_OK);
+    assert_memory_equal(&first, &second, sizeof first); /* not measured again */
+    assert_int_equal(count_files(), 1);
+    FILE *f = fopen(rates_path, "r+b"); /* one bit of one rate */
+    assert_non_null(f);
+    assert_int_equal(fseek(f, -200, SEEK_END), 0);
+    int byte = fgetc(f);
+    assert_int_equal(fseek(f, -200, SEEK_END), 0);
+    assert_int_equal(fputc(byte ^ 1, f), byte ^ 1);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(machine_rates_get(&second, &k, &err), DIL_OK);
+    assert_memory_not_equal(&first, &second, sizeof first); /* measured anew */
+    assert_int_equal(machine_rates_get(&first, &k, &err), DIL_OK);
+    assert_memory_equal(&first, &second, sizeof first);
+    assert_int_equal(machine_rates_get(&second, &scalar, &err), DIL_OK);
+    assert_int_equal(count_files(), 2); /* other kernels, other rates */
+    assert_memory_not_equal(&first, &second, sizeof first);
+    assert_int_equal(setenv("XDG_CACHE_HOME", "/proc/nowhere", 1), 0);
+    assert_int_equal(machine_rates_get(&second, &k, &err), DIL_IO);
+    assert_int_equal(setenv("XDG_CACHE_HOME", directory, 1), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(limits_nested), cmocka_unit_test(limits_container), cmocka_unit_test(limits_version_1),
-        cmocka_unit_test(limits_none),   cmocka_unit_test(smt_and_numa),     cmocka_unit_test(part_of_a_machine),
-        cmocka_unit_test(quota),         cmocka_unit_test(hybrid),           cmocka_unit_test(broken_description),
-        cmocka_unit_test(this_machine),  cmocka_unit_test(no_memory),        cmocka_unit_test(limits_measured),
+        cmocka_unit_test(limits_nested),  cmocka_unit_test(limits_container), cmocka_unit_test(limits_version_1),
+        cmocka_unit_test(limits_none),    cmocka_unit_test(smt_and_numa),     cmocka_unit_test(part_of_a_machine),
+        cmocka_unit_test(quota),          cmocka_unit_test(hybrid),           cmocka_unit_test(broken_description),
+        cmocka_unit_test(this_machine),   cmocka_unit_test(no_memory),        cmocka_unit_test(limits_measured),
+        cmocka_unit_test(rates_measured), cmocka_unit_test(rates_kept),
     };
     return cmocka_run_group_tests(tests, make_room, clear_room);
 }
