@@ -11,7 +11,13 @@
 #include "formats/codebook_search.h"
 #include "formats/iq_tables.h"
 
-enum { PREFIXES_2 = 3280, KEYS_2 = 6561, PREFIXES_3 = 585, KEYS_3 = 4096 }; /* 3 magnitudes, 8 values; 8 magnitudes, 4 values */
+enum {
+    PREFIXES_2 = 3280,
+    KEYS_2 = 6561,
+    PREFIXES_3 = 585,
+    KEYS_3 = 4096,
+    MOST_LEVELS = 16
+}; /* 3 magnitudes, 8 values; 8 magnitudes, 4 values */
 
 static uint16_t allowed_2[3][PREFIXES_2], word_2[3][KEYS_2], allowed_3[2][PREFIXES_3], word_3[2][KEYS_3];
 
@@ -111,12 +117,18 @@ typedef struct branch {
     bool odd;                  /* number of negative values so far */
 } branch;
 
-static void open_branch(const grid *g, branch *b, int j)
+/* Levels below v: [MOST_LEVELS], ascending. */
+static unsigned count_below(const float *level, float v)
 {
-    const codebook *book = g->book;
-    unsigned codes = book->allowed[b->first + b->key], lower = 0;
-    for (int i = 0; i < g->n_levels; i++)
-        lower += (float)g->level[i] < b->v;
+    unsigned at = 0;
+    for (unsigned step = MOST_LEVELS / 2; step; step /= 2)
+        at += level[at + step - 1] < v ? step : 0;
+    return at + (level[at] < v);
+}
+
+static void open_branch(const codebook *book, const float *level, branch *b, int j)
+{
+    unsigned codes = book->allowed[b->first + b->key], lower = count_below(level, b->v);
     if (book->even && j == book->unit - 1)
         codes &= ((1u << book->n_magnitudes) - 1) << (b->odd ? 0 : book->n_magnitudes);
     b->below = codes & ((1u << lower) - 1);
@@ -124,10 +136,10 @@ static void open_branch(const grid *g, branch *b, int j)
 }
 
 /* The nearest code not tried yet; -1: none. */
-static int next_code(const grid *g, branch *b)
+static int next_code(const float *level, branch *b)
 {
     int low = b->below ? 31 - __builtin_clz(b->below) : -1, high = b->above ? __builtin_ctz(b->above) : -1;
-    if (low >= 0 && (high < 0 || b->v - (float)g->level[low] < (float)g->level[high] - b->v)) {
+    if (low >= 0 && (high < 0 || b->v - level[low] < level[high] - b->v)) {
         b->below &= ~(1u << low);
         return low;
     }
@@ -140,7 +152,7 @@ static void follow(const codebook *book, const branch *b, int j, int c, branch *
 {
     const int n = book->n_magnitudes;
     next->odd = b->odd ^ (c < n);
-    if ((j + 1) % book->width == 0) {
+    if (((j + 1) & (book->width - 1)) == 0) {
         next->key = next->first = 0;
         next->of_length = 1;
         return;
@@ -155,20 +167,22 @@ float codebook_nearest(const grid *g, const codebook_wish *w, uint8_t *code)
     const codebook *book = g->book;
     const int unit = book->unit;
     branch at[CODEBOOK_MAX_UNIT];
-    float v[CODEBOOK_MAX_UNIT], error[CODEBOOK_MAX_UNIT], square = w->scale * w->scale;
+    float v[CODEBOOK_MAX_UNIT], error[CODEBOOK_MAX_UNIT], level[MOST_LEVELS], square = w->scale * w->scale;
     uint8_t tried[CODEBOOK_MAX_UNIT];
     if (!(square > 0.0f))
         return w->bound;
     if (!w->share)
         return codebook_nearest_plain(g, w, code);
     float best = w->bound / square, found = w->bound;
+    for (int i = 0; i < MOST_LEVELS; i++)
+        level[i] = i < g->n_levels ? (float)g->level[i] : INFINITY;
     for (int j = 0; j < unit; j++)
         v[j] = w->target[j] / w->scale;
     at[0] = (branch){.v = v[0], .of_length = 1};
-    open_branch(g, &at[0], 0);
+    open_branch(book, level, &at[0], 0);
     for (int j = 0; j >= 0;) {
-        int c = next_code(g, &at[j]);
-        float e = c < 0 ? 0.0f : at[j].v - (float)g->level[c], cost = at[j].cost + w->weight[j] * e * e;
+        int c = next_code(level, &at[j]);
+        float e = c < 0 ? 0.0f : at[j].v - level[c], cost = at[j].cost + w->weight[j] * e * e;
         if (c < 0 || !(cost < best)) {
             j--;
             continue;
@@ -188,7 +202,7 @@ float codebook_nearest(const grid *g, const codebook_wish *w, uint8_t *code)
         at[j].v = v[j];
         for (int k = 0; k < j; k++)
             at[j].v -= error[k] * w->share[(size_t)k * w->stride + (size_t)j];
-        open_branch(g, &at[j], j);
+        open_branch(book, level, &at[j], j);
     }
     return found;
 }

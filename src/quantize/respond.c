@@ -376,33 +376,55 @@ int64_t group_respond(const group_player *p, bool curious)
 
 /* ---- super-blocks ---- */
 
-bool super_respond(const grid *g, grid_block *b, const float *h_block, size_t stride, float *x, const float *grad)
+/* z: values in units of d; u: in units of m. */
+static void parts_of(const grid *g, const grid_block *b, float *z, float *u)
 {
-    float z[GRID_MAX_BLOCK], u[GRID_MAX_BLOCK];
-    double zhz = 0, zhu = 0, uhu = 0, zg = 0, ug = 0;
     for (int i = 0; i < g->block; i++) {
         z[i] = (float)b->scale[i / g->group] * (float)g->level[b->code[i]] * g->unit;
         u[i] = g->offset == GRID_OFFSET_STEPS ? -(float)b->min[i / g->group] : 0.0f;
     }
-    for (int i = 0; i < g->block; i++) {
+}
+
+/* a[0] H v and a[1] H v. */
+static void forms_of(const float *h_block, size_t stride, int n, const float *v, const float *a[2], double out[2])
+{
+    out[0] = out[1] = 0;
+    for (int i = 0; i < n; i++) {
         const float *h = h_block + (size_t)i * stride;
-        float lane_z[8] = {0}, lane_u[8] = {0};
-        for (int k = 0; k < g->block; k += 8)
-            for (int l = 0; l < 8; l++) {
-                lane_z[l] += h[k + l] * z[k + l];
-                lane_u[l] += h[k + l] * u[k + l];
-            }
-        double hz = 0, hu = 0;
-        for (int l = 0; l < 8; l++) {
-            hz += (double)lane_z[l];
-            hu += (double)lane_u[l];
-        }
-        zhz += (double)z[i] * hz;
-        zhu += (double)z[i] * hu;
-        uhu += (double)u[i] * hu;
+        float lane[8] = {0};
+        double sum = 0;
+        for (int k = 0; k < n; k += 8)
+            for (int l = 0; l < 8; l++)
+                lane[l] += h[k + l] * v[k + l];
+        for (int l = 0; l < 8; l++)
+            sum += (double)lane[l];
+        out[0] += (double)a[0][i] * sum;
+        out[1] += (double)a[1][i] * sum;
+    }
+}
+
+static void find_super_curve(const grid *g, const float *z, const float *u, const float *h_block, size_t stride, group_curve *c)
+{
+    const float *parts[2] = {z, u};
+    double of_z[2], of_u[2] = {0, 0};
+    forms_of(h_block, stride, g->block, z, parts, of_z);
+    if (g->offset == GRID_OFFSET_STEPS)
+        forms_of(h_block, stride, g->block, u, parts, of_u);
+    *c = (group_curve){(float)of_z[0], (float)of_z[1], (float)of_u[1], true};
+}
+
+bool super_respond(const grid *g, grid_block *b, const float *h_block, size_t stride, float *x, const float *grad, group_curve *c)
+{
+    float z[GRID_MAX_BLOCK] = {0}, u[GRID_MAX_BLOCK] = {0};
+    double zg = 0, ug = 0;
+    parts_of(g, b, z, u);
+    if (!c->known)
+        find_super_curve(g, z, u, h_block, stride, c);
+    for (int i = 0; i < g->block; i++) {
         zg += (double)z[i] * (double)grad[i];
         ug += (double)u[i] * (double)grad[i];
     }
+    const double zhz = (double)c->zhz, zhu = (double)c->zhu, uhu = (double)c->uhu;
     double determinant = zhz * uhu - zhu * zhu, dd = 0, dm = 0;
     if (determinant > 1e-9 * zhz * uhu) {
         dd = (zhu * ug - uhu * zg) / determinant;

@@ -10,9 +10,9 @@
 
 #define RESPOND_MOST_GROUP 128
 
-/* How the cost curves along a group's scale and offset for its present codes. */
+/* How the cost curves along a group's scale and offset for its present codes, or along a super-block's d and m. */
 typedef struct group_curve {
-    float zhz, zhu, uhu; /* z: levels, u: ones */
+    float zhz, zhu, uhu; /* z: levels, u: ones; of a super-block with the groups' integers */
     bool known;
 } group_curve;
 
@@ -44,7 +44,8 @@ typedef struct group_player {
 int64_t group_respond(const group_player *p, bool curious);
 
 /* The f16 numbers of a super-block: least squares for its integers and codes, taken when the cost falls. h, stride as above; x, grad
- * [block]. true: x became other values. */
-bool super_respond(const grid *g, grid_block *b, const float *h, size_t stride, float *x, const float *grad);
+ * [block]. curve: may be known from an earlier call with the same codes and integers. true: x became other values. */
+bool super_respond(const grid *g, grid_block *b, const float *h_block, size_t stride, float *x, const float *grad,
+                   group_curve *curve);
 
 #endif

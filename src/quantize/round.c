@@ -36,6 +36,7 @@ typedef struct tile {
     float *change;                  /* [TILE_ROWS][columns]: of x, in a part or everywhere */
     grid_block *block;              /* [TILE_ROWS][n_blocks] */
     group_curve *curve;             /* [TILE_ROWS][groups of a row] */
+    group_curve *super_curve;       /* [TILE_ROWS][n_blocks] */
     int order[TILE_ROWS], n_active; /* rows as they stand in the arrays; the first n_active have not settled */
     bool moved[TILE_ROWS];
     uint8_t *bytes; /* of a block */
@@ -230,6 +231,8 @@ static int64_t settle_part(const rounding *r, tile *t, int row, int column, bool
     }
     for (int j = 0; j < r->part; j++)
         change[j] = x[j] - change[j];
+    if (moved)
+        t->super_curve[p.b - t->block].known = false;
     return moved;
 }
 
@@ -261,6 +264,15 @@ static void swap_floats(float *a, float *b, size_t n)
     }
 }
 
+static void swap_curves(group_curve *a, group_curve *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        group_curve v = a[i];
+        a[i] = b[i];
+        b[i] = v;
+    }
+}
+
 static void swap_rows(const rounding *r, tile *t, int a, int b)
 {
     const size_t n = (size_t)r->t->columns, blocks = (size_t)r->n_blocks, groups = n / (size_t)r->g->group;
@@ -275,11 +287,8 @@ static void swap_rows(const rounding *r, tile *t, int a, int b)
         t->block[(size_t)a * blocks + i] = t->block[(size_t)b * blocks + i];
         t->block[(size_t)b * blocks + i] = v;
     }
-    for (size_t i = 0; i < groups; i++) {
-        group_curve v = t->curve[(size_t)a * groups + i];
-        t->curve[(size_t)a * groups + i] = t->curve[(size_t)b * groups + i];
-        t->curve[(size_t)b * groups + i] = v;
-    }
+    swap_curves(t->super_curve + (size_t)a * blocks, t->super_curve + (size_t)b * blocks, blocks);
+    swap_curves(t->curve + (size_t)a * groups, t->curve + (size_t)b * groups, groups);
 }
 
 /* Rows in which nobody moved are at an equilibrium: they go behind the others and are left alone. */
@@ -297,6 +306,7 @@ static void settle(const rounding *r, tile *t, round_report *report)
     const bool supers = r->g->scale_lo != r->g->scale_hi;
     const size_t n = (size_t)r->t->columns;
     memset(t->curve, 0, (size_t)t->n * n / (size_t)r->g->group * sizeof *t->curve);
+    memset(t->super_curve, 0, (size_t)t->n * (size_t)r->n_blocks * sizeof *t->super_curve);
     t->n_active = t->n;
     refresh(r, t);
     for (int i = 0; i < r->t->most_sweeps && t->n_active; i++) {
@@ -311,9 +321,9 @@ static void settle(const rounding *r, tile *t, round_report *report)
         bool any = false;
         for (int row = 0; row < t->n_active; row++)
             for (int block = 0; block < r->n_blocks; block++) {
-                size_t from = (size_t)block * (size_t)r->g->block;
-                any |= super_respond(r->g, &t->block[(size_t)row * (size_t)r->n_blocks + (size_t)block],
-                                     r->t->m->h + from * n + from, n, t->x + (size_t)row * n + from, t->g + (size_t)row * n + from);
+                size_t from = (size_t)block * (size_t)r->g->block, at = (size_t)row * (size_t)r->n_blocks + (size_t)block;
+                any |= super_respond(r->g, &t->block[at], r->t->m->h + from * n + from, n, t->x + (size_t)row * n + from,
+                                     t->g + (size_t)row * n + from, &t->super_curve[at]);
             }
         if (any)
             refresh(r, t);
@@ -366,6 +376,7 @@ static size_t carve_tile(const rounding *r, tile *t, void *base)
     t->change = mem_carve(base, &used, values);
     t->block = mem_carve(base, &used, (size_t)TILE_ROWS * (size_t)r->n_blocks * sizeof(grid_block));
     t->curve = mem_carve(base, &used, (size_t)TILE_ROWS * (size_t)(r->t->columns / r->g->group) * sizeof(group_curve));
+    t->super_curve = mem_carve(base, &used, (size_t)TILE_ROWS * (size_t)r->n_blocks * sizeof(group_curve));
     t->bytes = mem_carve(base, &used, r->f->block_bytes);
     return used;
 }

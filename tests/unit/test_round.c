@@ -173,12 +173,11 @@ static void try_steps(table *a, float *d, uint8_t *code, int8_t *scale)
             try_one(a);
             *code = (uint8_t)(*code - step);
         }
-        if (g->scale_lo == g->scale_hi) { /* a scale of its own: a little more or less */
-            const float kept = *d;
-            *d = f16_to_f32(f32_to_f16(kept * (1.0f + 0.01f * (float)step)));
-            try_one(a);
-            *d = kept;
-        } else if (to >= g->scale_lo && to <= g->scale_hi) {
+        const float kept = *d; /* a scale of its own, or a super-block's: a little more or less */
+        *d = f16_to_f32(f32_to_f16(kept * (1.0f + 0.01f * (float)step)));
+        try_one(a);
+        *d = kept;
+        if (g->scale_lo != g->scale_hi && to >= g->scale_lo && to <= g->scale_hi) {
             *scale = (int8_t)to;
             try_one(a);
             *scale = (int8_t)(to - step * g->scale_step);
