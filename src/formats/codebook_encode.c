@@ -34,12 +34,6 @@ static float choose_words(const making *m, int i, float scale, float bound, uint
     return sum;
 }
 
-static float as_f16(float v)
-{
-    const float most = 65504.0f;
-    return f16_to_f32(f32_to_f16(v < most ? v : most));
-}
-
 /* Of unit_value [n], the least squares factor to the values from i on. */
 static double best_factor(const making *m, int i, int n, const float *unit_value)
 {
@@ -132,7 +126,7 @@ static float best_d(const making *m)
     float value[N];
     for (int j = 0; j < N; j++)
         value[j] = m->g->unit * (float)m->b.scale[j / m->g->group] * (float)m->g->level[m->b.code[j]];
-    return as_f16((float)best_factor(m, 0, N, value));
+    return grid_storable(m->g, (float)best_factor(m, 0, N, value));
 }
 
 static void polish(making *m, float error)
@@ -174,7 +168,7 @@ static void encode_block(const grid *g, const float *x, const float *importance,
     weigh_all(&m);
     for (int i = 0; i < N; i += g->book->width)
         codebook_read(g->book, 0, 0, m.b.code + i);
-    m.b.d = as_f16(largest / ((float)g->scale_hi * g->unit));
+    m.b.d = grid_storable(g, largest / ((float)g->scale_hi * g->unit));
     if (m.b.d > 0.0f)
         polish(&m, fit_groups(&m, wanted));
     g->write(&m.b, block);

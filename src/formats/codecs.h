@@ -122,6 +122,12 @@ FORMATS_READ(q1_0);
 FORMATS_WRITE(q1_0);
 FORMATS_READ(q2_0);
 FORMATS_WRITE(q2_0);
+FORMATS_READ(tq1_0);
+FORMATS_WRITE(tq1_0);
+FORMATS_READ(tq2_0);
+FORMATS_WRITE(tq2_0);
+FORMATS_READ(mxfp4);
+FORMATS_WRITE(mxfp4);
 
 static inline uint16_t load_u16(const uint8_t *p)
 {

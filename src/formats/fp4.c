@@ -27,6 +27,29 @@ FORMATS_DECODE(mxfp4)
     }
 }
 
+/* A grid's codes ascend with their levels; E2M1's 8 .. 15 are -0 and down. */
+FORMATS_READ(mxfp4)
+{
+    out->d = e8m0_to_f32_half(block[0]);
+    out->scale[0] = 1;
+    for (int j = 0; j < MX_N; j++) {
+        int q = block[1 + j % (MX_N / 2)] >> (j / (MX_N / 2) * 4) & 15;
+        out->code[j] = (uint8_t)(q < 8 ? q + 8 : 15 - q);
+    }
+}
+
+FORMATS_WRITE(mxfp4)
+{
+    int exponent;
+    (void)frexpf(b->d, &exponent);
+    block[0] = (uint8_t)(exponent + 127);
+    memset(block + 1, 0, MX_N / 2);
+    for (int j = 0; j < MX_N; j++) {
+        int q = b->code[j] < 8 ? 15 - b->code[j] : b->code[j] - 8;
+        block[1 + j % (MX_N / 2)] |= (uint8_t)(q << (j / (MX_N / 2) * 4));
+    }
+}
+
 FORMATS_DECODE(nvfp4)
 {
     const uint8_t *p = src;

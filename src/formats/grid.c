@@ -30,6 +30,8 @@ static const int8_t iq2_levels[6] = {-43, -25, -8, 8, 25, 43};
 static const int8_t iq3_xxs_levels[16] = {-62, -52, -44, -36, -28, -20, -12, -4, 4, 12, 20, 28, 36, 44, 52, 62};
 static const int8_t iq3_s_levels[16] = {-15, -13, -11, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 11, 13, 15};
 
+static const int8_t fp4_levels[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 6, 8, 12}; /* minus zero is one of them */
+
 #define GRID(t, values, values_a_scale, levels, first, lo, hi, offsets, most, codec)                                        \
     {                                                                                                                       \
         .type = DIL_TYPE_##t, .block = values, .group = values_a_scale, .n_levels = levels, .level = first, .scale_lo = lo, \
@@ -60,6 +62,21 @@ static const grid grids[] = {
     GRID(D3_0, 32, 32, 8, FROM(-4), 1, 1, GRID_NO_OFFSET, 0, d3_0),
     GRID(D6_0, 32, 32, 64, FROM(-32), 1, 1, GRID_NO_OFFSET, 0, d6_0),
     GRID(Q2_0, 64, 64, 4, FROM(-1), 1, 1, GRID_NO_OFFSET, 0, q2_0),
+    GRID(TQ1_0, 256, 256, 3, FROM(-1), 1, 1, GRID_NO_OFFSET, 0, tq1_0),
+    GRID(TQ2_0, 256, 256, 4, FROM(-1), 1, 1, GRID_NO_OFFSET, 0, tq2_0),
+    {.type = DIL_TYPE_MXFP4,
+     .block = 32,
+     .group = 32,
+     .number = GRID_POWER,
+     .n_levels = 16,
+     .level = fp4_levels,
+     .scale_lo = 1,
+     .scale_hi = 1,
+     .scale_step = 1,
+     .unit = 1.0f,
+     .offset = GRID_NO_OFFSET,
+     .read = format_read_mxfp4,
+     .write = format_write_mxfp4},
     BOOK(IQ2_XXS, 32, iq2_levels, 0.125f, iq2_xxs),
     BOOK(IQ2_XS, 16, iq2_levels, 0.125f, iq2_xs),
     BOOK(IQ2_S, 16, iq2_levels, 0.125f, iq2_s),
@@ -75,6 +92,22 @@ const grid *grid_get(dil_type type)
             return &grids[i];
         }
     return NULL;
+}
+
+static float nearest_power(float v)
+{
+    int exponent;
+    if (!(v > 0x1p-128f))
+        return 0x1p-128f;
+    float fraction = frexpf(v, &exponent); /* 0.5 .. 1 */
+    exponent -= fraction < 0.75f;
+    return ldexpf(1.0f, exponent < 127 ? exponent : 127);
+}
+
+float grid_storable(const grid *g, float v)
+{
+    const float most = 65504.0f;
+    return g->number == GRID_POWER ? nearest_power(v) : f16_to_f32(f32_to_f16(v > most ? most : v < -most ? -most : v));
 }
 
 void grid_borders_of(const grid *g, grid_borders *out)

@@ -5,7 +5,7 @@
  *     scale * level[code] + offset,   scale = d * scale_of[group] * unit
  *     offset = 0, m, or -m * min_of[group]
  *
- * with d and m in f16. In formats with a code book (codebook.h) codes of values that stand together depend on each other. Reading and writing are exact: writing what was read gives the same bytes, and the values computed from
+ * with d and m in f16, or d a power of two. In formats with a code book (codebook.h) codes of values that stand together depend on each other. Reading and writing are exact: writing what was read gives the same bytes, and the values computed from
  * the parts are those of format_decode_fn, bit for bit.
  */
 #ifndef FORMATS_GRID_H
@@ -22,8 +22,13 @@ typedef enum grid_offset {
     GRID_OFFSET_STEPS /* - m * an integer of the group, both not negative */
 } grid_offset;
 
+typedef enum grid_number {
+    GRID_F16,
+    GRID_POWER /* of two: 2^-128 .. 2^127 */
+} grid_number;
+
 typedef struct grid_block {
-    float d, m; /* as stored: f16 */
+    float d, m; /* as stored */
     int8_t scale[GRID_MAX_GROUPS];
     uint8_t min[GRID_MAX_GROUPS];
     uint8_t code[GRID_MAX_BLOCK];
@@ -32,8 +37,9 @@ typedef struct grid_block {
 typedef struct grid {
     dil_type type;
     int block, group;       /* values of a block; values with one scale */
+    grid_number number;     /* what d (and m) is stored as */
     int n_levels;           /* codes are 0 .. n_levels - 1 */
-    const int8_t *level;    /* [n_levels], ascending */
+    const int8_t *level;    /* [n_levels], ascending, none smaller than the one before */
     int scale_lo, scale_hi; /* a group's integer; 1, 1: there is none */
     int scale_step;         /* from one such integer to the next */
     float unit;             /* a power of two */
@@ -45,6 +51,9 @@ typedef struct grid {
 } grid;
 
 const grid *grid_get(dil_type type); /* NULL: the format has no such parts */
+
+/* The number nearest to v that d and m can be; finite. */
+float grid_storable(const grid *g, float v);
 
 /* Index of the level nearest to v (in units of the scale); NaN: 0. */
 int grid_nearest(const grid *g, float v);

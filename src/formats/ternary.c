@@ -3,7 +3,7 @@
  * way.
  *
  *     TQ1_0  256 values  five:48 four:4 d:2   x = d (t - 1), t in 0..2
- *     TQ2_0  256 values  pairs:64 d:2         x = d (q - 1), q in 0..3 (3 is never written)
+ *     TQ2_0  256 values  pairs:64 d:2         x = d (q - 1), q in 0..3 (3 is not ternary: written by rounding only)
  *     Q1_0   128 values  d:2 bits:16          x = d or -d, value i is bit i, lowest first
  *     Q2_0    64 values  d:2 pairs:16         x = d (q - 1), value i is the i-th pair of bits
  *
@@ -93,14 +93,26 @@ static void encode_ternary(const float *x, const float *importance, uint8_t *p, 
         t[k] = (uint8_t)(fit_round_away(x[k] * inverse, 1) + 1);
 }
 
+static void write_fives(const uint8_t t[N], uint8_t *p)
+{
+    encode_digits(t, 32, 5, p);
+    encode_digits(t + 160, 16, 5, p + 32);
+    encode_digits(t + 240, 4, 4, p + 48);
+}
+
+static void write_pairs(const uint8_t q[N], uint8_t *p)
+{
+    memset(p, 0, 64);
+    for (int k = 0; k < N; k++)
+        p[k / 128 * 32 + k % 32] |= (uint8_t)(q[k] << (k % 128 / 32 * 2));
+}
+
 FORMATS_ENCODE(tq1_0)
 {
     uint8_t t[N], *p = dst;
     for (size_t i = 0; i < n; i += N, p += TQ1_BYTES) {
         encode_ternary(src + i, importance_at(importance, i), p + 52, t);
-        encode_digits(t, 32, 5, p);
-        encode_digits(t + 160, 16, 5, p + 32);
-        encode_digits(t + 240, 4, 4, p + 48);
+        write_fives(t, p);
     }
 }
 
@@ -109,10 +121,41 @@ FORMATS_ENCODE(tq2_0)
     uint8_t t[N], *p = dst;
     for (size_t i = 0; i < n; i += N, p += TQ2_BYTES) {
         encode_ternary(src + i, importance_at(importance, i), p + 64, t);
-        memset(p, 0, 64);
-        for (int k = 0; k < N; k++)
-            p[k / 128 * 32 + k % 32] |= (uint8_t)(t[k] << (k % 128 / 32 * 2));
+        write_pairs(t, p);
     }
+}
+
+FORMATS_READ(tq1_0)
+{
+    float level[N];
+    uint8_t unit[TQ1_BYTES];
+    memcpy(unit, block, sizeof unit);
+    (void)store_f16(unit + 52, 1.0f);
+    format_decode_tq1_0(unit, level, N);
+    out->d = load_f16(block + 52);
+    out->scale[0] = 1;
+    for (int k = 0; k < N; k++)
+        out->code[k] = (uint8_t)((int)level[k] + 1);
+}
+
+FORMATS_WRITE(tq1_0)
+{
+    (void)store_f16(block + 52, b->d);
+    write_fives(b->code, block);
+}
+
+FORMATS_READ(tq2_0)
+{
+    out->d = load_f16(block + 64);
+    out->scale[0] = 1;
+    for (int k = 0; k < N; k++)
+        out->code[k] = block[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
+}
+
+FORMATS_WRITE(tq2_0)
+{
+    (void)store_f16(block + 64, b->d);
+    write_pairs(b->code, block);
 }
 
 enum { Q1_N = 128, Q2_N = 64, Q1_2_BYTES = 18 };

@@ -135,12 +135,6 @@ typedef struct setting {
     int scale, min;
 } setting;
 
-static float as_f16(float v)
-{
-    const float most = 65504.0f;
-    return f16_to_f32(f32_to_f16(v > most ? most : v < -most ? -most : v));
-}
-
 /* Of lo, lo + step .. hi, in units. */
 static int nearest_step(float v, float unit, int lo, int hi, int step)
 {
@@ -157,11 +151,11 @@ static setting setting_near(const grid *g, const grid_block *b, float scale, flo
 {
     setting s = {b->d, b->m, 1, 0};
     if (g->scale_lo == g->scale_hi)
-        s.d = as_f16(scale);
+        s.d = grid_storable(g, scale);
     else
         s.scale = nearest_step(scale, b->d * g->unit, g->scale_lo, g->scale_hi, g->scale_step);
     if (g->offset == GRID_OFFSET_OWN)
-        s.m = as_f16(offset);
+        s.m = grid_storable(g, offset);
     else if (g->offset == GRID_OFFSET_STEPS)
         s.min = nearest_step(-offset, b->m, 0, g->min_hi, 1);
     return s;
@@ -316,15 +310,15 @@ static int neighbours(const grid *g, setting now, setting out[4])
 
 static void try_others(site *s, int64_t *moved)
 {
-    static const float ratios[] = {0.92f, 0.96f, 1.04f, 1.08f};
+    static const float ratios[][4] = {[GRID_F16] = {0.92f, 0.96f, 1.04f, 1.08f}, [GRID_POWER] = {0.5f, 2.0f, 0.25f, 4.0f}};
     const group_player *p = s->p;
     setting near[4];
     int n = neighbours(p->g, setting_of(p->g, p->b, p->group), near);
     for (int i = 0; i < n; i++)
         try_setting(s, near[i], moved);
-    for (size_t i = 0; n == 0 && i < sizeof ratios / sizeof *ratios; i++) {
+    for (size_t i = 0; n == 0 && i < sizeof *ratios / sizeof **ratios; i++) {
         setting other = setting_of(p->g, p->b, p->group);
-        other.d = as_f16(other.d * ratios[i]);
+        other.d = grid_storable(p->g, other.d * ratios[p->g->number][i]);
         try_setting(s, other, moved);
     }
 }
@@ -432,7 +426,7 @@ bool super_respond(const grid *g, grid_block *b, const float *h_block, size_t st
     } else if (zhz > 0) {
         dd = -zg / zhz;
     }
-    float d = as_f16(b->d + (float)dd), m = g->offset == GRID_OFFSET_STEPS ? as_f16(b->m + (float)dm) : b->m;
+    float d = grid_storable(g, b->d + (float)dd), m = g->offset == GRID_OFFSET_STEPS ? grid_storable(g, b->m + (float)dm) : b->m;
     if (m < 0.0f)
         m = b->m;
     dd = (double)d - (double)b->d;

@@ -8,7 +8,7 @@
 
 #include "formats/codebook.h"
 
-#define RESPOND_MOST_GROUP 128
+#define RESPOND_MOST_GROUP 256
 
 /* How the cost curves along a group's scale and offset for its present codes, or along a super-block's d and m. */
 typedef struct group_curve {

@@ -174,7 +174,7 @@ static void try_steps(table *a, float *d, uint8_t *code, int8_t *scale)
             *code = (uint8_t)(*code - step);
         }
         const float kept = *d; /* a scale of its own, or a super-block's: a little more or less */
-        *d = f16_to_f32(f32_to_f16(kept * (1.0f + 0.01f * (float)step)));
+        *d = grid_storable(g, kept * (g->number == GRID_POWER ? ldexpf(1.0f, step) : 1.0f + 0.01f * (float)step));
         try_one(a);
         *d = kept;
         if (g->scale_lo != g->scale_hi && to >= g->scale_lo && to <= g->scale_hi) {
