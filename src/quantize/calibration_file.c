@@ -9,7 +9,7 @@
 #include "quantize/calibration.h"
 
 #define FINGERPRINT_BYTES 4096 /* of each end of a tensor */
-#define VERSION 3              /* changes with what a full file must hold */
+#define VERSION 2              /* changes with what a full file must hold */
 #define MOST_BYTES ((size_t)1 << 32)
 
 static const char key_type[] = "general.type", key_texts[] = "imatrix.datasets", key_chunks[] = "imatrix.chunk_count",
@@ -177,14 +177,14 @@ static dil_status read_importance(calibration *c, const players *p, const gguf *
     return DIL_OK;
 }
 
-/* Formats that were not measured are not offered. */
-static void read_costs(players *p, const double *cost, const int32_t *type)
+/* cost, type: [players][width]. Formats that were not measured are not offered. */
+static void read_costs(players *p, const double *cost, const int32_t *type, size_t width)
 {
-    for (int i = 0; i < p->n; i++, cost += PLAYERS_MOST_CHOICES, type += PLAYERS_MOST_CHOICES) {
+    for (int i = 0; i < p->n; i++, cost += width, type += width) {
         player *q = &p->p[i];
         int n = 0;
         for (int j = 0; j < q->n_choices; j++)
-            for (int k = 0; k < PLAYERS_MOST_CHOICES; k++)
+            for (size_t k = 0; k < width; k++)
                 if (type[k] == (int32_t)q->choice[j].type) {
                     q->choice[n] = q->choice[j];
                     q->choice[n++].cost = cost[k];
@@ -237,8 +237,10 @@ static dil_status read_full(calibration *c, players *p, const gguf *g, dil_error
     DIL_TRY(find(g, name_tokens, DIL_TYPE_I32, tokens->ne[0], tokens->ne[1], &tokens, err));
     DIL_TRY(find(g, name_gradients, DIL_TYPE_F32, gradients->ne[0], 1, &gradients, err));
     DIL_TRY(find(g, name_head, DIL_TYPE_F32, (uint64_t)words->columns, (uint64_t)words->columns, &head, err));
-    DIL_TRY(find(g, name_costs, DIL_TYPE_F64, PLAYERS_MOST_CHOICES, (uint64_t)p->n, &costs, err));
-    DIL_TRY(find(g, name_types, DIL_TYPE_I32, PLAYERS_MOST_CHOICES, (uint64_t)p->n, &types, err));
+    costs = gguf_tensor_find(g, name_costs);
+    const uint64_t width = costs ? costs->ne[0] : 0;
+    DIL_TRY(find(g, name_costs, DIL_TYPE_F64, width, (uint64_t)p->n, &costs, err));
+    DIL_TRY(find(g, name_types, DIL_TYPE_I32, width, (uint64_t)p->n, &types, err));
     if (!head || !costs || !types || tokens->size_bytes > MOST_BYTES || gradients->size_bytes > MOST_BYTES)
         return DIL_FAIL(err, DIL_FORMAT, "%s: wanted head, costs and cost types beside the gradients, found not all of them",
                         gguf_path(g));
@@ -253,7 +255,7 @@ static dil_status read_full(calibration *c, players *p, const gguf *g, dil_error
     memcpy(c->tokens, tokens->data, (size_t)tokens->size_bytes);
     memcpy(c->head, head->data, (size_t)head->size_bytes);
     memcpy(c->gradients, gradients->data, c->gradients_bytes);
-    read_costs(p, costs->data, types->data);
+    read_costs(p, costs->data, types->data, (size_t)width);
     c->full = true;
     return check_full(c, p, gguf_path(g), err);
 }
