@@ -38,11 +38,12 @@ COMMANDS = ["theorem", "train", "export", "route", "view", "run", "chat", "show"
 # Types that quantize writes: general.file_type as llama.cpp numbers it.
 TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q6_K": 18, "Q5_1": 9, "Q5_0": 8, "Q5_K": 16, "Q4_1": 3, "Q4_0": 2, "Q4_K": 14,
          "IQ4_NL": 25, "IQ4_XS": 30, "Q3_K": 11, "Q2_K": 10, "IQ3_S": 26, "IQ3_XXS": 23,
-         "IQ2_S": 28, "IQ2_XS": 20, "IQ2_XXS": 19}
+         "IQ2_S": 28, "IQ2_XS": 20, "IQ2_XXS": 19, "MXFP4": 38, "NVFP4": 39, "TQ2_0": 37, "TQ1_0": 36}
 # Root mean square error of a converted matrix over the matrix's own, for random weights.
 MOST_ERROR = {"F32": 0, "F16": 1e-3, "BF16": 5e-3, "Q8_0": 0.01, "Q6_K": 0.03, "Q5_1": 0.05, "Q5_0": 0.06, "Q5_K": 0.05, "Q4_1": 0.09,
               "Q4_0": 0.12, "Q4_K": 0.09, "IQ4_NL": 0.1, "IQ4_XS": 0.1, "Q3_K": 0.2, "Q2_K": 0.35,
-              "IQ3_S": 0.16, "IQ3_XXS": 0.21, "IQ2_S": 0.27, "IQ2_XS": 0.32, "IQ2_XXS": 0.37}
+              "IQ3_S": 0.16, "IQ3_XXS": 0.21, "IQ2_S": 0.27, "IQ2_XS": 0.32, "IQ2_XXS": 0.37,
+              "MXFP4": 0.13, "NVFP4": 0.11, "TQ2_0": 0.85, "TQ1_0": 0.85}
 
 
 class Failed(Exception):
