@@ -126,6 +126,7 @@ static int compress(const cli_options *o, char **positional)
                            .resume = o->resume,
                            .dry_run = o->dry_run,
                            .own_formats = o->no_keep_stock,
+                           .refine_steps = (int)o->refine,
                            .measure = true,
                            .progress = work_progress_tell,
                            .user = &run};
@@ -175,11 +176,13 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     bool weighted = o->stats && o->type && !calibration_is_full(o->stats);
     if (o->calibration || (o->stats && !weighted))
         return compress(o, positional);
-    if (o->bits > 0 || o->size_bytes || o->like) {
-        fprintf(stderr, "dil: quantize: %s: wanted --calib TEXT or --stats FILE beside it, found neither; see --help\n",
-                o->like       ? "--like"
+    if (o->bits > 0 || o->size_bytes || o->like || o->refine) {
+        fprintf(stderr, "dil: quantize: %s: wanted --calib TEXT or --stats FILE beside it, found %s; see --help\n",
+                o->refine     ? "--refine"
+                : o->like     ? "--like"
                 : o->bits > 0 ? "--bpw"
-                              : "--size");
+                              : "--size",
+                weighted ? "importance only" : "neither");
         return CLI_USAGE;
     }
     dil_error err = {0};
@@ -212,21 +215,22 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     return CLI_OK;
 }
 
-static const char *const quantize_options[] = {"type",          "bpw",     "size",   "like",     "calib",  "stats",
-                                               "no-keep-stock", "fast",    "chunks", "ctx-size", "resume", "report",
-                                               "threads",       "dry-run", "json",   "quiet",    NULL};
+static const char *const quantize_options[] = {"type",          "bpw",     "size",    "like",   "calib",    "stats",
+                                               "no-keep-stock", "fast",    "refine",  "chunks", "ctx-size", "resume",
+                                               "report",        "threads", "dry-run", "json",   "quiet",    NULL};
 
 const cli_command command_quantize = {
     .name = "quantize",
     .usage =
-        "quantize IN OUT (--type TYPE | --bpw BITS | --size BYTES | --like GGUF) [--calib TEXT | --stats FILE] [--fast] [--resume]",
+        "quantize IN OUT (--type TYPE | --bpw BITS | --size BYTES | --like GGUF) [--calib TEXT | --stats FILE] [--fast] [--refine N]\n"
+        "                [--resume]",
     .summary =
         "Writes a model with its matrices in other types. OUT appears when it is complete.\n\n"
         "With --type alone, every matrix gets that type, each weight rounded by itself: F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0,\n"
         "Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, IQ4_XS, Q3_K or Q2_K. Vectors stay F32.\n\n"
         "With a text (--calib) or what dil calibrate made of one (--stats), errors are put where this model does not feel them,\n"
         "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price. Types are those\n"
-        "every engine reads unless --no-keep-stock allows ours.",
+        "every engine reads unless --no-keep-stock allows ours. With --refine, scales and norms learn from the float model at the end.",
     .example = "dil quantize model-f16.gguf model-small.gguf --bpw 4.3 --calib wiki.txt --report small.json",
     .options = quantize_options,
     .least_positional = 2,

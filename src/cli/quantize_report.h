@@ -10,6 +10,8 @@
 void quantize_report_print(FILE *out, const compress_report *r, const char *out_path, double seconds);
 /* [owned: json_decref]; NULL: no memory */
 json_t *quantize_report_json(const compress_report *r, const char *in_path, const char *out_path, double seconds);
+/* What refinement did, a line. */
+void quantize_report_refined(FILE *out, const refine_result *r);
 DIL_MUST_CHECK dil_status quantize_report_write(const char *path, json_t *report, dil_error *err);
 
 #endif

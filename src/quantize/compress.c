@@ -329,31 +329,13 @@ static dil_status choose(compression *c, compress_report *r, dil_error *err)
 
 /* ---- the whole ---- */
 
-static uint64_t key_of_file(const os_file *f, uint64_t key)
-{
-    const uint64_t id[3] = {f->size_bytes, (uint64_t)f->mtime_ns, f->inode};
-    return work_hash(id, sizeof id, key);
-}
-
-/* A file that cannot be opened is found out where it is read. */
-static uint64_t key_of_path(const char *path, uint64_t key)
-{
-    os_file f;
-    dil_error ignored;
-    if (!path || os_file_open(&f, path, &ignored) != DIL_OK)
-        return key;
-    key = key_of_file(&f, key);
-    os_file_close(&f);
-    return work_hash(path, strlen(path), key);
-}
-
 /* Of everything the result depends on; not of the number of threads. */
 static uint64_t key_of(const compression *c, const char *in_path)
 {
     const compress_options *o = c->o;
     const struct {
         double bits;
-        uint64_t size_bytes, type, n_sequences, n_context, most_sweeps, own_formats, measure, method;
+        uint64_t size_bytes, type, n_sequences, n_context, most_sweeps, own_formats, refine_steps, measure, method;
     } choices = {o->bits,
                  o->size_bytes,
                  (uint64_t)o->type,
@@ -361,14 +343,15 @@ static uint64_t key_of(const compression *c, const char *in_path)
                  (uint64_t)o->n_context,
                  (uint64_t)o->most_sweeps,
                  o->own_formats,
+                 (uint64_t)o->refine_steps,
                  o->measure,
                  3 /* changes with the method */};
     uint64_t key = work_hash(in_path, strlen(in_path), 1);
     for (int i = 0; i < gguf_shards(c->in); i++)
-        key = key_of_file(gguf_shard_file(c->in, i), key);
+        key = work_hash_file(gguf_shard_file(c->in, i), key);
     key = work_hash(&choices, sizeof choices, key);
-    key = key_of_path(o->like, key);
-    key = key_of_path(o->stats, key);
+    key = work_hash_path(o->like, key);
+    key = work_hash_path(o->stats, key);
     return work_hash(o->text.p, o->text.n, key);
 }
 
@@ -479,13 +462,13 @@ static dil_status take_room(compression *c, dil_error *err)
     return DIL_OK;
 }
 
-/* The pieces, the file, and the probabilities it is measured by. */
+/* The pieces, the file (twice when it is refined), and the probabilities it is measured by. */
 static dil_status check_disk(const compression *c, const char *out_path, dil_error *err)
 {
     char wanted_text[32], found_text[32];
     const player *words = players_find(&c->p, -1, PLACE_EMBEDDING);
-    uint64_t wanted =
-        2 * players_bytes(&c->p) + (uint64_t)c->n_held * (uint64_t)c->o->n_context * (uint64_t)(words ? words->rows : 0);
+    uint64_t wanted = (c->o->refine_steps ? 3 : 2) * players_bytes(&c->p) +
+                      (uint64_t)c->n_held * (uint64_t)c->o->n_context * (uint64_t)(words ? words->rows : 0);
     char folder[4096];
     work_path(c->work, ".", folder, sizeof folder);
     uint64_t found = os_disk_free_bytes(folder);
@@ -493,6 +476,27 @@ static dil_status check_disk(const compression *c, const char *out_path, dil_err
         return DIL_OK;
     return DIL_FAIL(err, DIL_IO, "%s: wanted %s of free disk for the file and the work beside it, found %s", out_path,
                     str_bytes(wanted, wanted_text, sizeof wanted_text), str_bytes(found, found_text, sizeof found_text));
+}
+
+/* Of what was calibrated only the tokens are needed any more. */
+static dil_status refine(compression *c, compress_report *r, const char *in_path, const char *small_path, const char *out_path,
+                         dil_error *err)
+{
+    int32_t *tokens = c->c.tokens;
+    c->c.tokens = NULL;
+    calibration_free(&c->c);
+    refine_task t = {.tokens = tokens,
+                     .n_sequences = r->n_sequences,
+                     .n_context = r->n_context,
+                     .n_steps = c->o->refine_steps,
+                     .workers = c->workers,
+                     .k = &c->k,
+                     .work = c->work,
+                     .progress = c->o->progress,
+                     .user = c->o->user};
+    dil_status status = refine_model(&r->refined, in_path, small_path, out_path, &t, err);
+    mem_free(tokens);
+    return status;
 }
 
 static dil_status run(compression *c, compress_report *r, const char *in_path, const char *out_path, dil_error *err)
@@ -515,12 +519,17 @@ static dil_status run(compression *c, compress_report *r, const char *in_path, c
     r->seconds[2] = since(&ns);
     walk_free(c->w);
     c->w = NULL;
-    DIL_TRY(write_file(c, out_path, err));
-    r->written = true;
+    char unrefined[4096];
+    work_path(c->work, "unrefined.gguf", unrefined, sizeof unrefined);
+    DIL_TRY(write_file(c, c->o->refine_steps ? unrefined : out_path, err));
     r->seconds[3] = since(&ns);
+    if (c->o->refine_steps)
+        DIL_TRY(refine(c, r, in_path, unrefined, out_path, err));
+    r->written = true;
+    r->seconds[4] = since(&ns);
     if (c->n_held > 0)
         DIL_TRY(measure(c, r, in_path, out_path, err));
-    r->seconds[4] = since(&ns);
+    r->seconds[5] = since(&ns);
     return DIL_OK;
 }
 

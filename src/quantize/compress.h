@@ -7,6 +7,7 @@
 
 #include "quantize/allocate.h"
 #include "quantize/calibration.h"
+#include "quantize/refine.h"
 #include "quantize/round.h"
 
 typedef struct compress_options {
@@ -24,6 +25,7 @@ typedef struct compress_options {
     bool resume;      /* go on with what an interrupted run has left */
     bool own_formats; /* formats that other engines do not know may be used */
     bool dry_run;     /* choose formats, write nothing */
+    int refine_steps; /* of learning scales and norms from the float model at the end; 0: none */
     bool measure;     /* divergence of the result from the input, on the end of the text that calibration does not use */
     dil_progress_fn progress;
     void *user;
@@ -49,10 +51,11 @@ typedef struct compress_report {
     double predicted;                      /* nats per token; NAN: not known */
     bool measured;
     double kld, kld_error, same_top; /* measured */
+    refine_result refined;           /* where it was wanted */
     bool written;
     uint64_t in_bytes, out_bytes;
     int n_sequences, n_context;
-    double seconds[5]; /* of gradients and costs, allocation, rounding, writing, measuring */
+    double seconds[6]; /* of gradients and costs, allocation, rounding, writing, refining, measuring */
 } compress_report;
 
 /* [owned: compress_report_free] */
