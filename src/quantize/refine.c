@@ -243,16 +243,19 @@ static dil_status check_matrices(const gguf *file, dil_error *err)
     return status;
 }
 
-/* That the trainer knows both, and that their answers can be compared; shapes are checked as tensors are read. */
+/* That the trainer knows both, and that one may have been made of the other; shapes are checked as tensors are read. */
 static dil_status check_models(const refining *r, dil_error *err)
 {
     const gguf_tensor *a = gguf_tensor_find(r->from, "token_embd.weight"), *b = gguf_tensor_find(r->in, "token_embd.weight");
+    str of_a = {0}, of_b = {0};
     DIL_TRY(check_matrices(r->from, err));
     DIL_TRY(check_matrices(r->in, err));
-    if (a && b && a->ne[1] == b->ne[1])
+    DIL_TRY(gguf_get_str(r->from, "general.architecture", &of_a, err));
+    DIL_TRY(gguf_get_str(r->in, "general.architecture", &of_b, err));
+    if (a && b && a->ne[0] == b->ne[0] && a->ne[1] == b->ne[1] && str_equal(of_a, of_b))
         return DIL_OK;
-    return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted the %llu words of %s, found %llu", gguf_path(r->in),
-                    a ? (unsigned long long)a->ne[1] : 0, gguf_path(r->from), b ? (unsigned long long)b->ne[1] : 0);
+    return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted a file made of %s, found one of another model", gguf_path(r->in),
+                    gguf_path(r->from));
 }
 
 static dil_status begin(refining *r, const char *float_path, const char *in_path, const char *out_path, refine_result *out,
