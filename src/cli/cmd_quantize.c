@@ -180,6 +180,7 @@ static int compress(const cli_options *o, char **positional)
                            .resume = o->resume,
                            .dry_run = o->dry_run,
                            .own_formats = o->no_keep_stock,
+                           .refine_steps = (int)o->refine,
                            .measure = true,
                            .progress = work_progress_tell,
                            .user = &run};
@@ -215,13 +216,15 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     bool weighted = o->stats && o->type && !calibration_is_full(o->stats);
     if (o->calibration || (o->stats && !weighted))
         return compress(o, positional);
-    if (!o->type || o->speed_price >= 0)
-        return cli_usage("quantize: %s: wanted --calib TEXT or --stats FILE beside it, found neither; see --help",
-                         o->like                 ? "--like"
+    if (!o->type || o->speed_price >= 0 || o->refine)
+        return cli_usage("quantize: %s: wanted --calib TEXT or --stats FILE beside it, found %s; see --help",
+                         o->refine               ? "--refine"
+                         : o->like               ? "--like"
                          : o->bits > 0           ? "--bpw"
                          : o->quality_budget > 0 ? "--quality-budget"
                          : o->size_bytes         ? "--size"
-                                                 : "--speed-price");
+                                                 : "--speed-price",
+                         weighted ? "importance only" : "neither");
     dil_error err = {0};
     char in_path[4096];
     convert_result result;
@@ -252,15 +255,15 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     return CLI_OK;
 }
 
-static const char *const quantize_options[] = {"type",    "bpw",         "size",     "like",   "quality-budget",
-                                               "preset",  "speed-price", "calib",    "stats",  "no-keep-stock",
-                                               "fast",    "chunks",      "ctx-size", "resume", "report",
-                                               "threads", "dry-run",     "json",     "quiet",  NULL};
+static const char *const quantize_options[] = {"type",        "bpw",      "size",   "like",          "quality-budget", "preset",
+                                               "speed-price", "calib",    "stats",  "no-keep-stock", "fast",           "refine",
+                                               "chunks",      "ctx-size", "resume", "report",        "threads",        "dry-run",
+                                               "json",        "quiet",    NULL};
 
 const cli_command command_quantize = {
     .name = "quantize",
-    .usage =
-        "quantize IN OUT (--type TYPE | --bpw BITS | --size BYTES | --quality-budget KLD | --preset NAME) [--calib TEXT] [--stats FILE]",
+    .usage = "quantize IN OUT (--type TYPE | --bpw BITS | --size BYTES | --like GGUF | --quality-budget KLD | --preset NAME)\n"
+             "                [--calib TEXT] [--stats FILE] [--fast] [--refine N] [--resume]",
     .summary =
         "Writes a model with its matrices in other types. OUT appears when it is complete.\n\n"
         "With --type alone, every matrix gets that type, each weight rounded by itself: F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0,\n"
@@ -269,8 +272,8 @@ const cli_command command_quantize = {
         "With a text (--calib) or what dil calibrate made of one (--stats), errors are put where this model does not feel them,\n"
         "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price. With\n"
         "--quality-budget the file becomes as small as that divergence, measured on the text's end, allows; a preset lets experts or\n"
-        "neurons go first, as dil prune does. --speed-price makes time per token on this machine count too. Types are those every\n"
-        "engine reads unless --no-keep-stock allows ours.",
+        "neurons go first, as dil prune does. --speed-price makes time per token on this machine count too. With --refine, scales and\n"
+        "norms learn from the float model at the end. Types are those every engine reads unless --no-keep-stock allows ours.",
     .example = "dil quantize model-f16.gguf model-small.gguf --bpw 4.3 --calib wiki.txt --report small.json",
     .options = quantize_options,
     .least_positional = 2,

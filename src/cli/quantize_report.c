@@ -75,6 +75,17 @@ static void print_attempts(FILE *out, const compress_report *r)
     }
 }
 
+void quantize_report_refined(FILE *out, const refine_result *r)
+{
+    fprintf(out, "  %llu scales and %llu norms refined on %d sequences, judged on %d others: ", (unsigned long long)r->n_scales,
+            (unsigned long long)r->n_norms, r->n_train, r->n_judges);
+    if (r->best)
+        fprintf(out, "divergence %.4f -> %.4f (%+.1f %%) after %d steps\n", r->before, r->after,
+                100.0 * (r->after / r->before - 1.0), r->best);
+    else
+        fprintf(out, "divergence %.4f, %d steps found nothing better; they stay as they were\n", r->before, r->n_steps);
+}
+
 void quantize_report_print(FILE *out, const compress_report *r, const char *out_path, double seconds)
 {
     char before[32], after[32];
@@ -99,6 +110,8 @@ void quantize_report_print(FILE *out, const compress_report *r, const char *out_
         print_allocation(out, r);
     else if (!isnan(r->predicted))
         fprintf(out, "  expected divergence %.4f nats per token\n", r->predicted);
+    if (r->refined.n_steps)
+        quantize_report_refined(out, &r->refined);
     if (r->measured)
         fprintf(out, "  measured divergence %.4f +- %.4f nats per token, same first word %.1f %%\n", r->kld, r->kld_error,
                 100.0 * r->same_top);
@@ -189,9 +202,16 @@ void quantize_report_preset_json(json_t *report, const preset_report *r)
                                   number(r->whole_cost), "seconds_before_the_file", number(r->seconds)));
 }
 
+static json_t *refined_json(const refine_result *r)
+{
+    return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:o, s:o}", "divergence_before", number(r->before), "divergence_after",
+                     number(r->after), "steps", r->n_steps, "best_step", r->best, "sequences", r->n_train, "judges", r->n_judges,
+                     "scales", count(r->n_scales), "norms", count(r->n_norms));
+}
+
 json_t *quantize_report_json(const compress_report *r, const char *in_path, const char *out_path, double seconds)
 {
-    static const char *const phases[] = {"calibration", "allocation", "rounding", "writing", "measuring"};
+    static const char *const phases[] = {"calibration", "allocation", "rounding", "writing", "refining", "measuring"};
     const totals t = add_up(r);
     json_t *times = json_object(), *matrices = json_array(), *curve = json_array(), *all;
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++)
@@ -214,6 +234,8 @@ json_t *quantize_report_json(const compress_report *r, const char *in_path, cons
                                       "bound", number(r->allocation.bound), "ways", ways_json(&r->allocation)));
     if (r->n_attempts > 0)
         json_object_set_new(all, "attempts", attempts_json(r));
+    if (r->refined.n_steps)
+        json_object_set_new(all, "refined", refined_json(&r->refined));
     json_object_set_new(all, "curve", curve);
     json_object_set_new(all, "matrices", matrices);
     return all;

@@ -87,3 +87,24 @@ bool format_row_bytes(dil_type type, uint64_t n, uint64_t *out)
     *out = bytes;
     return true;
 }
+
+int format_scales(dil_type type, int at[FORMAT_MOST_SCALES])
+{
+    static const struct {
+        uint8_t n, at[FORMAT_MOST_SCALES];
+    } scales[DIL_TYPE_COUNT] = {
+        [DIL_TYPE_Q4_0] = {1, {0}},    [DIL_TYPE_Q4_1] = {2, {0, 2}}, [DIL_TYPE_Q5_0] = {1, {0}},
+        [DIL_TYPE_Q5_1] = {2, {0, 2}}, [DIL_TYPE_Q8_0] = {1, {0}},    [DIL_TYPE_Q2_K] = {2, {80, 82}},
+        [DIL_TYPE_Q3_K] = {1, {108}},  [DIL_TYPE_Q4_K] = {2, {0, 2}}, [DIL_TYPE_Q5_K] = {2, {0, 2}},
+        [DIL_TYPE_Q6_K] = {1, {208}},  [DIL_TYPE_IQ1_S] = {1, {0}},   [DIL_TYPE_IQ2_XXS] = {1, {0}},
+        [DIL_TYPE_IQ2_XS] = {1, {0}},  [DIL_TYPE_IQ2_S] = {1, {0}},   [DIL_TYPE_IQ3_XXS] = {1, {0}},
+        [DIL_TYPE_IQ3_S] = {1, {0}},   [DIL_TYPE_IQ4_NL] = {1, {0}},  [DIL_TYPE_IQ4_XS] = {1, {0}},
+        [DIL_TYPE_TQ1_0] = {1, {52}},  [DIL_TYPE_TQ2_0] = {1, {64}},  [DIL_TYPE_Q1_0] = {1, {0}},
+        [DIL_TYPE_Q2_0] = {1, {0}},    [DIL_TYPE_D3_0] = {1, {0}},    [DIL_TYPE_D6_0] = {1, {0}},
+    };
+    if ((unsigned)type >= DIL_TYPE_COUNT)
+        return 0;
+    for (int i = 0; i < scales[type].n; i++)
+        at[i] = scales[type].at[i];
+    return scales[type].n;
+}

@@ -82,6 +82,11 @@ bool format_is_stock(dil_type type);               /* other engines know it */
 /* Bytes of a row of n values; false when n is not a multiple of the block or the product overflows. */
 bool format_row_bytes(dil_type type, uint64_t n, uint64_t *out);
 
+/* The f16 numbers of a block that its values are a sum of multiples of: the scale d, and m or dmin. Byte offsets into the block go to `at`;
+ * returns how many, 0 where a format has none (floats, FP4, IQ1_M). */
+#define FORMAT_MOST_SCALES 2
+int format_scales(dil_type type, int at[FORMAT_MOST_SCALES]);
+
 /* Scalar conversions, exact or rounded to nearest, ties to even; NaN stays NaN. */
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);

@@ -397,30 +397,12 @@ static dil_status choose(compression *c, double allowed, compress_report *r, dil
 
 /* ---- the whole ---- */
 
-static uint64_t key_of_file(const os_file *f, uint64_t key)
-{
-    const uint64_t id[3] = {f->size_bytes, (uint64_t)f->mtime_ns, f->inode};
-    return work_hash(id, sizeof id, key);
-}
-
-/* A file that cannot be opened is found out where it is read. */
-static uint64_t key_of_path(const char *path, uint64_t key)
-{
-    os_file f;
-    dil_error ignored;
-    if (!path || os_file_open(&f, path, &ignored) != DIL_OK)
-        return key;
-    key = key_of_file(&f, key);
-    os_file_close(&f);
-    return work_hash(path, strlen(path), key);
-}
-
 /* Of everything the result depends on; not of the number of threads. */
 static uint64_t key_of(const gguf *in, const char *in_path, const compress_options *o)
 {
     const struct {
         double bits, budget, distance, second_price;
-        uint64_t size_bytes, type, n_sequences, n_context, most_sweeps, own_formats, measure, most_curvature, method;
+        uint64_t size_bytes, type, n_sequences, n_context, most_sweeps, own_formats, refine_steps, measure, most_curvature, method;
     } choices = {o->bits,
                  o->budget,
                  o->distance,
@@ -431,18 +413,19 @@ static uint64_t key_of(const gguf *in, const char *in_path, const compress_optio
                  (uint64_t)o->n_context,
                  (uint64_t)o->most_sweeps,
                  o->own_formats,
+                 (uint64_t)o->refine_steps,
                  o->measure,
                  o->most_curvature,
                  5 /* changes with the method */};
     uint64_t key = work_hash(in_path, strlen(in_path), 1);
     for (int i = 0; i < gguf_shards(in); i++)
-        key = key_of_file(gguf_shard_file(in, i), key);
+        key = work_hash_file(gguf_shard_file(in, i), key);
     key = work_hash(&choices, sizeof choices, key);
     if (o->second_price > 0)
         key = work_hash(o->weights_per_second, DIL_TYPE_COUNT * sizeof *o->weights_per_second, key);
-    key = key_of_path(o->like, key);
-    key = key_of_path(o->stats, key);
-    key = key_of_path(o->reference, key);
+    key = work_hash_path(o->like, key);
+    key = work_hash_path(o->stats, key);
+    key = work_hash_path(o->reference, key);
     return work_hash(o->text.p, o->text.n, key);
 }
 
@@ -596,13 +579,13 @@ static dil_status take_room(compression *c, dil_error *err)
     return DIL_OK;
 }
 
-/* The pieces, the file, and the probabilities it is measured by. */
+/* The pieces, the file (twice when it is refined), and the probabilities it is measured by. */
 static dil_status check_disk(const compression *c, const char *out_path, dil_error *err)
 {
     char wanted_text[32], found_text[32];
     const player *words = players_find(&c->p, -1, PLACE_EMBEDDING);
-    uint64_t wanted =
-        2 * players_bytes(&c->p) + (uint64_t)c->n_held * (uint64_t)c->o->n_context * (uint64_t)(words ? words->rows : 0);
+    uint64_t wanted = (c->o->refine_steps ? 3 : 2) * players_bytes(&c->p) +
+                      (uint64_t)c->n_held * (uint64_t)c->o->n_context * (uint64_t)(words ? words->rows : 0);
     char folder[4096];
     work_path(c->work, ".", folder, sizeof folder);
     uint64_t found = os_disk_free_bytes(folder);
@@ -711,6 +694,27 @@ static dil_status load_reports(compression *c, dil_error *err)
     return DIL_OK;
 }
 
+/* Of what was calibrated only the tokens are needed any more. */
+static dil_status refine(compression *c, compress_report *r, const char *in_path, const char *small_path, const char *out_path,
+                         dil_error *err)
+{
+    int32_t *tokens = c->c.tokens;
+    c->c.tokens = NULL;
+    calibration_free(&c->c);
+    refine_task t = {.tokens = tokens,
+                     .n_sequences = r->n_sequences,
+                     .n_context = r->n_context,
+                     .n_steps = c->o->refine_steps,
+                     .workers = c->workers,
+                     .k = &c->k,
+                     .work = c->work,
+                     .progress = c->o->progress,
+                     .user = c->o->user};
+    dil_status status = refine_model(&r->refined, in_path, small_path, out_path, &t, err);
+    mem_free(tokens);
+    return status;
+}
+
 static dil_status run(compression *c, compress_report *r, const char *in_path, const char *out_path, dil_error *err)
 {
     uint64_t ns = os_time_ns();
@@ -737,12 +741,17 @@ static dil_status run(compression *c, compress_report *r, const char *in_path, c
     r->seconds[2] = since(&ns);
     walk_free(c->w);
     c->w = NULL;
-    DIL_TRY(write_file(c, out_path, err));
-    r->written = true;
+    char unrefined[4096];
+    work_path(c->work, "unrefined.gguf", unrefined, sizeof unrefined);
+    DIL_TRY(write_file(c, c->o->refine_steps ? unrefined : out_path, err));
     r->seconds[3] = since(&ns);
-    if (!r->measured)
-        DIL_TRY(measure(c, r, in_path, out_path, err));
+    if (c->o->refine_steps)
+        DIL_TRY(refine(c, r, in_path, unrefined, out_path, err));
+    r->written = true;
     r->seconds[4] = since(&ns);
+    if (!r->measured || c->o->refine_steps)
+        DIL_TRY(measure(c, r, in_path, out_path, err));
+    r->seconds[5] = since(&ns);
     return DIL_OK;
 }
 

@@ -7,6 +7,7 @@
 
 #include "quantize/allocate.h"
 #include "quantize/calibration.h"
+#include "quantize/refine.h"
 #include "quantize/round.h"
 
 typedef struct compress_options {
@@ -29,6 +30,7 @@ typedef struct compress_options {
     bool resume;           /* go on with what an interrupted run has left */
     bool own_formats;      /* formats that other engines do not know may be used */
     bool dry_run;          /* choose formats, write nothing */
+    int refine_steps;      /* of learning scales and norms from the float model at the end; 0: none */
     bool measure;          /* divergence of the result from the input, on the end of the text that calibration does not use */
     const char *reference; /* ... from this file, which the input was made from; NULL */
     double distance;       /* divergence of the input from that file */
@@ -68,10 +70,11 @@ typedef struct compress_report {
     double predicted;                      /* nats per token; NAN: not known */
     bool measured;
     double kld, kld_error, same_top; /* measured */
+    refine_result refined;           /* where it was wanted */
     bool written;
     uint64_t in_bytes, out_bytes;
     int n_sequences, n_context;
-    double seconds[5]; /* of gradients and costs, allocation (all attempts), rounding, writing, measuring */
+    double seconds[6]; /* of gradients and costs, allocation (all attempts), rounding, writing, refining, measuring */
 } compress_report;
 
 /* LIMIT: no file is within the size or the budget. [owned: compress_report_free] */

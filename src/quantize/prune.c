@@ -85,7 +85,7 @@ dil_status prune_look_again(pruning *p, dil_error *err)
         if (status == DIL_OK)
             status = walk_load(p->w, i, err);
         if (status == DIL_OK)
-            walk_pass(p->w, whole);
+            walk_forward(p->w, whole);
     }
     if (status == DIL_OK)
         p->found = walk_divergence(p->w, whole, pruned, n);

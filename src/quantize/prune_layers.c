@@ -64,7 +64,7 @@ static dil_status begin(skipping *s, dil_error *err)
     memcpy(s->whole, walk_states(s->w), s->values * sizeof *s->whole);
     for (int i = 0; i < s->n_layer; i++) {
         DIL_TRY(walk_load(s->w, i, err));
-        walk_pass(s->w, s->whole);
+        walk_forward(s->w, s->whole);
     }
     return DIL_OK;
 }
@@ -90,9 +90,9 @@ static dil_status run_candidates(skipping *s, int done, int rounds, dil_error *e
         DIL_TRY(walk_load(s->w, i, err));
         for (int k = 0; k < i; k++)
             if (!s->gone[k])
-                walk_pass(s->w, other(s, k));
+                walk_forward(s->w, other(s, k));
         memcpy(other(s, i), s->base, s->values * sizeof *s->base);
-        walk_pass(s->w, s->base);
+        walk_forward(s->w, s->base);
     }
     return DIL_OK;
 }

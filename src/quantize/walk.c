@@ -65,15 +65,28 @@ static void decode(const gguf_tensor *t, float *out)
     }
 }
 
-/* A parameter of the one-layer net from the file; its name's layer becomes `layer`. */
+bool walk_of_layer(const parameter *p) { return strncmp(p->name, "blk.", 4) == 0; }
+
+/* The name of a parameter of the one-layer net in the file: its layer becomes `layer`. */
+static void file_name(const parameter *p, int layer, char out[96])
+{
+    if (walk_of_layer(p))
+        snprintf(out, 96, "blk.%d.%s", layer, p->name + 6); /* behind "blk.0." */
+    else
+        snprintf(out, 96, "%s", p->name);
+}
+
+const gguf_tensor *walk_tensor_of(const walk *w, const parameter *p, int layer)
+{
+    char name[96];
+    file_name(p, layer, name);
+    return gguf_tensor_find(w->in, name);
+}
+
 static dil_status read_parameter(walk *w, parameter *p, int layer, dil_error *err)
 {
     char name[96];
-    const char *rest = strncmp(p->name, "blk.0.", 6) == 0 ? p->name + 6 : NULL;
-    if (rest)
-        snprintf(name, sizeof name, "blk.%d.%s", layer, rest);
-    else
-        snprintf(name, sizeof name, "%s", p->name);
+    file_name(p, layer, name);
     const gguf_tensor *t = gguf_tensor_find(w->in, name);
     if (!t)
         return DIL_FAIL(err, DIL_FORMAT, "%s: wanted a tensor '%s', found none", gguf_path(w->in), name);
@@ -81,7 +94,10 @@ static dil_status read_parameter(walk *w, parameter *p, int layer, dil_error *er
     if (count != p->count || t->ne[0] != (uint64_t)p->columns || !format_get(t->type)->decode)
         return DIL_FAIL(err, DIL_FORMAT, "%s: tensor '%s': wanted %zu values in rows of %d, found %llu in rows of %llu",
                         gguf_path(w->in), name, p->count, p->columns, (unsigned long long)count, (unsigned long long)t->ne[0]);
-    decode(t, p->w);
+    if (w->read)
+        w->read(w->read_ctx, t, p->w);
+    else
+        decode(t, p->w);
     for (size_t i = 0; i < p->count; i++)
         if (!isfinite(p->w[i]))
             return DIL_FAIL(err, DIL_FORMAT, "%s: tensor '%s': wanted finite weights, found %g in row %zu", gguf_path(w->in), name,
@@ -89,12 +105,10 @@ static dil_status read_parameter(walk *w, parameter *p, int layer, dil_error *er
     return DIL_OK;
 }
 
-static bool of_layer(const parameter *p) { return strncmp(p->name, "blk.", 4) == 0; }
-
 static dil_status read_parameters(walk *w, int layer, bool layers, dil_error *err)
 {
     for (int i = 0; i < net_n_parameters(w->n); i++)
-        if (of_layer(net_parameter_at(w->n, i)) == layers)
+        if (walk_of_layer(net_parameter_at(w->n, i)) == layers)
             DIL_TRY(read_parameter(w, net_parameter_at(w->n, i), layer, err));
     return DIL_OK;
 }
@@ -167,6 +181,12 @@ void walk_free(walk *w)
     mem_free(w->tokens);
     net_free(w->n);
     mem_free(w);
+}
+
+void walk_read_by(walk *w, walk_read_fn fn, void *ctx)
+{
+    w->read = fn;
+    w->read_ctx = ctx;
 }
 
 const hparams *walk_hparams(const walk *w) { return &w->h; }

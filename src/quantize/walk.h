@@ -21,6 +21,9 @@ typedef struct walk walk;
 DIL_MUST_CHECK dil_status walk_new(walk **out, const gguf *in, const int32_t *tokens, int n_sequences, int n_context, team *workers,
                                    const kernels *k, dil_error *err);
 void walk_free(walk *w);
+/* Values of a tensor come from fn, [all of its values], instead of the file. For walk_distil. */
+typedef void (*walk_read_fn)(void *ctx, const gguf_tensor *t, float *out);
+void walk_read_by(walk *w, walk_read_fn fn, void *ctx);
 const hparams *walk_hparams(const walk *w);
 int64_t walk_n_tokens(const walk *w);
 
@@ -77,7 +80,7 @@ typedef struct walk_removal {
 DIL_MUST_CHECK dil_status walk_remove_experts(walk *w, const walk_removal *r, dil_error *err);
 
 /* States x [n_tokens][n_embd], any, through the whole layer at hand, in place. */
-void walk_pass(walk *w, float *x);
+void walk_forward(walk *w, float *x);
 /* Those of walk_begin. */
 const float *walk_states(const walk *w);
 /* What answers from states x behind the last layer have lost against those from states from, n_tokens of them: mean divergence, nats per token. */
@@ -108,5 +111,17 @@ DIL_MUST_CHECK dil_status walk_fisher_new(walk *w, walk_fisher *out, dil_error *
 void walk_fisher_free(walk_fisher *f);
 /* The next batch forward and backward through the float model as it is in the file; the state is as after walk_begin and stays. */
 DIL_MUST_CHECK dil_status walk_look_back(walk *w, uint64_t seed, walk_fisher *f, dil_error *err);
+
+/* Through all layers and the last norm: a teacher. Nothing else can be done with the walk then. */
+DIL_MUST_CHECK dil_status walk_to_end(walk *w, dil_progress_fn progress, void *user, dil_error *err);
+/*
+ * The mean divergence, in nats per token, of w's answers to n_sequences of the teacher's tokens, from `first` on, from the teacher's: w is of
+ * a model with the same words, over at least as many sequences of its own, whose tokens are forgotten. With fn, gradients
+ * g of the sum of divergences by the values of every parameter's tensor; a layer is read anew before it goes back, so that fn may change
+ * what walk_read_by gives as soon as it sees a gradient.
+ */
+typedef void (*walk_gradient_fn)(void *ctx, const gguf_tensor *t, const float *g);
+DIL_MUST_CHECK dil_status walk_distil(walk *w, walk *teacher, int first, int n_sequences, walk_gradient_fn fn, void *ctx,
+                                      double *kld, dil_error *err);
 
 #endif

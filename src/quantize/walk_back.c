@@ -1,4 +1,4 @@
-/* Backward through a float model, layer by layer: a batch's states are kept, everything else is computed again. */
+/* How much a float model's answers depend on its matrices: random directions of the logits, taken back through its layers. */
 #include <math.h>
 #include <string.h>
 
@@ -6,16 +6,12 @@
 #include "base/status.h"
 #include "quantize/walk_internal.h"
 
-#define LOGITS (1 << 24) /* in memory at a time, about */
-
 typedef struct back {
     walk *w;
     walk_fisher *f;
+    walk_pass pass;
     int64_t first, n; /* tokens of the batch */
-    int layer;
     uint64_t seed;
-    float *states; /* [n_layer + 1][batch tokens][n_embd] */
-    size_t states_bytes;
 } back;
 
 static size_t rows_of(walk *w, int place)
@@ -77,8 +73,8 @@ static void watch_heads(back *b, const float *dy, int width, float *token, float
 static void watch(void *ctx, net_place place, const float *dy, int width)
 {
     back *b = ctx;
-    float *token = b->f->token[place] + (size_t)b->layer * (size_t)walk_n_tokens(b->w) + b->first;
-    float *row = b->f->row[place] + (size_t)b->layer * rows_of(b->w, (int)place);
+    float *token = b->f->token[place] + (size_t)b->pass.layer * (size_t)walk_n_tokens(b->w) + b->first;
+    float *row = b->f->row[place] + (size_t)b->pass.layer * rows_of(b->w, (int)place);
     if (place == NET_V)
         watch_heads(b, dy, width, token, row);
     else if (walk_groups(b->w, walk_stage_of(place)) > 1)
@@ -88,27 +84,12 @@ static void watch(void *ctx, net_place place, const float *dy, int width)
             token[t] = add_squares(row, dy + t * width, width, 1.0f);
 }
 
-static float *state_of(const back *b, int layer) { return b->states + (size_t)layer * (size_t)b->n * b->w->h.n_embd; }
-
-static void forward(const back *b, net_layer *l, int layer, float *out)
-{
-    net *n = b->w->n;
-    l->x = state_of(b, layer);
-    l->attended = b->w->own_attended;
-    l->x_ffn = b->w->own_x_ffn;
-    layer_attention_norm(n, l, b->n);
-    layer_attend(n, l, b->n, b->w->n_context);
-    layer_project(n, l, b->n);
-    layer_ffn_norm(n, l, NULL, b->n);
-    layer_ffn(n, l, b->n, out);
-}
-
 /* n->dn: gradients of what the output matrix reads; what its words' errors cost. */
 static void head_back(back *b)
 {
     net *n = b->w->n;
     const size_t width = (size_t)n->c.n_embd, n_vocab = (size_t)n->c.n_vocab;
-    const int64_t piece = LOGITS / n->c.n_vocab > BLOCK_TOKENS ? LOGITS / n->c.n_vocab : BLOCK_TOKENS;
+    const int64_t piece = walk_head_tokens(b->w);
     for (int64_t first = 0; first < b->n; first += piece) {
         int64_t count = b->n - first < piece ? b->n - first : piece;
         float *dx = n->dn + (size_t)first * width;
@@ -135,30 +116,15 @@ static dil_status back_batch(back *b, dil_error *err)
 {
     walk *w = b->w;
     net *n = w->n;
-    net_layer *l = &n->layers[0];
-    const int n_layer = (int)w->h.n_layer;
-    const size_t bytes = (size_t)b->n * w->h.n_embd * sizeof(float);
-    memcpy(state_of(b, 0), walk_state(w, b->first), bytes);
-    for (int i = 0; i < n_layer; i++) {
-        DIL_TRY(walk_load(w, i, err));
-        forward(b, l, i, state_of(b, i + 1));
-    }
-    norm_forward(&n->crew, &n->out_norm, state_of(b, n_layer), b->n, n->normed_last);
+    DIL_TRY(walk_pass_forward(&b->pass, err));
     head_back(b);
-    memset(n->dx, 0, bytes);
-    norm_backward(&n->crew, &n->out_norm, state_of(b, n_layer), n->dn, b->n, n->dx);
     n->watch = watch;
     n->watch_ctx = b;
-    for (b->layer = n_layer - 1; b->layer >= 0; b->layer--) {
-        DIL_TRY(walk_load(w, b->layer, err));
-        forward(b, l, b->layer, n->x_last);
-        if (n->c.n_experts) /* the router's gradients are added to those of a loss, here to none */
-            memset(n->dz, 0, (size_t)b->n * (size_t)n->c.n_experts * sizeof *n->dz);
-        layer_ffn_back(n, l, b->n);
-        layer_attention_back(n, l, b->n);
-    }
+    dil_status status = walk_pass_back(&b->pass, NULL, NULL, err);
     n->watch = NULL;
-    for (size_t i = 0; i < bytes / sizeof(float); i++)
+    if (status != DIL_OK)
+        return status;
+    for (int64_t i = 0; i < b->n * n->c.n_embd; i++)
         n->dx[i] *= n->c.embd_scale;
     walk_add_outer(w, n->dx, b->n, (size_t)n->c.n_embd, n->c.n_embd, b->f->input);
     for (int64_t t = b->first; t < b->first + b->n; t++)
@@ -259,12 +225,9 @@ dil_status walk_look_back(walk *w, uint64_t seed, walk_fisher *f, dil_error *err
     freeze(&w->n->layers[0]);
     w->n->head.g = NULL;
     walk_head_prepare(w);
-    b.states_bytes = ((size_t)w->h.n_layer + 1) * (size_t)b.n * w->h.n_embd * sizeof(float);
-    b.states = mem_map(b.states_bytes, MEM_ACTIVATIONS);
-    if (!b.states)
-        return DIL_FAIL(err, DIL_NO_MEMORY, "calibration: no memory for the states of %lld tokens", (long long)b.n);
+    DIL_TRY(walk_pass_new(&b.pass, w, b.first, b.n, err));
     dil_status status = back_batch(&b, err);
-    mem_unmap(b.states, b.states_bytes, MEM_ACTIVATIONS);
+    walk_pass_free(&b.pass);
     if (status != DIL_OK || (*f->done += n) < w->n_sequences)
         return status;
     finish(w, f);

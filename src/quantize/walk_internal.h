@@ -21,6 +21,8 @@ struct walk {
     float *heads; /* [n_head][tokens of a batch][n_embd]: what each head's values read, on the mean */
     size_t heads_bytes;
     size_t most_floats; /* walk_limit */
+    walk_read_fn read;  /* NULL: the file's values */
+    void *read_ctx;
     bool head_prepared;
     float price[NET_MAX_EXPERTS]; /* walk_without: what keeps an expert from being chosen */
     bool priced;
@@ -38,6 +40,30 @@ void walk_head_prepare(walk *w);
 DIL_MUST_CHECK dil_status walk_head_release(walk *w, dil_error *err);
 /* Prices of the experts of the layer at hand, or NULL. */
 const float *walk_price(const walk *w);
+bool walk_of_layer(const parameter *p);
+/* The tensor of a parameter of the net, which has one layer, for a layer of the file; NULL: there is none. */
+const gguf_tensor *walk_tensor_of(const walk *w, const parameter *p, int layer);
+
+/* The layer at hand: x [n_tokens][n_embd] -> out, another array. */
+void walk_layer_forward(walk *w, float *x, int64_t n_tokens, float *out);
+int64_t walk_head_tokens(const walk *w); /* whose logits are in memory at a time */
+
+/* A batch forward and backward, with the states between layers. */
+typedef struct walk_pass {
+    walk *w;
+    int64_t first, n; /* tokens, of whole sequences */
+    int layer;        /* that goes back at present */
+    float *states;    /* [n_layer + 1][n][n_embd] */
+    size_t states_bytes;
+} walk_pass;
+typedef void (*walk_layer_fn)(void *ctx, int layer);
+/* [owned: walk_pass_free] */
+DIL_MUST_CHECK dil_status walk_pass_new(walk_pass *out, walk *w, int64_t first, int64_t n, dil_error *err);
+void walk_pass_free(walk_pass *p);
+/* From the walk's state to n->normed_last. */
+DIL_MUST_CHECK dil_status walk_pass_forward(walk_pass *p, dil_error *err);
+/* From n->dn, the gradient of n->normed_last, to n->dx, that of the state; done (or NULL) is called after each layer. */
+DIL_MUST_CHECK dil_status walk_pass_back(walk_pass *p, walk_layer_fn done, void *ctx, dil_error *err);
 /* h [width][width] += x^T x of n rows, which are pitch values apart. */
 void walk_add_outer(const walk *w, const float *x, int64_t n, size_t pitch, int width, float *h);
 

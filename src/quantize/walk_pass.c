@@ -1,82 +1,82 @@
-/* Whole layers at once, for states other than the walk's own, and what their answers lost. */
-#include <math.h>
+/* A batch forward and backward, layer by layer: its states are kept, everything else is computed again. */
 #include <string.h>
 
+#include "base/mem.h"
+#include "base/status.h"
 #include "quantize/walk_internal.h"
 
-#define HEAD_TOKENS 128 /* whose logits are in memory, twice */
+#define LOGITS (1 << 24) /* in memory at a time, about */
 
-const float *walk_states(const walk *w) { return w->x; }
-
-static void pass_batch(walk *w, net_layer *l, int64_t first, int64_t n, void *ctx)
+int64_t walk_head_tokens(const walk *w)
 {
-    net *t = w->n;
-    float *x = (float *)ctx + (size_t)first * w->h.n_embd;
+    const int64_t n = LOGITS / w->n->c.n_vocab;
+    return n > BLOCK_TOKENS ? n : BLOCK_TOKENS;
+}
+
+void walk_layer_forward(walk *w, float *x, int64_t n_tokens, float *out)
+{
+    net *n = w->n;
+    net_layer *l = &n->layers[0];
     l->x = x;
     l->attended = w->own_attended;
     l->x_ffn = w->own_x_ffn;
-    layer_attention_norm(t, l, n);
-    layer_attend(t, l, n, w->n_context);
-    layer_project(t, l, n);
-    layer_ffn_norm(t, l, walk_price(w), n);
-    layer_ffn(t, l, n, t->dx);
-    memcpy(x, t->dx, (size_t)n * w->h.n_embd * sizeof *x);
+    layer_attention_norm(n, l, n_tokens);
+    layer_attend(n, l, n_tokens, w->n_context);
+    layer_project(n, l, n_tokens);
+    layer_ffn_norm(n, l, walk_price(w), n_tokens);
+    layer_ffn(n, l, n_tokens, out);
 }
 
-void walk_pass(walk *w, float *x) { walk_batches(w, pass_batch, x); }
-
-/* ---- divergence ---- */
-
-typedef struct comparison {
-    const float *from, *to; /* logits [n][n_vocab] */
-    double *nats;           /* [n] */
-    int n_vocab;
-} comparison;
-
-/* z's largest value, and the log of its partition sum. */
-static double log_sum(const float *z, int n, float *most)
+dil_status walk_pass_new(walk_pass *out, walk *w, int64_t first, int64_t n, dil_error *err)
 {
-    double sum = 0;
-    *most = z[0];
-    for (int i = 1; i < n; i++)
-        *most = fmaxf(*most, z[i]);
-    for (int i = 0; i < n; i++)
-        sum += (double)expf(z[i] - *most);
-    return (double)*most + log(sum);
+    walk_pass p = {.w = w, .first = first, .n = n};
+    p.states_bytes = ((size_t)w->h.n_layer + 1) * (size_t)n * w->h.n_embd * sizeof(float);
+    p.states = mem_map(p.states_bytes, MEM_ACTIVATIONS);
+    if (!p.states)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "calibration: no memory for the states of %lld tokens", (long long)n);
+    *out = p;
+    return DIL_OK;
 }
 
-static void compare_token(void *ctx, int64_t t, int worker)
+void walk_pass_free(walk_pass *p)
 {
-    const comparison *c = ctx;
-    const float *p = c->from + (size_t)t * (size_t)c->n_vocab, *q = c->to + (size_t)t * (size_t)c->n_vocab;
-    float most;
-    double log_q = log_sum(q, c->n_vocab, &most), log_p = log_sum(p, c->n_vocab, &most), sum = 0;
-    (void)worker;
-    for (int i = 0; i < c->n_vocab; i++)
-        sum += (double)expf((float)((double)p[i] - log_p)) * (((double)p[i] - log_p) - ((double)q[i] - log_q));
-    c->nats[t] = sum;
+    if (p->states)
+        mem_unmap(p->states, p->states_bytes, MEM_ACTIVATIONS);
+    p->states = NULL;
 }
 
-static void logits_of(walk *w, const float *x, int64_t n, float *logits)
-{
-    norm_forward(&w->n->crew, &w->n->out_norm, x, n, w->n->normed_last);
-    linear_forward(&w->n->crew, &w->n->head, w->n->normed_last, n, logits, false);
-}
+static float *state_of(const walk_pass *p, int layer) { return p->states + (size_t)layer * (size_t)p->n * p->w->h.n_embd; }
 
-double walk_divergence(walk *w, const float *from, const float *x, int64_t n_tokens)
+dil_status walk_pass_forward(walk_pass *p, dil_error *err)
 {
-    const weight *head = &w->n->head;
-    const int n_vocab = w->n->c.n_vocab;
-    double nats[HEAD_TOKENS], sum = 0;
-    float *to = w->n->logits + (size_t)HEAD_TOKENS * (size_t)n_vocab; /* a batch has more than 2 * HEAD_TOKENS rows of them */
-    weight_prepare(&w->n->crew, &head, 1);
-    for (int64_t first = 0; first < n_tokens; first += HEAD_TOKENS) {
-        int64_t n = n_tokens - first < HEAD_TOKENS ? n_tokens - first : HEAD_TOKENS;
-        logits_of(w, from + (size_t)first * w->h.n_embd, n, w->n->logits);
-        logits_of(w, x + (size_t)first * w->h.n_embd, n, to);
-        crew_items(&w->n->crew, n, compare_token, &(comparison){w->n->logits, to, nats, n_vocab});
-        for (int64_t t = 0; t < n; t++)
-            sum += nats[t];
+    walk *w = p->w;
+    const int n_layer = (int)w->h.n_layer;
+    memcpy(state_of(p, 0), walk_state(w, p->first), (size_t)p->n * w->h.n_embd * sizeof(float));
+    for (int i = 0; i < n_layer; i++) {
+        DIL_TRY(walk_load(w, i, err));
+        walk_layer_forward(w, state_of(p, i), p->n, state_of(p, i + 1));
     }
-    return sum / (double)n_tokens;
+    norm_forward(&w->n->crew, &w->n->out_norm, state_of(p, n_layer), p->n, w->n->normed_last);
+    return DIL_OK;
+}
+
+dil_status walk_pass_back(walk_pass *p, walk_layer_fn done, void *ctx, dil_error *err)
+{
+    walk *w = p->w;
+    net *n = w->n;
+    net_layer *l = &n->layers[0];
+    const int n_layer = (int)w->h.n_layer;
+    memset(n->dx, 0, (size_t)p->n * w->h.n_embd * sizeof(float));
+    norm_backward(&n->crew, &n->out_norm, state_of(p, n_layer), n->dn, p->n, n->dx);
+    for (p->layer = n_layer - 1; p->layer >= 0; p->layer--) {
+        DIL_TRY(walk_load(w, p->layer, err));
+        walk_layer_forward(w, state_of(p, p->layer), p->n, n->x_last);
+        if (n->c.n_experts) /* the router's gradients are added to those of a loss, here to none */
+            memset(n->dz, 0, (size_t)p->n * (size_t)n->c.n_experts * sizeof *n->dz);
+        layer_ffn_back(n, l, p->n);
+        layer_attention_back(n, l, p->n);
+        if (done)
+            done(ctx, p->layer);
+    }
+    return DIL_OK;
 }

@@ -20,6 +20,23 @@ typedef struct piece_head {
 
 uint64_t work_hash(const void *bytes, size_t n, uint64_t seed) { return XXH3_64bits_withSeed(bytes, n, seed); }
 
+uint64_t work_hash_file(const os_file *f, uint64_t seed)
+{
+    const uint64_t id[3] = {f->size_bytes, (uint64_t)f->mtime_ns, f->inode};
+    return work_hash(id, sizeof id, seed);
+}
+
+uint64_t work_hash_path(const char *path, uint64_t seed)
+{
+    os_file f;
+    dil_error ignored;
+    if (!path || os_file_open(&f, path, &ignored) != DIL_OK)
+        return seed;
+    seed = work_hash_file(&f, seed);
+    os_file_close(&f);
+    return work_hash(path, strlen(path), seed);
+}
+
 void work_path(const work *w, const char *name, char *out, size_t n) { snprintf(out, n, "%s/%s", w->folder, name); }
 
 static dil_status begin(work *w, bool resume, dil_error *err)

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 
+#include "base/os.h"
 #include "dilmodeli.h"
 
 typedef struct work work;
@@ -26,5 +27,9 @@ DIL_MUST_CHECK dil_status work_save(work *w, const char *name, const void *bytes
 void work_path(const work *w, const char *name, char *out, size_t n);
 
 uint64_t work_hash(const void *bytes, size_t n, uint64_t seed);
+/* Of a file's size, time and place on disk. */
+uint64_t work_hash_file(const os_file *f, uint64_t seed);
+/* Its name too. NULL, or one that cannot be opened (which is found out where it is read): the seed. */
+uint64_t work_hash_path(const char *path, uint64_t seed);
 
 #endif

@@ -1,4 +1,5 @@
 /* Both ends of the network: the embedding, and the output matrix with cross-entropy. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -83,6 +84,33 @@ static void draw_direction(float *p, int n, uint64_t seed, int64_t t, float scal
     }
 }
 
+/* A block's answers of the teacher: n rows of probabilities in the worker's room. */
+static float *teacher_block(const head_pass_run *r, int64_t first, int n, int worker)
+{
+    const head_teacher *t = r->h->teacher;
+    const weight *w = t->w;
+    uint32_t *a = crew_scratch(r->c, worker);
+    float *p = t->logits + (int64_t)worker * BLOCK_TOKENS * w->n_out;
+    pack_rows(w->kind, (rows){t->x + first * w->n_in, (size_t)w->n_in, NULL}, n, w->n_in, a);
+    product_run(w->kind, &(product_block){a, (size_t)product_steps(w->kind, w->n_in), n, w->forward, w->n_in, w->n_in, w->n_out, p,
+                                          (size_t)w->n_out, false});
+    for (int i = 0; i < n; i++)
+        (void)w->kind.k->training.softmax(p + (int64_t)i * w->n_out, w->n_out);
+    return p;
+}
+
+/* KL(p || q); q becomes its gradient in the logits, q - p. */
+static float distil_row(const float *p, float *q, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+        if (p[i] > 0)
+            sum += (double)(p[i] * logf(p[i] / (q[i] > FLT_MIN ? q[i] : FLT_MIN)));
+        q[i] -= p[i];
+    }
+    return (float)sum;
+}
+
 /* Logits become their gradient: p - [target], and 2 z_weight log_sum p, over n_tokens. */
 static void gradient_of_logits(const head_pass *h, float *p, int64_t t, const kernels *k)
 {
@@ -101,8 +129,15 @@ static void head_block(void *ctx, int64_t first, int n, int worker)
     pack_rows(w->kind, (rows){h->x + first * w->n_in, (size_t)w->n_in, NULL}, n, w->n_in, a);
     product_run(w->kind, &(product_block){a, (size_t)product_steps(w->kind, w->n_in), n, w->forward, w->n_in, w->n_in, w->n_out,
                                           logits, (size_t)w->n_out, false});
+    const float *taught = h->teacher ? teacher_block(r, first, n, worker) : NULL;
     for (int64_t t = first; t < first + n; t++) {
-        float *row = logits + (t - first) * w->n_out, target = row[h->targets[t]];
+        float *row = logits + (t - first) * w->n_out;
+        if (taught) {
+            h->log_sum[t] = w->kind.k->training.softmax(row, w->n_out);
+            h->nats[t] = distil_row(taught + (t - first) * w->n_out, row, w->n_out);
+            continue;
+        }
+        float target = row[h->targets[t]];
         h->log_sum[t] = w->kind.k->training.softmax(row, w->n_out);
         h->nats[t] = h->log_sum[t] - target;
         if (h->draw_seed)

@@ -118,15 +118,24 @@ void embed_forward(const crew *c, const float *table, int n_embd, float scale, c
 void embed_backward(const crew *c, float *table_g, int n_embd, float scale, const int32_t *tokens, int64_t n_tokens,
                     const float *dx);
 
+/* Another model's answers to the same tokens. */
+typedef struct head_teacher {
+    const weight *w; /* its output matrix, prepared, [n_vocab][its n_in] */
+    const float *x;  /* [n_tokens][its n_in] */
+    float *logits;   /* buffer [workers * BLOCK_TOKENS][n_vocab] */
+} head_teacher;
+
 /*
  * Output matrix and cross-entropy. nats and log_sum [n_tokens]: minus log probability of the target, log of the partition sum.
  * With dx: gradients of (sum of nats + z_weight * sum of log_sum^2) / n_tokens. logits: buffer [n_tokens][n_vocab] with dx, else
- * [workers * BLOCK_TOKENS][n_vocab].
+ * [workers * BLOCK_TOKENS][n_vocab]. With a teacher, nats are divergences from its probabilities, KL(teacher || these), and gradients those
+ * of their sum.
  */
 typedef struct head_pass {
     const weight *w;
     const float *x;
-    const int32_t *targets;
+    const int32_t *targets; /* unless there is a teacher */
+    const head_teacher *teacher;
     int64_t n_tokens;
     float z_weight;
     float *logits, *nats, *log_sum;

@@ -65,8 +65,9 @@ static void check_model(tiny_model m)
     tiny_path(in, "in.gguf");
     tiny_path(out, "out.gguf");
     tiny_write(in, &m);
+    o.refine_steps = 4;
     ok(compress_file(&r, in, out, &o, &err), &err);
-    assert_true(r.written && r.measured && r.allocated);
+    assert_true(r.written && r.measured && r.allocated && r.refined.n_steps > 0 && r.refined.after <= r.refined.before);
     assert_true(r.predicted >= 0 && r.kld >= 0 && r.kld < 5);
     double values = (double)players_values(&r.players), bytes = 0;
     for (int i = 0; i < r.players.n; i++)
@@ -156,6 +157,7 @@ static void every_failure_is_an_error(void **state)
     m.n_layer = 1;
     o.n_sequences = 4;
     o.most_sweeps = 1;
+    o.refine_steps = 2;
     tiny_path(in, "in.gguf");
     tiny_path(out, "out.gguf");
     tiny_write(in, &m);

@@ -443,6 +443,56 @@ static void test_code_books(void **state)
     assert_int_equal((uintptr_t)iq4_values % 64, 0);
 }
 
+/* Values of random codes with these scales. */
+static void decode_scaled(dil_type type, const uint8_t *codes, float d, float m, float *out)
+{
+    const format *f = format_get(type);
+    uint8_t block[300];
+    const uint16_t scales[FORMAT_MOST_SCALES] = {f32_to_f16(d), f32_to_f16(m)};
+    int at[FORMAT_MOST_SCALES], n = format_scales(type, at);
+    memcpy(block, codes, f->block_bytes);
+    for (int i = 0; i < n; i++)
+        memcpy(block + at[i], &scales[i], sizeof scales[i]);
+    f->decode(block, out, f->block_values);
+}
+
+/* Values are d * something + m * something, and nothing else of a block is a scale. */
+static void test_scales(void **state)
+{
+    uint64_t random = 11;
+    (void)state;
+    for (int type = 0; type < DIL_TYPE_COUNT; type++) {
+        const format *f = format_get((dil_type)type);
+        int at[FORMAT_MOST_SCALES], n = format_scales((dil_type)type, at);
+        if (!f || !f->decode || !f->is_quantized || n == 0) {
+            assert_true(n == 0);
+            assert_true(!f || !f->decode || !f->is_quantized || type == DIL_TYPE_MXFP4 || type == DIL_TYPE_NVFP4 ||
+                        type == DIL_TYPE_IQ1_M);
+            continue;
+        }
+        uint8_t codes[300];
+        float one[256], two[256], both[256], none[256], d[256], m[256];
+        for (size_t i = 0; i < sizeof codes; i++)
+            codes[i] = (uint8_t)(256 * uniform(&random));
+        decode_scaled((dil_type)type, codes, 1.0f, 0.0f, one);
+        decode_scaled((dil_type)type, codes, 2.0f, 0.0f, two);
+        decode_scaled((dil_type)type, codes, 0.5f, 0.75f, both);
+        decode_scaled((dil_type)type, codes, 0.5f, 0.0f, d);
+        decode_scaled((dil_type)type, codes, 0.0f, 0.75f, m);
+        decode_scaled((dil_type)type, codes, 0.0f, 0.0f, none);
+        double square = 0, of_m = 0;
+        for (uint32_t i = 0; i < f->block_values; i++) {
+            assert_true(none[i] == 0.0f);
+            assert_true(two[i] == 2.0f * one[i]);
+            assert_float_equal(both[i], d[i] + m[i], 1e-4f * (fabsf(d[i]) + fabsf(m[i])));
+            square += (double)one[i] * (double)one[i];
+            of_m += fabs((double)m[i]);
+        }
+        assert_true(square > 0);
+        assert_int_equal(of_m > 0, n > 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -461,6 +511,7 @@ int main(void)
         cmocka_unit_test(test_ternary_is_exact),
         cmocka_unit_test(test_extents),
         cmocka_unit_test(test_decode_any_bytes),
+        cmocka_unit_test(test_scales),
         cmocka_unit_test(test_code_books),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
