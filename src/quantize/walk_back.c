@@ -127,6 +127,7 @@ static dil_status back_batch(back *b, dil_error *err)
     for (int64_t i = 0; i < b->n * n->c.n_embd; i++)
         n->dx[i] *= n->c.embd_scale;
     walk_add_outer(w, n->dx, b->n, (size_t)n->c.n_embd, n->c.n_embd, b->f->input);
+    walk_mirror(b->f->input, n->c.n_embd);
     for (int64_t t = b->first; t < b->first + b->n; t++)
         b->f->used[w->tokens[t]] += 1.0f;
     return DIL_OK;

@@ -64,7 +64,8 @@ void walk_pass_free(walk_pass *p);
 DIL_MUST_CHECK dil_status walk_pass_forward(walk_pass *p, dil_error *err);
 /* From n->dn, the gradient of n->normed_last, to n->dx, that of the state; done (or NULL) is called after each layer. */
 DIL_MUST_CHECK dil_status walk_pass_back(walk_pass *p, walk_layer_fn done, void *ctx, dil_error *err);
-/* h [width][width] += x^T x of n rows, which are pitch values apart. */
+/* h [width][width] += x^T x of n rows, which are pitch values apart: its upper triangle; walk_mirror makes the lower one the same. */
 void walk_add_outer(const walk *w, const float *x, int64_t n, size_t pitch, int width, float *h);
+void walk_mirror(float *h, int width);
 
 #endif

@@ -13,20 +13,31 @@ typedef struct outer_sum {
     float *h;
 } outer_sum;
 
+#define BAND 128 /* rows of h that are a worker's: few are computed in vain, and there are some for everyone */
+
+/* From the band's first column on: the rest is known by symmetry. */
 static void add_outer(void *ctx, int64_t item, int worker)
 {
     const outer_sum *k = ctx;
-    int64_t first = item * OUTER_ROWS;
-    int n = k->width - first < OUTER_ROWS ? (int)(k->width - first) : OUTER_ROWS;
-    rows x = {k->x, k->pitch, NULL};
-    outer_run(k->c->kind, &(outer_block){x, x, first, k->n, n, k->width, k->h + (size_t)first * (size_t)k->width, (size_t)k->width},
+    const int64_t first = item * BAND;
+    const int n = k->width - first < BAND ? (int)(k->width - first) : BAND;
+    const rows y = {k->x, k->pitch, NULL}, x = {k->x + first, k->pitch, NULL};
+    outer_run(k->c->kind,
+              &(outer_block){y, x, first, k->n, n, k->width - first, k->h + (size_t)first * (size_t)(k->width + 1), (size_t)k->width},
               crew_scratch(k->c, worker));
 }
 
 void walk_add_outer(const walk *w, const float *x, int64_t n, size_t pitch, int width, float *h)
 {
     outer_sum k = {&w->n->crew, x, n, pitch, width, h};
-    crew_items(k.c, (width + OUTER_ROWS - 1) / OUTER_ROWS, add_outer, &k);
+    crew_items(k.c, (width + BAND - 1) / BAND, add_outer, &k);
+}
+
+void walk_mirror(float *h, int width)
+{
+    for (size_t i = 0; i < (size_t)width; i++)
+        for (size_t j = 0; j < i; j++)
+            h[i * (size_t)width + j] = h[j * (size_t)width + i];
 }
 
 #define MOST_HEAD_FLOATS ((size_t)1 << 26) /* beyond, all heads' values are rounded for their common inputs */
@@ -254,7 +265,10 @@ void walk_limit(walk *w, size_t most_floats) { w->most_floats = most_floats; }
  * has columns. */
 static void finish(const look *k)
 {
-    const size_t size = (size_t)k->width * (size_t)(k->width / k->parts);
+    const int part = k->width / k->parts;
+    const size_t size = (size_t)k->width * (size_t)part;
+    for (int i = 0; i < k->n_looks * k->groups * k->parts; i++)
+        walk_mirror(k->h + (size_t)i * (size_t)part * (size_t)part, part);
     for (int i = 0; i < k->n_looks; i++) {
         const double *seen = k->seen + i * k->groups;
         float *h = k->h + (size_t)i * (size_t)k->groups * size;
