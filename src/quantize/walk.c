@@ -146,7 +146,8 @@ dil_status walk_new(walk **out, const gguf *in, const int32_t *tokens, int n_seq
         w->weighted = mem_map(w->weighted_bytes, MEM_ACTIVATIONS);
         w->heads_bytes = (size_t)c.n_head * (size_t)(w->batch * n_context) * (size_t)c.n_embd * sizeof(float);
         w->heads = mem_map(w->heads_bytes, MEM_ACTIVATIONS);
-        if (!w->tokens || !w->x || !w->attended || !w->weighted || !w->heads)
+        w->turns = mem_alloc((size_t)w->batch * (size_t)n_context * sizeof *w->turns, MEM_MISC);
+        if (!w->tokens || !w->x || !w->attended || !w->weighted || !w->heads || !w->turns)
             status = DIL_FAIL(err, DIL_NO_MEMORY, "calibration: no memory for %zu tokens", n);
         else
             memcpy(w->tokens, tokens, n * sizeof *tokens);
@@ -179,6 +180,7 @@ void walk_free(walk *w)
     if (w->heads)
         mem_unmap(w->heads, w->heads_bytes, MEM_ACTIVATIONS);
     mem_free(w->tokens);
+    mem_free(w->turns);
     net_free(w->n);
     mem_free(w);
 }

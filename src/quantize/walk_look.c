@@ -145,9 +145,14 @@ static void add_attended_inputs(const walk *w, look *k, const net_layer *l, int6
                 memcpy(means + (size_t)h * head_floats + (size_t)i * width + from,
                        t->d_o + ((size_t)i * (size_t)c->n_head + (size_t)h) * size, count * sizeof *means);
     }
-    for (int i = 0; i < k->n_looks; i++)
-        for (int h = 0; h < c->n_head; h++)
-            add_rows(w, k, i * k->groups + h * k->groups / c->n_head, means + (size_t)h * head_floats, NULL, NULL, first, n, true);
+    const int share = c->n_head / k->groups; /* heads that read the same values take turns: one token, one head */
+    for (int h = 0; h < c->n_head; h++) {
+        int64_t count = 0;
+        for (int64_t token = h % share; token < n; token += share)
+            w->turns[count++] = (int32_t)token;
+        for (int i = 0; i < k->n_looks; i++)
+            add_rows(w, k, i * k->groups + h / share, means + (size_t)h * head_floats, w->turns, NULL, first, count, true);
+    }
 }
 
 typedef struct activate_run {
