@@ -268,7 +268,7 @@ const cli_command command_quantize = {
         "Writes a model with its matrices in other types. OUT appears when it is complete.\n\n"
         "With --type alone, every matrix gets that type, each weight rounded by itself: F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0,\n"
         "Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, IQ4_XS, Q3_K, Q2_K, IQ3_S, IQ3_XXS, IQ2_S, IQ2_XS, IQ2_XXS, MXFP4,\n"
-        "NVFP4, TQ2_0 or TQ1_0. Vectors stay F32.\n\n"
+        "NVFP4, TQ2_0, TQ1_0, IQ1_M, IQ1_S, Q2_0 or Q1_0. Vectors stay F32.\n\n"
         "With a text (--calib) or what dil calibrate made of one (--stats), errors are put where this model does not feel them,\n"
         "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price. With\n"
         "--quality-budget the file becomes as small as that divergence, measured on the text's end, allows; a preset lets experts or\n"

@@ -21,14 +21,9 @@ static totals add_up(const compress_report *r)
     totals t = {.matrix_values = players_values(&r->players)};
     for (int i = 0; i < r->players.n; i++) {
         const player *q = &r->players.p[i];
-        const round_report *from = &r->matrix[i].round;
         t.values[q->choice[q->chosen].type] += values_of(q);
         t.bytes += q->choice[q->chosen].bytes;
-        t.round.plain += from->plain;
-        t.round.fed += from->fed;
-        t.round.cost += from->cost;
-        t.round.n_codes += from->n_codes;
-        t.round.moved += from->moved;
+        round_report_add(&t.round, &r->matrix[i].round);
     }
     return t;
 }
@@ -47,6 +42,13 @@ static void print_allocation(FILE *out, const compress_report *r)
             fprintf(out, "   %.1f tokens/s", 1 / b->seconds);
         fputc('\n', out);
     }
+}
+
+static void print_stability(FILE *out, const stability *s)
+{
+    if (s->codes > 0)
+        fprintf(out, "  of %lld codes and %lld scales looked at, %lld and %lld could still do better alone\n", (long long)s->codes,
+                (long long)s->scales, (long long)s->restless_codes, (long long)s->restless_scales);
 }
 
 /* Matrices too wide to be looked at as a whole. */
@@ -104,6 +106,7 @@ void quantize_report_print(FILE *out, const compress_report *r, const char *out_
     if (t.round.plain > 0)
         fprintf(out, "  error of the matrices' outputs: 1 with plain rounding, %.3f with error feedback, %.3f at equilibrium\n",
                 t.round.fed / t.round.plain, t.round.cost / t.round.plain);
+    print_stability(out, &t.round.checked);
     print_parts(out, r);
     print_attempts(out, r);
     if (r->allocated)
@@ -159,18 +162,26 @@ static json_t *ways_json(const allocate_report *a)
     return list;
 }
 
+static json_t *stability_json(const stability *s)
+{
+    return json_pack("{s:I, s:I, s:I, s:I}", "codes", (json_int_t)s->codes, "codes_that_could_do_better",
+                     (json_int_t)s->restless_codes, "scales", (json_int_t)s->scales, "scales_that_could_do_better",
+                     (json_int_t)s->restless_scales);
+}
+
 static json_t *matrix_json(const compress_report *r, int i)
 {
     const player *q = &r->players.p[i];
     const compress_matrix *m = &r->matrix[i];
     const player_choice *c = &q->choice[q->chosen];
-    return json_pack("{s:o, s:i, s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:{s:o, s:o, s:o, s:o, s:i, s:o, s:o}}", "name",
+    return json_pack("{s:o, s:i, s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:{s:o, s:o, s:o, s:o, s:i, s:o, s:o, s:o}}", "name",
                      text(q->tensor->name), "layer", q->layer, "type", format_get(c->type)->name, "experts", q->n, "rows", q->rows,
                      "columns", q->columns, "curvature_columns", m->curvature_columns ? m->curvature_columns : q->columns, "bytes",
                      count(c->bytes), "bits_per_weight", number(bits(c->bytes, values_of(q))), "expected_divergence",
                      number(m->predicted), "rounding", "power", number(m->round.power), "plain", number(m->round.plain), "feedback",
                      number(m->round.fed), "equilibrium", number(m->round.cost), "sweeps", m->round.n_sweeps, "codes",
-                     count((uint64_t)m->round.n_codes), "moved_in_last_sweep", count((uint64_t)m->round.moved));
+                     count((uint64_t)m->round.n_codes), "moved_in_last_sweep", count((uint64_t)m->round.moved), "checked",
+                     stability_json(&m->round.checked));
 }
 
 static json_t *measured_json(const compress_report *r)

@@ -1,5 +1,5 @@
 /*
- * Encoders of IQ2 and IQ3. The scale of each group is searched with the best words of every scale tried; then d is set by the largest
+ * Encoders of IQ1, IQ2 and IQ3. The scale of each group is searched with the best words of every scale tried; then d is set by the largest
  * of them, the integers next to the nearest are tried, and d is solved for again.
  */
 #include <math.h>
@@ -12,8 +12,10 @@ enum { N = FORMATS_SUPER, MAX_GROUP = 32, POLISHES = 3 };
 
 /* Scales tried first: those that give the largest value these shares of the largest level. */
 static const float shares[] = {0.76f, 0.84f, 0.92f, 1.0f, 1.08f};
-#define UNWEIGHTED 1e-4f /* of the mean weight */
-#define FLAT 0.5f        /* mean square over largest square of values that are much alike */
+static const float shifted_shares[] = {0.8f, 1.0f, 1.2f, 1.4f,
+                                       1.6f, 1.8f, 2.1f, 2.5f}; /* the largest is cut: most are one magnitude */
+#define UNWEIGHTED 1e-4f                                        /* of the mean weight */
+#define FLAT 0.5f                                               /* mean square over largest square of values that are much alike */
 
 /* A block in the making. */
 typedef struct making {
@@ -23,15 +25,28 @@ typedef struct making {
     grid_block b;
 } making;
 
-/* Best codes of group values from i on; returns sum w (x - scale level)^2, or something not below the bound that was reached. */
-static float choose_words(const making *m, int i, float scale, float bound, uint8_t *code)
+static float choose_shifted(const making *m, int i, float scale, int shift, float bound, uint8_t *code)
 {
     float sum = 0.0f;
     for (int end = i + m->g->group; i < end && sum < bound; i += m->g->book->unit, code += m->g->book->unit) {
-        codebook_wish wish = {.target = m->x + i, .weight = m->w + i, .scale = scale, .bound = bound - sum};
+        codebook_wish wish = {.target = m->x + i, .weight = m->w + i, .scale = scale, .bound = bound - sum, .shift = shift};
         sum += codebook_nearest(m->g, &wish, code);
     }
     return sum;
+}
+
+/* Best codes of group values from i on; returns sum w (x - scale level)^2, or something not below the bound that was reached. */
+static float choose_words(const making *m, int i, float scale, float bound, uint8_t *code)
+{
+    uint8_t other[MAX_GROUP];
+    if (!codebook_group_shifts(m->g->book))
+        return choose_shifted(m, i, scale, CODEBOOK_SHIFT_EITHER, bound, code);
+    float down = choose_shifted(m, i, scale, CODEBOOK_SHIFT_DOWN, bound, code);
+    float up = choose_shifted(m, i, scale, CODEBOOK_SHIFT_UP, down < bound ? down : bound, other);
+    if (!(up < down))
+        return down;
+    memcpy(code, other, (size_t)m->g->group);
+    return up;
 }
 
 /* Of unit_value [n], the least squares factor to the values from i on. */
@@ -81,9 +96,12 @@ static float search_scale(const making *m, int i)
     }
     if (!(largest > 0.0f && largest < INFINITY))
         return 0.0f;
-    for (size_t k = 0; k < sizeof shares / sizeof *shares; k++)
+    for (size_t k = 0; !g->book->shifted && k < sizeof shares / sizeof *shares; k++)
         try_scale(m, i, largest / (top * shares[k]), &best);
-    bool flat = squares > FLAT * largest * largest * (float)g->group; /* words with small levels may be like it */
+    for (size_t k = 0; g->book->shifted && k < sizeof shifted_shares / sizeof *shifted_shares; k++)
+        try_scale(m, i, largest / (top * shifted_shares[k]), &best);
+    bool flat =
+        !g->book->shifted && squares > FLAT * largest * largest * (float)g->group; /* words with small levels may be like it */
     for (int k = g->book->n_magnitudes; flat && k < g->n_levels; k++)
         try_scale(m, i, largest / (float)g->level[k], &best);
     return best.scale;
@@ -96,7 +114,7 @@ static float fit_group(making *m, int group, float wanted)
     const int i = group * g->group;
     uint8_t code[MAX_GROUP];
     float unit = m->b.d * g->unit, best_error = INFINITY;
-    int middle = 2 * fit_round((wanted * fit_inverse(unit) - 1.0f) * 0.5f, 0, 15) + 1;
+    int middle = 2 * fit_round((wanted * fit_inverse(unit) - 1.0f) * 0.5f, 0, g->scale_hi / 2) + 1;
     m->b.scale[group] = (int8_t)middle;
     for (int step = 0; step < 3; step++) {
         int s = middle + (step == 0 ? 0 : step == 1 ? -2 : 2);
@@ -108,6 +126,7 @@ static float fit_group(making *m, int group, float wanted)
         best_error = error;
         m->b.scale[group] = (int8_t)s;
         memcpy(m->b.code + i, code, (size_t)g->group);
+        m->b.min[group] = (uint8_t)(codebook_group_shifts(g->book) ? codebook_shift(code[0]) : 0);
     }
     return best_error;
 }
@@ -168,6 +187,7 @@ static void encode_block(const grid *g, const float *x, const float *importance,
     weigh_all(&m);
     for (int i = 0; i < N; i += g->book->width)
         codebook_read(g->book, 0, 0, m.b.code + i);
+    memset(m.b.min, codebook_group_shifts(g->book) ? CODEBOOK_SHIFT_UP : 0, sizeof m.b.min); /* as in word 0 above */
     m.b.d = grid_storable(g, largest / ((float)g->scale_hi * g->unit));
     if (m.b.d > 0.0f)
         polish(&m, fit_groups(&m, wanted));
@@ -181,6 +201,8 @@ static void encode(dil_type type, const float *x, uint8_t *dst, size_t n, const 
         encode_block(g, x + i, importance_at(importance, i), dst);
 }
 
+FORMATS_ENCODE(iq1_s) { encode(DIL_TYPE_IQ1_S, src, dst, n, importance); }
+FORMATS_ENCODE(iq1_m) { encode(DIL_TYPE_IQ1_M, src, dst, n, importance); }
 FORMATS_ENCODE(iq2_xxs) { encode(DIL_TYPE_IQ2_XXS, src, dst, n, importance); }
 FORMATS_ENCODE(iq2_xs) { encode(DIL_TYPE_IQ2_XS, src, dst, n, importance); }
 FORMATS_ENCODE(iq2_s) { encode(DIL_TYPE_IQ2_S, src, dst, n, importance); }

@@ -9,7 +9,6 @@
 #define FLOATS(type, bytes, codec) [DIL_TYPE_##type] = {#type, 1, (bytes), false, format_decode_##codec, format_encode_##codec}
 #define CODED(type, values, bytes, codec) \
     [DIL_TYPE_##type] = {#type, (values), (bytes), true, format_decode_##codec, format_encode_##codec}
-#define DECODED(type, values, bytes, codec) [DIL_TYPE_##type] = {#type, (values), (bytes), true, format_decode_##codec, NULL}
 /* Formats of activations inside other engines: they have a size, no weights are stored in them. */
 #define SIZED(type, values, bytes) [DIL_TYPE_##type] = {#type, (values), (bytes), true, NULL, NULL}
 
@@ -34,8 +33,8 @@ static const format formats[DIL_TYPE_COUNT] = {
     CODED(Q5_K, 256, 176, q5_k),
     CODED(Q6_K, 256, 210, q6_k),
     SIZED(Q8_K, 256, 292),
-    DECODED(IQ1_S, 256, 50, iq1_s),
-    DECODED(IQ1_M, 256, 56, iq1_m),
+    CODED(IQ1_S, 256, 50, iq1_s),
+    CODED(IQ1_M, 256, 56, iq1_m),
     CODED(IQ2_XXS, 256, 66, iq2_xxs),
     CODED(IQ2_XS, 256, 74, iq2_xs),
     CODED(IQ2_S, 256, 82, iq2_s),

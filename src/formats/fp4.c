@@ -28,14 +28,15 @@ FORMATS_DECODE(mxfp4)
 }
 
 /* A grid's codes ascend with their levels; E2M1's 8 .. 15 are -0 and down. */
+static uint8_t code_of(int q) { return (uint8_t)(q < 8 ? q + 8 : 15 - q); }
+static int e2m1_of(uint8_t code) { return code < 8 ? 15 - code : code - 8; }
+
 FORMATS_READ(mxfp4)
 {
     out->d = e8m0_to_f32_half(block[0]);
     out->scale[0] = 1;
-    for (int j = 0; j < MX_N; j++) {
-        int q = block[1 + j % (MX_N / 2)] >> (j / (MX_N / 2) * 4) & 15;
-        out->code[j] = (uint8_t)(q < 8 ? q + 8 : 15 - q);
-    }
+    for (int j = 0; j < MX_N; j++)
+        out->code[j] = code_of(block[1 + j % (MX_N / 2)] >> (j / (MX_N / 2) * 4) & 15);
 }
 
 FORMATS_WRITE(mxfp4)
@@ -44,10 +45,8 @@ FORMATS_WRITE(mxfp4)
     (void)frexpf(b->d, &exponent);
     block[0] = (uint8_t)(exponent + 127);
     memset(block + 1, 0, MX_N / 2);
-    for (int j = 0; j < MX_N; j++) {
-        int q = b->code[j] < 8 ? 15 - b->code[j] : b->code[j] - 8;
-        block[1 + j % (MX_N / 2)] |= (uint8_t)(q << (j / (MX_N / 2) * 4));
-    }
+    for (int j = 0; j < MX_N; j++)
+        block[1 + j % (MX_N / 2)] |= (uint8_t)(e2m1_of(b->code[j]) << (j / (MX_N / 2) * 4));
 }
 
 FORMATS_DECODE(nvfp4)
@@ -63,6 +62,28 @@ FORMATS_DECODE(nvfp4)
             }
         }
     }
+}
+
+/* Where value j of a block has its four bits: the byte, and the bit of its lowest. */
+static int nv_byte(int j) { return NV_N / NV_SUB + j / NV_SUB * (NV_SUB / 2) + j % (NV_SUB / 2); }
+static int nv_bit(int j) { return j % NV_SUB / (NV_SUB / 2) * 4; }
+
+FORMATS_READ(nvfp4)
+{
+    out->d = 1.0f;
+    for (int s = 0; s < NV_N / NV_SUB; s++)
+        out->scale[s] = (int8_t)(block[s] & 0x7f);
+    for (int j = 0; j < NV_N; j++)
+        out->code[j] = code_of(block[nv_byte(j)] >> nv_bit(j) & 15);
+}
+
+FORMATS_WRITE(nvfp4)
+{
+    memset(block, 0, NV_BYTES);
+    for (int s = 0; s < NV_N / NV_SUB; s++)
+        block[s] = (uint8_t)b->scale[s];
+    for (int j = 0; j < NV_N; j++)
+        block[nv_byte(j)] |= (uint8_t)(e2m1_of(b->code[j]) << nv_bit(j));
 }
 
 /* The code whose value times d is nearest to x, the first one on ties, and its distance. */

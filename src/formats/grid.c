@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "base/once.h"
 #include "formats/codebook.h"
 #include "formats/codecs.h"
 #include "formats/iq_tables.h"
@@ -26,11 +27,15 @@ static const int8_t range[256] = {
 #define FROM(lo) (range + 128 + (lo))
 
 static const int8_t signs[2] = {-1, 1};
+static const int8_t iq1_levels[6] = {-9, -7, -1, 1, 7, 9}; /* eighths: -1, 0, 1 with an eighth less or more */
 static const int8_t iq2_levels[6] = {-43, -25, -8, 8, 25, 43};
 static const int8_t iq3_xxs_levels[16] = {-62, -52, -44, -36, -28, -20, -12, -4, 4, 12, 20, 28, 36, 44, 52, 62};
 static const int8_t iq3_s_levels[16] = {-15, -13, -11, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 11, 13, 15};
 
 static const int8_t fp4_levels[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 6, 8, 12}; /* minus zero is one of them */
+
+enum { UE4M3_LARGEST = 0x7e };
+static float ue4m3[0x80]; /* the number behind the largest counts as 0 */
 
 #define GRID(t, values, values_a_scale, levels, first, lo, hi, offsets, most, codec)                                        \
     {                                                                                                                       \
@@ -38,10 +43,10 @@ static const int8_t fp4_levels[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 0, 1, 2, 3
         .scale_hi = hi, .scale_step = 1, .unit = 1.0f, .offset = offsets, .min_hi = most, .read = format_read_##codec,      \
         .write = format_write_##codec                                                                                       \
     }
-#define BOOK(t, values_a_scale, levels, of_unit, codec)                                                                         \
+#define BOOK(t, values_a_scale, levels, most, of_unit, codec)                                                                   \
     {                                                                                                                           \
         .type = DIL_TYPE_##t, .block = 256, .group = values_a_scale, .n_levels = sizeof levels, .level = levels, .scale_lo = 1, \
-        .scale_hi = 31, .scale_step = 2, .unit = of_unit, .offset = GRID_NO_OFFSET, .read = format_read_##codec,                \
+        .scale_hi = most, .scale_step = 2, .unit = of_unit, .offset = GRID_NO_OFFSET, .read = format_read_##codec,              \
         .write = format_write_##codec, .book = &codebook_##codec                                                                \
     }
 
@@ -77,18 +82,42 @@ static const grid grids[] = {
      .offset = GRID_NO_OFFSET,
      .read = format_read_mxfp4,
      .write = format_write_mxfp4},
-    BOOK(IQ2_XXS, 32, iq2_levels, 0.125f, iq2_xxs),
-    BOOK(IQ2_XS, 16, iq2_levels, 0.125f, iq2_xs),
-    BOOK(IQ2_S, 16, iq2_levels, 0.125f, iq2_s),
-    BOOK(IQ3_XXS, 32, iq3_xxs_levels, 0.25f, iq3_xxs),
-    BOOK(IQ3_S, 32, iq3_s_levels, 1.0f, iq3_s),
+    {.type = DIL_TYPE_NVFP4,
+     .block = 64,
+     .group = 16,
+     .number = GRID_ONE,
+     .n_levels = 16,
+     .level = fp4_levels,
+     .scale_lo = 0,
+     .scale_hi = UE4M3_LARGEST,
+     .scale_step = 1,
+     .unit = 1.0f,
+     .scales = ue4m3,
+     .offset = GRID_NO_OFFSET,
+     .read = format_read_nvfp4,
+     .write = format_write_nvfp4},
+    BOOK(IQ1_S, 32, iq1_levels, 15, 0.125f, iq1_s),
+    BOOK(IQ1_M, 16, iq1_levels, 15, 0.125f, iq1_m),
+    BOOK(IQ2_XXS, 32, iq2_levels, 31, 0.125f, iq2_xxs),
+    BOOK(IQ2_XS, 16, iq2_levels, 31, 0.125f, iq2_xs),
+    BOOK(IQ2_S, 16, iq2_levels, 31, 0.125f, iq2_s),
+    BOOK(IQ3_XXS, 32, iq3_xxs_levels, 31, 0.25f, iq3_xxs),
+    BOOK(IQ3_S, 32, iq3_s_levels, 31, 1.0f, iq3_s),
 };
+
+static void prepare(void)
+{
+    for (int i = 0; i < 0x80; i++)
+        ue4m3[i] = ue4m3_to_f32((uint8_t)i);
+    codebook_prepare();
+}
 
 const grid *grid_get(dil_type type)
 {
+    static once prepared = ONCE;
     for (size_t i = 0; i < sizeof grids / sizeof *grids; i++)
         if (grids[i].type == type) {
-            codebook_prepare();
+            once_run(&prepared, prepare);
             return &grids[i];
         }
     return NULL;
@@ -107,7 +136,19 @@ static float nearest_power(float v)
 float grid_storable(const grid *g, float v)
 {
     const float most = 65504.0f;
+    if (g->number == GRID_ONE)
+        return 1.0f;
     return g->number == GRID_POWER ? nearest_power(v) : f16_to_f32(f32_to_f16(v > most ? most : v < -most ? -most : v));
+}
+
+float grid_beside(const grid *g, float v, int step)
+{
+    if (g->number != GRID_F16)
+        return grid_storable(g, ldexpf(v, step));
+    int h = f32_to_f16(v), at = h & 0x8000 ? -(h & 0x7fff) : h; /* in order of value; both zeros are 0 */
+    at += step;
+    float other = f16_to_f32((uint16_t)(at < 0 ? 0x8000 | -at : at));
+    return isfinite(other) ? other : v;
 }
 
 void grid_borders_of(const grid *g, grid_borders *out)

@@ -2,7 +2,7 @@
  * The parts of a block of the formats whose values are levels: what a rounding that looks at other blocks too may choose. Value i of
  * a group is
  *
- *     scale * level[code] + offset,   scale = d * scale_of[group] * unit
+ *     scale * level[code] + offset,   scale = d * scale_of[group] * unit, or a number of a table: scales[scale_of[group]]
  *     offset = 0, m, or -m * min_of[group]
  *
  * with d and m in f16, or d a power of two. In formats with a code book (codebook.h) codes of values that stand together depend on each other. Reading and writing are exact: writing what was read gives the same bytes, and the values computed from
@@ -24,13 +24,14 @@ typedef enum grid_offset {
 
 typedef enum grid_number {
     GRID_F16,
-    GRID_POWER /* of two: 2^-128 .. 2^127 */
+    GRID_POWER, /* of two: 2^-128 .. 2^127 */
+    GRID_ONE    /* always 1: groups have scales of their own */
 } grid_number;
 
 typedef struct grid_block {
     float d, m; /* as stored */
     int8_t scale[GRID_MAX_GROUPS];
-    uint8_t min[GRID_MAX_GROUPS];
+    uint8_t min[GRID_MAX_GROUPS]; /* of GRID_OFFSET_STEPS; in books whose groups share a shift: it, as in the groups' codes */
     uint8_t code[GRID_MAX_BLOCK];
 } grid_block;
 
@@ -43,6 +44,7 @@ typedef struct grid {
     int scale_lo, scale_hi; /* a group's integer; 1, 1: there is none */
     int scale_step;         /* from one such integer to the next */
     float unit;             /* a power of two */
+    const float *scales;    /* GRID_ONE: [scale_hi + 1], ascending; else NULL */
     grid_offset offset;
     int min_hi; /* of GRID_OFFSET_STEPS */
     void (*read)(const uint8_t *block, grid_block *out);
@@ -55,6 +57,9 @@ const grid *grid_get(dil_type type); /* NULL: the format has no such parts */
 /* The number nearest to v that d and m can be; finite. */
 float grid_storable(const grid *g, float v);
 
+/* The next number that d and m can be, up (step 1) or down (-1); the present one at the end of what is finite. */
+float grid_beside(const grid *g, float v, int step);
+
 /* Index of the level nearest to v (in units of the scale); NaN: 0. */
 int grid_nearest(const grid *g, float v);
 
@@ -64,7 +69,11 @@ typedef struct grid_borders {
 } grid_borders;
 void grid_borders_of(const grid *g, grid_borders *out);
 
-static inline float grid_scale(const grid *g, const grid_block *b, int group) { return b->d * (float)b->scale[group] * g->unit; }
+static inline float grid_scale_at(const grid *g, float d, int scale)
+{
+    return g->scales ? g->scales[scale] : d * (float)scale * g->unit;
+}
+static inline float grid_scale(const grid *g, const grid_block *b, int group) { return grid_scale_at(g, b->d, b->scale[group]); }
 static inline float grid_offset_of(const grid *g, const grid_block *b, int group)
 {
     return g->offset == GRID_NO_OFFSET ? 0.0f : g->offset == GRID_OFFSET_OWN ? b->m : -(b->m * (float)b->min[group]);

@@ -1,6 +1,6 @@
 /*
  * IQ1, IQ2 and IQ3 types, the decoders: super-blocks of 256 values whose magnitudes come in groups from a code book (iq_tables.h), with
- * signs and scales beside them. IQ2 and IQ3 are taken apart in iquants_parts.c and encoded in codebook_encode.c. All numbers little-endian; the
+ * signs and scales beside them. They are taken apart in iquants_parts.c and encoded in codebook_encode.c. All numbers little-endian; the
  * notation name:k[bits] means k numbers of that many bits.
  *
  *     IQ2_XXS d:f16, 8 times {index:4[8], word:32}: word = 4 sign indices of 7 bits, scale s of 4

@@ -1,5 +1,5 @@
 /*
- * Blocks of IQ2 and IQ3 (layouts: iquants.c) taken apart and put together. A scale of s is stored here as 2 s + 1, the odd integer that d
+ * Blocks of IQ1, IQ2 and IQ3 (layouts: iquants.c) taken apart and put together. A scale of s is stored here as 2 s + 1, the odd integer that d
  * and the format's unit multiply.
  */
 #include "formats/codebook.h"
@@ -13,6 +13,66 @@ static unsigned nibble_at(const uint8_t *p, int j) { return (unsigned)p[j / 2] >
 static void put_nibble(uint8_t *p, int j, unsigned v)
 {
     p[j / 2] = (uint8_t)(j % 2 ? (p[j / 2] & 15) | v << 4 : (p[j / 2] & 0xf0) | v);
+}
+
+/* Bit 0: the shift is down. */
+static unsigned down_of(const uint8_t *code) { return codebook_shift(code[0]) == CODEBOOK_SHIFT_DOWN; }
+
+FORMATS_READ(iq1_s)
+{
+    out->d = load_f16(block);
+    for (int i = 0; i < 32; i++) {
+        unsigned word = load_u16(block + 34 + i / 4 * 2), down = word >> 15;
+        out->scale[i / 4] = odd_of(word >> 12 & 7);
+        out->min[i / 4] = (uint8_t)(down ? CODEBOOK_SHIFT_DOWN : CODEBOOK_SHIFT_UP);
+        codebook_read(&codebook_iq1_s, block[2 + i] | (word >> (i % 4 * 3) & 7) << 8, down, out->code + 8 * i);
+    }
+}
+
+FORMATS_WRITE(iq1_s)
+{
+    (void)store_f16(block, b->d);
+    for (int part = 0; part < 8; part++) {
+        unsigned down, word = half_of(b->scale[part]) << 12 | down_of(b->code + 32 * part) << 15;
+        for (int k = 0; k < 4; k++) {
+            unsigned index = codebook_write(&codebook_iq1_s, b->code + 32 * part + 8 * k, &down);
+            block[2 + 4 * part + k] = (uint8_t)index;
+            word |= index >> 8 << (3 * k);
+        }
+        store_u16(block + 34 + 2 * part, (uint16_t)word);
+    }
+}
+
+/* Four words behind the indices: 12 bits of scales, and a quarter of the f16 d on top, its lowest first. */
+FORMATS_READ(iq1_m)
+{
+    const uint8_t *words = block + 48;
+    unsigned h = 0;
+    for (int k = 0; k < 4; k++)
+        h |= (unsigned)(load_u16(words + 2 * k) >> 12) << (4 * k);
+    out->d = f16_to_f32((uint16_t)h);
+    for (int i = 0; i < 32; i++) {
+        unsigned high = nibble_at(block + 32, i), s = (unsigned)load_u16(words + i / 8 * 2) >> (i / 2 % 4 * 3);
+        out->scale[i / 2] = odd_of(s & 7);
+        codebook_read(&codebook_iq1_m, block[i] | (high & 7) << 8, high >> 3, out->code + 8 * i);
+    }
+}
+
+FORMATS_WRITE(iq1_m)
+{
+    uint8_t *words = block + 48;
+    const unsigned h = f32_to_f16(b->d);
+    for (int i = 0; i < 32; i++) {
+        unsigned down, index = codebook_write(&codebook_iq1_m, b->code + 8 * i, &down);
+        block[i] = (uint8_t)index;
+        put_nibble(block + 32, i, index >> 8 | down << 3);
+    }
+    for (int k = 0; k < 4; k++) {
+        unsigned word = (h >> (4 * k) & 15) << 12;
+        for (int j = 0; j < 4; j++)
+            word |= half_of(b->scale[4 * k + j]) << (3 * j);
+        store_u16(words + 2 * k, (uint16_t)word);
+    }
 }
 
 FORMATS_READ(iq2_xxs)

@@ -7,17 +7,6 @@
 #include "quantize/compress_internal.h"
 #include "quantize/round.h"
 
-static void add_report(round_report *sum, const round_report *r)
-{
-    sum->plain += r->plain;
-    sum->fed += r->fed;
-    sum->cost += r->cost;
-    sum->power += r->power;
-    sum->n_codes += r->n_codes;
-    sum->moved += r->moved;
-    sum->n_sweeps = r->n_sweeps > sum->n_sweeps ? r->n_sweeps : sum->n_sweeps;
-}
-
 /* What a matrix is rounded for; w becomes what is left of it. */
 typedef struct rounding_input {
     float *w;                    /* [groups][rows of a group][columns] */
@@ -58,7 +47,7 @@ static dil_status round_whole(compression *c, const rounding_rows *in, dil_error
     dil_status status = round_matrix(&t, c->workers, in->to, &r, err);
     metric_free(m);
     DIL_TRY(status);
-    add_report(in->sum, &r);
+    round_report_add(in->sum, &r);
     return DIL_OK;
 }
 

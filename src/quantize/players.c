@@ -115,11 +115,11 @@ static int by_bytes(const void *a, const void *b)
 
 void player_offer(player *p)
 {
-    static const dil_type offered[] = {DIL_TYPE_TQ1_0,  DIL_TYPE_TQ2_0,  DIL_TYPE_IQ2_XXS, DIL_TYPE_Q2_0,  DIL_TYPE_IQ2_XS,
-                                       DIL_TYPE_IQ2_S,  DIL_TYPE_Q2_K,   DIL_TYPE_IQ3_XXS, DIL_TYPE_IQ3_S, DIL_TYPE_Q3_K,
-                                       DIL_TYPE_IQ4_XS, DIL_TYPE_IQ4_NL, DIL_TYPE_Q4_0,    DIL_TYPE_Q4_K,  DIL_TYPE_Q4_1,
-                                       DIL_TYPE_Q5_0,   DIL_TYPE_Q5_K,   DIL_TYPE_Q5_1,    DIL_TYPE_Q6_K,  DIL_TYPE_Q8_0,
-                                       DIL_TYPE_F16,    DIL_TYPE_D3_0,   DIL_TYPE_D6_0};
+    static const dil_type offered[] = {DIL_TYPE_IQ1_S, DIL_TYPE_IQ1_M,  DIL_TYPE_TQ1_0,  DIL_TYPE_TQ2_0,  DIL_TYPE_IQ2_XXS,
+                                       DIL_TYPE_Q2_0,  DIL_TYPE_IQ2_XS, DIL_TYPE_IQ2_S,  DIL_TYPE_Q2_K,   DIL_TYPE_IQ3_XXS,
+                                       DIL_TYPE_IQ3_S, DIL_TYPE_Q3_K,   DIL_TYPE_IQ4_XS, DIL_TYPE_IQ4_NL, DIL_TYPE_Q4_0,
+                                       DIL_TYPE_Q4_K,  DIL_TYPE_Q4_1,   DIL_TYPE_Q5_0,   DIL_TYPE_Q5_K,   DIL_TYPE_Q5_1,
+                                       DIL_TYPE_Q6_K,  DIL_TYPE_Q8_0,   DIL_TYPE_F16,    DIL_TYPE_D3_0,   DIL_TYPE_D6_0};
     p->n_choices = 0;
     for (size_t i = 0; i < sizeof offered / sizeof *offered; i++) {
         uint64_t bytes = player_bytes(p, offered[i]);

@@ -6,6 +6,8 @@
 #define RESPONSES 3      /* rounds of a group's codes after its scale moved */
 #define TINY 1e-7        /* of a unit's curvature: what is below has no direction */
 #define NOTICEABLE 1e-5f /* share of what a unit can gain at most that is worth a move */
+#define MOST_NEIGHBOURS 4
+#define MOST_STEPS 64 /* from one f16 number to the next */
 
 /* What moves, on its own ground: kept only when the cost falls. */
 typedef struct site {
@@ -95,6 +97,19 @@ static float find_target(const unit_curve *c, int n, const float *x, const float
     return lower;
 }
 
+bool unit_respond(const grid *g, const unit_curve *c, float scale, const float *x, const float *grad, uint8_t *code)
+{
+    float target[CODEBOOK_MAX_UNIT], present = find_target(c, g->book->unit, x, grad, target);
+    codebook_wish wish = {.target = target,
+                          .weight = c->weight,
+                          .share = c->share[0],
+                          .stride = CODEBOOK_MAX_UNIT,
+                          .scale = scale,
+                          .bound = present * (1.0f - NOTICEABLE),
+                          .shift = codebook_group_shifts(g->book) ? codebook_shift(code[0]) : CODEBOOK_SHIFT_EITHER};
+    return codebook_nearest(g, &wish, code) < wish.bound;
+}
+
 /* Every unit answers once, in order; returns by how much the cost falls. */
 static double answer_words(site *s, float scale, int64_t *moved)
 {
@@ -102,12 +117,9 @@ static double answer_words(site *s, float scale, int64_t *moved)
     const int n = g->book->unit;
     double fall = 0;
     for (int at = 0; at < s->width; at += n) {
-        const unit_curve *c = &s->p->units[at / n];
-        float target[CODEBOOK_MAX_UNIT];
         uint8_t code[CODEBOOK_MAX_UNIT];
-        float present = find_target(c, n, s->x + at, s->grad + at, target);
-        codebook_wish wish = {target, c->weight, c->share[0], CODEBOOK_MAX_UNIT, scale, present * (1.0f - NOTICEABLE)};
-        if (!(codebook_nearest(g, &wish, code) < wish.bound))
+        memcpy(code, s->code + at, (size_t)n);
+        if (!unit_respond(g, &s->p->units[at / n], scale, s->x + at, s->grad + at, code))
             continue;
         for (int j = 0; j < n; j++) {
             if (code[j] == s->code[at + j])
@@ -129,11 +141,14 @@ static double answer(site *s, float scale, float offset, int64_t *moved)
 
 /* ---- scale and offset ---- */
 
-/* A scale and offset of a group that its format can hold. */
+/* A scale and offset, or shift, of a group that its format can hold. */
 typedef struct setting {
     float d, m;
-    int scale, min;
+    int scale, min; /* min: as in grid_block */
 } setting;
+
+/* Groups choose something with their scale that `min` says. */
+static bool has_min(const grid *g) { return g->offset == GRID_OFFSET_STEPS || codebook_group_shifts(g->book); }
 
 /* Of lo, lo + step .. hi, in units. */
 static int nearest_step(float v, float unit, int lo, int hi, int step)
@@ -144,14 +159,25 @@ static int nearest_step(float v, float unit, int lo, int hi, int step)
 
 static setting setting_of(const grid *g, const grid_block *b, int group)
 {
-    return (setting){b->d, b->m, b->scale[group], g->offset == GRID_OFFSET_STEPS ? b->min[group] : 0};
+    return (setting){b->d, b->m, b->scale[group], has_min(g) ? b->min[group] : 0};
 }
 
-static setting setting_near(const grid *g, const grid_block *b, float scale, float offset)
+/* Of a table of scales: the number of the nearest. */
+static int nearest_scale(const grid *g, float v)
 {
-    setting s = {b->d, b->m, 1, 0};
+    int at = 0;
+    while (at < g->scale_hi && v > 0.5f * (g->scales[at] + g->scales[at + 1]))
+        at++;
+    return at;
+}
+
+static setting setting_near(const grid *g, const grid_block *b, int group, float scale, float offset)
+{
+    setting s = setting_of(g, b, group);
     if (g->scale_lo == g->scale_hi)
         s.d = grid_storable(g, scale);
+    else if (g->scales)
+        s.scale = nearest_scale(g, scale);
     else
         s.scale = nearest_step(scale, b->d * g->unit, g->scale_lo, g->scale_hi, g->scale_step);
     if (g->offset == GRID_OFFSET_OWN)
@@ -166,7 +192,7 @@ static void apply(const grid *g, grid_block *b, int group, setting s)
     b->d = s.d;
     b->m = s.m;
     b->scale[group] = (int8_t)s.scale;
-    if (g->offset == GRID_OFFSET_STEPS)
+    if (has_min(g))
         b->min[group] = (uint8_t)s.min;
 }
 
@@ -178,13 +204,13 @@ static bool allowed(const grid *g, setting s)
                                           (g->offset != GRID_OFFSET_STEPS || (s.min >= 0 && s.min <= g->min_hi)));
 }
 
-static float scale_of(const grid *g, setting s) { return s.d * (float)s.scale * g->unit; }
+static float scale_of(const grid *g, setting s) { return grid_scale_at(g, s.d, s.scale); }
 static float offset_of(const grid *g, setting s)
 {
     return g->offset == GRID_NO_OFFSET ? 0.0f : g->offset == GRID_OFFSET_OWN ? s.m : -(s.m * (float)s.min);
 }
 
-/* All values become those of another scale and offset; returns by how much the cost falls. */
+/* All values become those of the codes and another scale and offset; returns by how much the cost falls. */
 static double rescale(site *s, float scale, float offset)
 {
     float d[RESPOND_MOST_GROUP];
@@ -262,6 +288,8 @@ static void best_steps(const group_curve *c, slopes g, bool with_offset, float *
 static double fall_of(const grid *g, const group_curve *c, slopes at, setting from, setting to)
 {
     double ds = (double)scale_of(g, to) - (double)scale_of(g, from), du = (double)offset_of(g, to) - (double)offset_of(g, from);
+    if (codebook_group_shifts(g->book)) /* from one shift to the other all levels move by 2 */
+        du = 2 * (double)scale_of(g, to) * (to.min - from.min);
     return -(2 * (ds * (double)at.z + du * (double)at.u) + ds * ds * (double)c->zhz + 2 * ds * du * (double)c->zhu +
              du * du * (double)c->uhu);
 }
@@ -275,6 +303,9 @@ static bool try_setting(site *s, setting wanted, int64_t *moved)
     float scale = scale_of(p->g, wanted), offset = offset_of(p->g, wanted);
     site trial = *s;
     int64_t changed = 0;
+    const bool shifts = p->g->book && wanted.min != setting_of(p->g, p->b, p->group).min;
+    for (int j = 0; shifts && j < s->width; j++)
+        trial.code[j] ^= 1;
     double fall = rescale(&trial, scale, offset);
     for (int i = 0; i < RESPONSES; i++) {
         int64_t before = changed;
@@ -287,12 +318,12 @@ static bool try_setting(site *s, setting wanted, int64_t *moved)
     *s = trial;
     apply(p->g, p->b, p->group, wanted);
     *moved += changed + 1;
-    p->curve->known = p->curve->known && changed == 0;
+    p->curve->known = p->curve->known && changed == 0 && !shifts;
     return true;
 }
 
 /* The settings beside the present one. */
-static int neighbours(const grid *g, setting now, setting out[4])
+static int neighbours(const grid *g, setting now, setting out[MOST_NEIGHBOURS])
 {
     int n = 0;
     if (g->scale_lo == g->scale_hi)
@@ -305,6 +336,10 @@ static int neighbours(const grid *g, setting now, setting out[4])
             out[n++].min += step;
         }
     }
+    if (codebook_group_shifts(g->book)) {
+        out[n] = now;
+        out[n++].min ^= 1;
+    }
     return n;
 }
 
@@ -312,7 +347,7 @@ static void try_others(site *s, int64_t *moved)
 {
     static const float ratios[][4] = {[GRID_F16] = {0.92f, 0.96f, 1.04f, 1.08f}, [GRID_POWER] = {0.5f, 2.0f, 0.25f, 4.0f}};
     const group_player *p = s->p;
-    setting near[4];
+    setting near[MOST_NEIGHBOURS];
     int n = neighbours(p->g, setting_of(p->g, p->b, p->group), near);
     for (int i = 0; i < n; i++)
         try_setting(s, near[i], moved);
@@ -323,17 +358,57 @@ static void try_others(site *s, int64_t *moved)
     }
 }
 
+/* The two numbers of a super-block, or of a block without integers. */
+typedef struct stored {
+    float d, m;
+} stored;
+
+/* By how much the cost falls from one pair to another; zg, ug: half its slopes along them at `from`. */
+static double stored_fall(const group_curve *c, double zg, double ug, stored from, stored to)
+{
+    const double dd = (double)to.d - (double)from.d, dm = (double)to.m - (double)from.m;
+    return -(2 * (dd * zg + dm * ug) + dd * dd * (double)c->zhz + 2 * dd * dm * (double)c->zhu + dm * dm * (double)c->uhu);
+}
+
+/* Steps to numbers beside, one at a time, while the cost falls: rounding both at once is not their best. */
+static stored settle_stored(const grid *g, const group_curve *c, double zg, double ug, stored from, stored at)
+{
+    double fall = stored_fall(c, zg, ug, from, at);
+    for (int steps = 0; steps < MOST_STEPS; steps++) {
+        const stored before = at;
+        for (int i = 0; i < (g->offset == GRID_NO_OFFSET ? 2 : 4); i++) {
+            stored other = before;
+            float *v = i < 2 ? &other.d : &other.m;
+            *v = grid_beside(g, *v, i % 2 ? 1 : -1);
+            double here = g->offset == GRID_OFFSET_STEPS && other.m < 0.0f ? 0 : stored_fall(c, zg, ug, from, other);
+            if (here > fall) {
+                fall = here;
+                at = other;
+            }
+        }
+        if (at.d == before.d && at.m == before.m)
+            break;
+    }
+    return at;
+}
+
 /* The best scale and offset for the codes, and if that is none, one of them alone a step. */
 static void settle_scale(site *s, int64_t *moved)
 {
     const group_player *p = s->p;
     float d_scale, d_offset;
-    setting now = setting_of(p->g, p->b, p->group), near[4];
+    setting now = setting_of(p->g, p->b, p->group), near[MOST_NEIGHBOURS];
     if (!p->curve->known)
         find_curve(s, p->curve);
     slopes at = slopes_of(s);
     best_steps(p->curve, at, p->g->offset != GRID_NO_OFFSET, &d_scale, &d_offset);
-    setting wanted = setting_near(p->g, p->b, scale_of(p->g, now) + d_scale, offset_of(p->g, now) + d_offset);
+    setting wanted = setting_near(p->g, p->b, p->group, scale_of(p->g, now) + d_scale, offset_of(p->g, now) + d_offset);
+    if (p->g->offset == GRID_OFFSET_OWN) {
+        stored best =
+            settle_stored(p->g, p->curve, (double)at.z, (double)at.u, (stored){now.d, now.m}, (stored){wanted.d, wanted.m});
+        wanted.d = best.d;
+        wanted.m = best.m;
+    }
     if (!same(wanted, now) && fall_of(p->g, p->curve, at, now, wanted) > 0 && try_setting(s, wanted, moved))
         return;
     for (int i = 0, n = neighbours(p->g, now, near); i < n; i++)
@@ -426,16 +501,17 @@ bool super_respond(const grid *g, grid_block *b, const float *h_block, size_t st
     } else if (zhz > 0) {
         dd = -zg / zhz;
     }
-    float d = grid_storable(g, b->d + (float)dd), m = g->offset == GRID_OFFSET_STEPS ? grid_storable(g, b->m + (float)dm) : b->m;
-    if (m < 0.0f)
-        m = b->m;
-    dd = (double)d - (double)b->d;
-    dm = (double)m - (double)b->m;
-    double fall = -(2 * (dd * zg + dm * ug) + dd * dd * zhz + 2 * dd * dm * zhu + dm * dm * uhu);
-    if (!(fall > 0))
+    const stored now = {b->d, b->m};
+    stored best = {grid_storable(g, b->d + (float)dd), g->offset == GRID_OFFSET_STEPS ? grid_storable(g, b->m + (float)dm) : b->m};
+    if (best.m < 0.0f)
+        best.m = b->m;
+    if (!(stored_fall(c, zg, ug, now, best) > 0))
+        best = now;
+    best = settle_stored(g, c, zg, ug, now, best);
+    if (best.d == now.d && best.m == now.m)
         return false;
-    b->d = d;
-    b->m = m;
+    b->d = best.d;
+    b->m = best.m;
     grid_values(g, b, x);
     return true;
 }

@@ -25,6 +25,10 @@ typedef struct unit_curve {
 /* h: n x n at the unit's columns, rows `stride` apart, positive definite. */
 void unit_curve_of(const float *h, size_t stride, int n, unit_curve *out);
 
+/* The unit's best codes for its values x and half gradients [unit], the scale at rest; codes [unit]: the present ones, of a group whose
+ * shift is the group's they keep it. Whether they became others. */
+bool unit_respond(const grid *g, const unit_curve *c, float scale, const float *x, const float *grad, uint8_t *code);
+
 /* A group and its part of the row. */
 typedef struct group_player {
     const grid *g;

@@ -13,6 +13,7 @@ enum {
     PART = 32,      /* columns that respond between two such products; more where a group is wider */
     CURIOUS = 3,    /* sweeps in which other scales are tried with the codes' answers */
     REFRESH = 8,    /* sweeps between two fresh computations of the gradients */
+    SAMPLE = 16     /* one row of so many is checked for players that could still do better */
 };
 
 typedef struct rounding {
@@ -54,9 +55,13 @@ static void feed_unit(const rounding *r, grid_block *b, int at, int column, cons
 {
     const metric *m = r->t->m;
     size_t n = (size_t)r->t->columns;
-    codebook_wish wish = {
-        target,  m->importance + column, m->feedback + (size_t)column * n + column, n, grid_scale(r->g, b, at / r->g->group),
-        INFINITY};
+    codebook_wish wish = {.target = target,
+                          .weight = m->importance + column,
+                          .share = m->feedback + (size_t)column * n + column,
+                          .stride = n,
+                          .scale = grid_scale(r->g, b, at / r->g->group),
+                          .bound = INFINITY,
+                          .shift = codebook_group_shifts(r->g->book) ? b->min[at / r->g->group] : CODEBOOK_SHIFT_EITHER};
     (void)codebook_nearest(r->g, &wish, b->code + at);
 }
 
@@ -301,9 +306,52 @@ static void retire(const rounding *r, tile *t)
             swap_rows(r, t, row, --t->n_active);
 }
 
+/* The numbers of a row's super-blocks answer in order; gradients follow. Whether any moved. */
+static bool settle_supers_of_row(const rounding *r, tile *t, int row)
+{
+    const size_t n = (size_t)r->t->columns, width = (size_t)r->g->block;
+    float *x = t->x + (size_t)row * n, *grad = t->g + (size_t)row * n, before[GRID_MAX_BLOCK];
+    bool any = false;
+    for (size_t block = 0; block < (size_t)r->n_blocks; block++) {
+        const size_t from = block * width, at = (size_t)row * (size_t)r->n_blocks + block;
+        const float *h = r->t->m->h + from * n;
+        memcpy(before, x + from, width * sizeof *before);
+        if (!super_respond(r->g, &t->block[at], h + from, n, x + from, grad + from, &t->super_curve[at]))
+            continue;
+        any = true;
+        for (size_t i = 0; i < width; i++) {
+            const float d = x[from + i] - before[i];
+            for (size_t k = 0; k < n; k++)
+                grad[k] += d * h[i * n + k];
+        }
+    }
+    return any;
+}
+
+static void settle_supers(const rounding *r, tile *t)
+{
+    for (int row = 0; row < t->n_active; row++)
+        if (settle_supers_of_row(r, t, row))
+            t->moved[row] = true;
+}
+
+/* Behind measure(). */
+static void check_row(const rounding *r, const tile *t, int row, stability *sum)
+{
+    const size_t n = (size_t)r->t->columns;
+    const float *grad = t->g + (size_t)row * n;
+    stability_add(&(stability_row){.g = r->g,
+                                   .blocks = &t->block[(size_t)row * (size_t)r->n_blocks],
+                                   .m = r->t->m,
+                                   .units = r->units,
+                                   .grad = grad,
+                                   .cost = product_of(t->change + (size_t)row * n, grad, n)},
+                  sum);
+}
+
 static void settle(const rounding *r, tile *t, round_report *report)
 {
-    const bool supers = r->g->scale_lo != r->g->scale_hi;
+    const bool supers = r->g->scale_lo != r->g->scale_hi && r->g->number != GRID_ONE;
     const size_t n = (size_t)r->t->columns;
     memset(t->curve, 0, (size_t)t->n * n / (size_t)r->g->group * sizeof *t->curve);
     memset(t->super_curve, 0, (size_t)t->n * (size_t)r->n_blocks * sizeof *t->super_curve);
@@ -312,24 +360,20 @@ static void settle(const rounding *r, tile *t, round_report *report)
     for (int i = 0; i < r->t->most_sweeps && t->n_active; i++) {
         report->moved = sweep(r, t, i < CURIOUS);
         report->n_sweeps++;
+        if (supers) {
+            refresh(r, t);
+            settle_supers(r, t);
+        }
         if (i >= CURIOUS)
             retire(r, t);
-        if (supers || i % REFRESH == REFRESH - 1)
-            refresh(r, t);
-        if (!supers)
-            continue;
-        bool any = false;
-        for (int row = 0; row < t->n_active; row++)
-            for (int block = 0; block < r->n_blocks; block++) {
-                size_t from = (size_t)block * (size_t)r->g->block, at = (size_t)row * (size_t)r->n_blocks + (size_t)block;
-                any |= super_respond(r->g, &t->block[at], r->t->m->h + from * n + from, n, t->x + (size_t)row * n + from,
-                                     t->g + (size_t)row * n + from, &t->super_curve[at]);
-            }
-        if (any)
+        if (!supers && i % REFRESH == REFRESH - 1)
             refresh(r, t);
     }
     t->n_active = t->n;
     report->cost = measure(r, t);
+    for (int row = 0; r->out && row < t->n; row++)
+        if ((t->first + t->order[row]) % SAMPLE == 0)
+            check_row(r, t, row, &report->checked);
 }
 
 static void round_tile(const rounding *r, tile *t, round_report *report)
@@ -381,19 +425,23 @@ static size_t carve_tile(const rounding *r, tile *t, void *base)
     return used;
 }
 
+void round_report_add(round_report *sum, const round_report *r)
+{
+    sum->plain += r->plain;
+    sum->fed += r->fed;
+    sum->cost += r->cost;
+    sum->power += r->power;
+    sum->n_codes += r->n_codes;
+    sum->moved += r->moved;
+    sum->n_sweeps = r->n_sweeps > sum->n_sweeps ? r->n_sweeps : sum->n_sweeps;
+    stability_sum(&sum->checked, &r->checked);
+}
+
 static void add_reports(const rounding *r, round_report *out)
 {
     *out = (round_report){0};
-    for (int i = 0; i < n_tiles(r); i++) {
-        const round_report *s = &r->sums[i];
-        out->plain += s->plain;
-        out->fed += s->fed;
-        out->cost += s->cost;
-        out->power += s->power;
-        out->n_codes += s->n_codes;
-        out->moved += s->moved;
-        out->n_sweeps = s->n_sweeps > out->n_sweeps ? s->n_sweeps : out->n_sweeps;
-    }
+    for (int i = 0; i < n_tiles(r); i++)
+        round_report_add(out, &r->sums[i]);
 }
 
 static void find_units(const rounding *r)

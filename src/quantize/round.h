@@ -8,6 +8,7 @@
 
 #include "formats/grid.h"
 #include "quantize/metric.h"
+#include "quantize/stability.h"
 
 typedef struct round_task {
     dil_type type; /* with a grid */
@@ -25,7 +26,10 @@ typedef struct round_report {
     double power;            /* of w itself: cost / power is relative */
     int64_t n_codes, moved;  /* codes of the matrix; changed in the last sweep */
     int n_sweeps;
+    stability checked; /* of some rows, at the end */
 } round_report;
+
+void round_report_add(round_report *sum, const round_report *r);
 
 /* out: [rows] rows of the format; NULL: only the report's costs after feedback and at the end are wanted, and plain and power stay 0.
  * Equal bytes and costs for any number of workers. */

@@ -20,7 +20,7 @@ struct walk {
     size_t weighted_bytes;
     float *heads; /* [n_head][tokens of a batch][n_embd]: what each head's values read, on the mean */
     size_t heads_bytes;
-    int32_t *turns; /* [tokens of a batch]: those whose values a head shows */
+    int32_t *turns;     /* [tokens of a batch]: those whose values a head shows */
     size_t most_floats; /* walk_limit */
     walk_read_fn read;  /* NULL: the file's values */
     void *read_ctx;

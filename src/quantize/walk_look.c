@@ -23,7 +23,8 @@ static void add_outer(void *ctx, int64_t item, int worker)
     const int n = k->width - first < BAND ? (int)(k->width - first) : BAND;
     const rows y = {k->x, k->pitch, NULL}, x = {k->x + first, k->pitch, NULL};
     outer_run(k->c->kind,
-              &(outer_block){y, x, first, k->n, n, k->width - first, k->h + (size_t)first * (size_t)(k->width + 1), (size_t)k->width},
+              &(outer_block){y, x, first, k->n, n, k->width - first, k->h + (size_t)first * (size_t)(k->width + 1),
+                             (size_t)k->width},
               crew_scratch(k->c, worker));
 }
 

@@ -105,6 +105,10 @@ def hits_the_size(at, stats, base):
         for m in out["matrices"]:
             r = m["rounding"]
             want(r["codes"] == 0 or r["equilibrium"] <= r["feedback"] * 1.000001, f"{m['name']}: cost falls: {r}")
+        for kind in ("codes", "scales"):
+            looked = sum(m["rounding"]["checked"][kind] for m in out["matrices"])
+            restless = sum(m["rounding"]["checked"][kind + "_that_could_do_better"] for m in out["matrices"])
+            want(looked > 1000 and restless <= 1e-4 * looked, f"at an equilibrium: {restless} of {looked} {kind} could do better")
         print(f"{size} bytes: expected {out['expected_divergence']:.4f}, found {kld(base, at('sized.gguf')):.4f}")
 
 

@@ -242,6 +242,19 @@ static void check_estimate(round_task t, team *workers, const round_report *full
     assert_true(r.cost == full->fed && fabs(real - r.cost) < 1e-3 * real);
 }
 
+/* Codes that have not answered enough, of the rows that are looked at. The bytes are lost. */
+static int64_t count_restless(round_task t, team *workers, uint8_t *out)
+{
+    dil_error err;
+    round_report r;
+    t.most_sweeps = 1;
+    ok(round_matrix(&t, workers, out, &r, &err), &err);
+    assert_true(r.checked.restless_codes < r.checked.codes);
+    return r.checked.restless_codes;
+}
+
+static int64_t n_restless; /* over all types, after one sweep */
+
 static void check_type(dil_type type, int columns)
 {
     dil_error err;
@@ -270,8 +283,13 @@ static void check_type(dil_type type, int columns)
                 found += restless(&t, out[0] + (size_t)r * (size_t)row_bytes, w + (size_t)r * (size_t)columns, 12, &n);
             if (found > n / 200)
                 fail_msg("%s: %d of %d players could still do better", format_get(type)->name, found, n);
+            const stability *s = &reports[0].checked;
+            if (s->codes == 0 || s->scales == 0 || s->restless_codes || s->restless_scales)
+                fail_msg("%s: of %d codes and %d scales %d and %d could still do better", format_get(type)->name, (int)s->codes,
+                         (int)s->scales, (int)s->restless_codes, (int)s->restless_scales);
             out[1] = malloc((size_t)row_bytes * ROWS);
             check_estimate(t, workers, &reports[0], out[1], (size_t)row_bytes);
+            n_restless += count_restless(t, workers, out[1]);
             free(out[1]);
         } else {
             assert_memory_equal(out[i], out[0], (size_t)row_bytes * ROWS);
@@ -293,6 +311,7 @@ static void every_format_ends_at_an_equilibrium(void **state)
         if (g)
             check_type((dil_type)type, g->block == 256 ? 256 : 128);
     }
+    assert_true(n_restless > 100); /* who counts nobody would not have found the others at rest either */
 }
 
 static void wrong_shapes_are_refused(void **state)
