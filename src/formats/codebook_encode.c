@@ -28,14 +28,18 @@ typedef struct making {
 static float choose_shifted(const making *m, int i, float scale, int shift, float bound, uint8_t *code)
 {
     float sum = 0.0f;
-    for (int end = i + m->g->group; i < end && sum < bound; i += m->g->book->unit, code += m->g->book->unit) {
+    for (int end = i + m->g->group; i < end; i += m->g->book->unit, code += m->g->book->unit) {
         codebook_wish wish = {.target = m->x + i, .weight = m->w + i, .scale = scale, .bound = bound - sum, .shift = shift};
-        sum += codebook_nearest(m->g, &wish, code);
+        float unit = codebook_nearest(m->g, &wish, code);
+        if (!(unit < wish.bound)) /* no codes were chosen */
+            return bound;
+        sum += unit;
     }
     return sum;
 }
 
-/* Best codes of group values from i on; returns sum w (x - scale level)^2, or something not below the bound that was reached. */
+/* Best codes of group values from i on; returns sum w (x - scale level)^2. When that is not below the bound: the bound or more, and some
+ * codes are not chosen. */
 static float choose_words(const making *m, int i, float scale, float bound, uint8_t *code)
 {
     uint8_t other[MAX_GROUP];
