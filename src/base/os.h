@@ -25,6 +25,7 @@ bool os_file_unchanged(const os_file *f); /* size and time of change are those o
 /* Advisory lock, gone with os_file_close or the process; a second one replaces the first. Never waits: false when somebody else
  * holds the file (shared locks get along with each other) or the file system has no locks. */
 bool os_file_lock(const os_file *f, bool alone);
+bool os_file_take(const os_file *f);  /* locks it alone, where the file system has locks; false: somebody else holds it */
 void os_file_touch(const os_file *f); /* its time of change becomes now, where that is allowed */
 /* Whole file into a mem_alloc'ed, NUL-terminated block [owned: free with mem_free]; fails with LIMIT above max_bytes. */
 DIL_MUST_CHECK dil_status os_read_all(const char *path, size_t max_bytes, char **out, size_t *n, dil_error *err);
@@ -85,7 +86,9 @@ DIL_MUST_CHECK dil_status os_list_dir(const char *path, void (*each)(void *ctx, 
                                       void *ctx, dil_error *err);
 DIL_MUST_CHECK dil_status os_remove_tree(const char *path, dil_error *err); /* a directory with everything in it */
 bool os_exists(const char *path);
-uint64_t os_disk_free_bytes(const char *path); /* for this user, on the file system of path; 0 when unknown */
+bool os_is_dir(const char *path);
+bool os_same_file(const char *a, const char *b); /* the same name, or names of one file that is there */
+uint64_t os_disk_free_bytes(const char *path);   /* for this user, on the file system of path; 0 when unknown */
 /* Runs a program found on PATH, without a shell, its standard output going to standard error; *exit_code is its own. */
 DIL_MUST_CHECK dil_status os_run(const char *const *argv, int *exit_code, dil_error *err);
 /* Runs a command line with the shell, its input empty. *out: what it wrote, NUL-terminated [owned: free with mem_free], LIMIT
@@ -124,7 +127,7 @@ int os_terminal_columns(void); /* 80 when unknown */
 /* Typed characters are UTF-8 from here on, for the calling thread; numbers stay those of C. */
 void os_utf8_input(void);
 void os_random(void *out, size_t n);
-/* Signals of a command: writing to a closed pipe is an error instead of an end; after os_interrupt_install, Ctrl-C sets a flag instead of ending the process; a second one ends it. */
+/* Signals of a command: writing to a closed pipe or beyond a limit of sizes is an error instead of an end; after os_interrupt_install, Ctrl-C sets a flag instead of ending the process; a second one ends it. */
 void os_interrupt_install(void);
 bool os_interrupted(void);
 void os_interrupt_clear(void);

@@ -92,6 +92,8 @@ bool os_file_lock(const os_file *f, bool alone)
     return !os_should_fail() && flock(f->fd, (alone ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0;
 }
 
+bool os_file_take(const os_file *f) { return flock(f->fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK; }
+
 void os_file_touch(const os_file *f) { (void)futimens(f->fd, NULL); }
 
 dil_status os_file_read(const os_file *f, uint64_t offset, void *out, size_t n, dil_error *err)
@@ -196,6 +198,8 @@ dil_status os_writer_open(os_writer *out, const char *path, dil_error *err)
 {
     if (strlen(path) >= sizeof out->path)
         return DIL_FAIL(err, DIL_LIMIT, "path: wanted at most %zu bytes, found %zu", sizeof out->path - 1, strlen(path));
+    if (os_is_dir(path))
+        return DIL_FAIL(err, DIL_IO, "%s: cannot create: there is a directory of that name", path);
     os_writer w = {.fd = -1};
     snprintf(w.path, sizeof w.path, "%s", path);
     snprintf(w.temporary, sizeof w.temporary, "%s.part-%ld", path, (long)getpid());
@@ -364,6 +368,18 @@ uint64_t os_disk_free_bytes(const char *path)
 }
 
 bool os_exists(const char *path) { return access(path, F_OK) == 0; }
+
+bool os_is_dir(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool os_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return strcmp(a, b) == 0 || (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
+}
 
 const char *os_env(const char *name)
 {

@@ -8,9 +8,13 @@
 #include "base/os.h"
 #include "base/status.h"
 
+#define MARK ".dilmodeli" /* in every such folder, locked by who works there; hidden: os_list_dir leaves it out */
+
 struct work {
     char folder[4000];
     uint64_t key;
+    os_file mark;
+    bool taken; /* mark is open */
 };
 
 /* Before the bytes of every piece. */
@@ -39,20 +43,92 @@ uint64_t work_hash_path(const char *path, uint64_t seed)
 
 void work_path(const work *w, const char *name, char *out, size_t n) { snprintf(out, n, "%s/%s", w->folder, name); }
 
-static dil_status begin(work *w, bool resume, dil_error *err)
+/* ---- the folder ---- */
+
+static bool has(const work *w, const char *name)
+{
+    char path[4096];
+    work_path(w, name, path, sizeof path);
+    return os_exists(path);
+}
+
+static void count_entry(void *ctx, const char *name, bool is_dir, uint64_t size)
+{
+    (void)name;
+    (void)is_dir;
+    (void)size;
+    ++*(int *)ctx;
+}
+
+/* Nothing but what a run makes first. */
+static bool is_empty(const work *w)
+{
+    int n = 0;
+    dil_error ignored;
+    return os_list_dir(w->folder, count_entry, &n, &ignored) == DIL_OK && n == 0;
+}
+
+/* Makes the folder ours while this process lives. */
+static dil_status take(work *w, dil_error *err)
+{
+    char path[4096];
+    os_writer o;
+    work_path(w, MARK, path, sizeof path);
+    if (!os_exists(path)) {
+        DIL_TRY(os_writer_open(&o, path, err));
+        DIL_TRY(os_writer_commit(&o, err));
+    }
+    DIL_TRY(os_file_open(&w->mark, path, err));
+    w->taken = true;
+    return os_file_take(&w->mark)
+               ? DIL_OK
+               : DIL_FAIL(err, DIL_IO, "%s: wanted it for this run alone, found another run at work with it", w->folder);
+}
+
+static void let_go(work *w)
+{
+    if (w->taken)
+        os_file_close(&w->mark);
+    w->taken = false;
+}
+
+/* What an earlier run has left goes, or stays when it is what this one would do. *kept: it does. */
+static dil_status inherit(work *w, bool resume, bool *kept, dil_error *err)
 {
     uint64_t key = 0;
-    if (resume && work_load(w, "key", &key, sizeof key))
+    if (!has(w, MARK) && !has(w, "key") && !is_empty(w))
+        return DIL_FAIL(err, DIL_IO,
+                        "%s: wanted what an earlier run has left there, or nothing, found something else; move it away", w->folder);
+    DIL_TRY(take(w, err));
+    *kept = resume && work_load(w, "key", &key, sizeof key);
+    if (*kept)
         return DIL_OK;
-    if (resume && os_exists(w->folder))
+    if (resume && has(w, "key"))
         return DIL_FAIL(
             err, DIL_BAD_ARGUMENT,
             "%s: wanted what an interrupted run of the same input, text and options has left, found that of another one; remove "
             "it or do without --resume",
             w->folder);
+    let_go(w);
+    return os_remove_tree(w->folder, err);
+}
+
+static dil_status begin(work *w, bool resume, dil_error *err)
+{
+    bool kept = false;
+    char parent[4000];
+    snprintf(parent, sizeof parent, "%s", w->folder);
+    char *slash = strrchr(parent, '/');
+    if (slash)
+        slash[slash == parent] = '\0';
+    if (slash && !os_is_dir(parent))
+        return DIL_FAIL(err, DIL_IO, "%s: wanted a directory to write into, found none", parent);
     if (os_exists(w->folder))
-        DIL_TRY(os_remove_tree(w->folder, err));
+        DIL_TRY(inherit(w, resume, &kept, err));
+    if (kept)
+        return DIL_OK;
     DIL_TRY(os_make_dirs(w->folder, err));
+    DIL_TRY(take(w, err));
     return work_save(w, "key", &w->key, sizeof w->key, err);
 }
 
@@ -66,20 +142,44 @@ dil_status work_open(work **out, const char *out_path, uint64_t key, bool resume
     dil_status status = n < 0 || (size_t)n >= sizeof w->folder
                             ? DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: the name is too long", out_path)
                             : begin(w, resume, err);
-    if (status == DIL_OK)
+    if (status == DIL_OK) {
         *out = w;
-    else
+    } else {
+        let_go(w);
         mem_free(w);
+    }
     return status;
+}
+
+dil_status work_open_passing(work **out, const char *out_path, const char *what, dil_error *err)
+{
+    char name[4000];
+    if (snprintf(name, sizeof name, "%s.%s-%ld", out_path, what, os_process_id()) >= (int)sizeof name)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: the name is too long", out_path);
+    return work_open(out, name, 0, false, err);
+}
+
+/* Whether there is something to go on with. */
+static bool has_pieces(const work *w)
+{
+    int n = 0;
+    dil_error ignored;
+    return os_list_dir(w->folder, count_entry, &n, &ignored) != DIL_OK || n > 1; /* more than the key */
 }
 
 void work_close(work *w, bool done)
 {
     dil_error ignored;
-    if (w && done && os_remove_tree(w->folder, &ignored) != DIL_OK)
+    if (!w)
+        return;
+    done = done || !has_pieces(w);
+    if (done && os_remove_tree(w->folder, &ignored) != DIL_OK)
         status_clear(&ignored); /* what is left takes room, nothing more */
+    let_go(w);
     mem_free(w);
 }
+
+/* ---- pieces ---- */
 
 bool work_load(const work *w, const char *name, void *bytes, size_t n)
 {

@@ -14,10 +14,13 @@ typedef struct work work;
 
 /*
  * The folder out_path + ".work". key says what the run depends on: pieces of another key are never used. resume: those of the same key are
- * kept, BAD_ARGUMENT when there are some of another one; else whatever was there is removed. [owned: work_close]
+ * kept, BAD_ARGUMENT when there are some of another one; else what a run has left there is removed. IO: the folder holds something else, or
+ * another process works there. [owned: work_close]
  */
 DIL_MUST_CHECK dil_status work_open(work **out, const char *out_path, uint64_t key, bool resume, dil_error *err);
-/* done: the folder is removed. NULL is allowed. */
+/* For this call alone, beside whatever else there is of the same output: nothing to go on with. Close it as done. */
+DIL_MUST_CHECK dil_status work_open_passing(work **out, const char *out_path, const char *what, dil_error *err);
+/* done: the folder is removed, as it is when it holds no piece. NULL is allowed. */
 void work_close(work *w, bool done);
 
 /* false: the piece is not there, or not as it was saved. */

@@ -91,6 +91,47 @@ static void another_run_is_refused_or_starts_anew(void **state)
     work_close(w, true);
 }
 
+static void write_file(const char *path)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("thesis", f);
+    fclose(f);
+}
+
+static void only_folders_of_runs_are_touched(void **state)
+{
+    dil_error err;
+    work *w = NULL, *other = NULL;
+    char path[128], passing[160];
+    (void)state;
+    ok(os_make_dirs(folder, &err), &err);
+    snprintf(path, sizeof path, "%s/thesis.txt", folder);
+    write_file(path);
+    for (int resume = 0; resume < 2; resume++) {
+        assert_int_equal(work_open(&w, out_path, 7, resume, &err), DIL_IO);
+        assert_non_null(strstr(err.text, "something else"));
+        assert_true(os_exists(path));
+    }
+    ok(os_remove(path, &err), &err);
+    w = opened(7, true); /* empty: a run that was killed at once may have made it */
+    assert_int_equal(work_open(&other, out_path, 7, false, &err), DIL_IO);
+    assert_non_null(strstr(err.text, "another run"));
+    ok(work_open_passing(&other, out_path, "look", &err), &err);
+    work_path(other, "x", passing, sizeof passing);
+    assert_null(strstr(passing, folder));
+    work_close(other, true);
+    assert_true(os_exists(folder));
+    work_path(w, "key", path, sizeof path);
+    ok(work_save(w, "piece", path, sizeof path, &err), &err);
+    work_close(w, false);
+    ok(os_remove(path, &err), &err); /* killed before the key was written */
+    w = opened(7, true);
+    work_close(w, true);
+    assert_int_equal(work_open(&w, "/no_such_directory/out.gguf", 7, false, &err), DIL_IO);
+    assert_false(os_exists("/no_such_directory"));
+}
+
 static void failures_of_the_disk_are_errors(void **state)
 {
     dil_error err;
@@ -116,6 +157,7 @@ int main(void)
     snprintf(folder, sizeof folder, "%s.work", out_path);
     const struct CMUnitTest tests[] = {cmocka_unit_test(pieces_come_back), cmocka_unit_test(damaged_pieces_are_not_there),
                                        cmocka_unit_test(another_run_is_refused_or_starts_anew),
+                                       cmocka_unit_test(only_folders_of_runs_are_touched),
                                        cmocka_unit_test(failures_of_the_disk_are_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
