@@ -155,6 +155,25 @@ dil_status cli_sampler_options(sampler_options *out, const cli_options *o, sampl
 
 #define MAX_TEXT ((size_t)1 << 30)
 
+dil_status cli_read_text(const char *path, char **out, size_t *n, dil_error *err)
+{
+    return strcmp(path, "-") == 0 ? os_read_stdin(MAX_TEXT, out, n, err) : os_read_all(path, MAX_TEXT, out, n, err);
+}
+
+dil_status cli_check_output(const char *what, const char *path, const char *const *others, int n, dil_error *err)
+{
+    os_writer w;
+    for (int i = 0; path && i < n; i++)
+        if (others[i] && os_same_file(path, others[i]))
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted another name for %s, found that of a file the command %s", path,
+                            what, os_exists(path) ? "uses" : "writes too");
+    if (!path)
+        return DIL_OK;
+    DIL_TRY(os_writer_open(&w, path, err));
+    os_writer_abort(&w);
+    return DIL_OK;
+}
+
 dil_status cli_text(const cli_options *o, bool from_stdin, char **out, size_t *n, dil_error *err)
 {
     if (o->prompt && o->file)
@@ -167,9 +186,9 @@ dil_status cli_text(const cli_options *o, bool from_stdin, char **out, size_t *n
         memcpy(*out, o->prompt, *n + 1);
         return DIL_OK;
     }
-    if (o->file && strcmp(o->file, "-") != 0)
-        return os_read_all(o->file, MAX_TEXT, out, n, err);
-    if (o->file || from_stdin)
+    if (o->file)
+        return cli_read_text(o->file, out, n, err);
+    if (from_stdin)
         return os_read_stdin(MAX_TEXT, out, n, err);
     return DIL_FAIL(err, DIL_BAD_ARGUMENT, "no text given; use -p TEXT, -f FILE, or pipe it in");
 }

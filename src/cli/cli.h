@@ -28,6 +28,15 @@ DIL_MUST_CHECK dil_status cli_sampler_options(sampler_options *out, const cli_op
 /* The text of -p, -f or standard input [owned: free with mem_free]. */
 DIL_MUST_CHECK dil_status cli_text(const cli_options *o, bool from_stdin, char **out, size_t *n, dil_error *err);
 
+/* The text of a file, or of standard input for "-" [owned: free with mem_free]. */
+DIL_MUST_CHECK dil_status cli_read_text(const char *path, char **out, size_t *n, dil_error *err);
+
+/*
+ * Before long work: BAD_ARGUMENT when the file to be written is one of those the command reads or writes besides (n of them, entries may be
+ * NULL), IO when it cannot be made where it shall stand. what: "the report". A path of NULL is none.
+ */
+DIL_MUST_CHECK dil_status cli_check_output(const char *what, const char *path, const char *const *others, int n, dil_error *err);
+
 /* A progress line on the terminal, with speed and remaining time; silent when standard error is not a terminal. Ctrl-C cancels. */
 bool cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
 void cli_progress_end(void);

@@ -36,8 +36,11 @@ static int calibrate(const cli_options *o, char **positional, int n_positional)
         return CLI_USAGE;
     }
     dil_status status = cli_model_path(o->model, path, sizeof path, &err);
+    const char *const used[] = {path, o->file};
     if (status == DIL_OK)
-        status = os_read_all(o->file, (size_t)1 << 30, &text, &n, &err);
+        status = cli_check_output("the statistics", o->output, used, 2, &err);
+    if (status == DIL_OK)
+        status = cli_read_text(o->file, &text, &n, &err);
     co.text = (str){text, n};
     int n_sequences = 0;
     if (status == DIL_OK)
@@ -50,8 +53,9 @@ static int calibrate(const cli_options *o, char **positional, int n_positional)
     if (os_file_open(&f, o->output, &err) != DIL_OK)
         return cli_fail(&err);
     double seconds = (double)(os_time_ns() - started_ns) * 1e-9;
-    printf("%s: %d sequences of %d tokens of %s, %s, %.1f s\n", o->output, n_sequences, co.n_context, o->file,
-           str_bytes(f.size_bytes, size, sizeof size), seconds);
+    if (!o->quiet)
+        printf("%s: %d sequences of %d tokens of %s, %s, %.1f s\n", o->output, n_sequences, co.n_context, o->file,
+               str_bytes(f.size_bytes, size, sizeof size), seconds);
     os_file_close(&f);
     return CLI_OK;
 }

@@ -6,7 +6,7 @@
 #include "base/status.h"
 #include "cli/cli.h"
 #include "cli/prune_report.h"
-#include "cli/quantize_report.h"
+#include "cli/report_json.h"
 #include "cli/work_progress.h"
 #include "quantize/prune.h"
 
@@ -49,13 +49,11 @@ static dil_status report(const cli_options *o, const prune_report *r, const char
                          dil_error *err)
 {
     json_t *json = o->json || o->report ? prune_report_json(r, in_path, out_path, !o->dry_run, seconds) : NULL;
-    dil_status status = o->report ? quantize_report_write(o->report, json, err) : DIL_OK;
-    if (o->json) {
-        json_dumpf(json, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-        putchar('\n');
-    } else {
+    dil_status status = o->report ? report_write(o->report, json, err) : DIL_OK;
+    if (status == DIL_OK && o->json)
+        status = report_print(json, err);
+    if (!o->json && !o->quiet)
         prune_report_print(stdout, r, out_path, !o->dry_run, seconds);
-    }
     json_decref(json);
     return status;
 }
@@ -79,10 +77,16 @@ static int prune(const cli_options *o, char **positional, int n_positional)
     if (usage != CLI_OK)
         return usage;
     dil_status status = cli_model_path(positional[0], in_path, sizeof in_path, &err);
+    const char *const used[] = {in_path, o->stats, o->calibration, o->report};
+    const char *const and_written[] = {in_path, o->stats, o->calibration, positional[1]};
+    if (status == DIL_OK)
+        status = cli_check_output("the model", o->dry_run ? NULL : positional[1], used, 4, &err);
+    if (status == DIL_OK)
+        status = cli_check_output("the report", o->report, and_written, 4, &err);
     if (status == DIL_OK)
         status = choose_kind(&po, o, in_path, &err);
     if (status == DIL_OK && o->calibration)
-        status = os_read_all(o->calibration, (size_t)1 << 30, &text, &n, &err);
+        status = cli_read_text(o->calibration, &text, &n, &err);
     po.text = (str){text, n};
     if (status == DIL_OK)
         status = prune_file(&r, in_path, positional[1], &po, &err);

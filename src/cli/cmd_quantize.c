@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "cli/print.h"
 #include "cli/quantize_report.h"
+#include "cli/report_json.h"
 #include "cli/work_progress.h"
 #include "machine/rates.h"
 #include "quantize/compress.h"
@@ -131,11 +132,10 @@ static dil_status compress_report_all(const cli_options *o, const preset_report 
     json_t *json = o->json || o->report ? quantize_report_json(&r->file, in_path, out_path, seconds) : NULL;
     if (json && r->preset)
         quantize_report_preset_json(json, r);
-    dil_status status = o->report ? quantize_report_write(o->report, json, err) : DIL_OK;
-    if (o->json) {
-        json_dumpf(json, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-        putchar('\n');
-    } else {
+    dil_status status = o->report ? report_write(o->report, json, err) : DIL_OK;
+    if (status == DIL_OK && o->json)
+        status = report_print(json, err);
+    if (!o->json && !o->quiet) {
         quantize_report_print(stdout, &r->file, out_path, seconds);
         if (r->preset)
             quantize_report_preset_print(stdout, r);
@@ -153,6 +153,14 @@ static dil_status add_speed(compress_options *co, machine_rates *rates, double p
     co->weights_per_second = rates->weights;
     co->second_price = 1000 * price;
     return DIL_OK;
+}
+
+static dil_status check_outputs(const cli_options *o, const char *in_path, const char *out_path, dil_error *err)
+{
+    const char *const used[] = {in_path, o->stats, o->calibration, o->like, o->report};
+    DIL_TRY(cli_check_output("the model", o->dry_run ? NULL : out_path, used, 5, err));
+    const char *const and_written[] = {in_path, o->stats, o->calibration, o->like, out_path};
+    return cli_check_output("the report", o->report, and_written, 5, err);
 }
 
 static int compress(const cli_options *o, char **positional)
@@ -191,10 +199,12 @@ static int compress(const cli_options *o, char **positional)
         return CLI_USAGE;
     }
     dil_status status = cli_model_path(positional[0], in_path, sizeof in_path, &err);
+    if (status == DIL_OK)
+        status = check_outputs(o, in_path, positional[1], &err);
     if (status == DIL_OK && o->speed_price >= 0)
         status = add_speed(&co, &rates, o->speed_price, &err);
     if (status == DIL_OK && o->calibration)
-        status = os_read_all(o->calibration, (size_t)1 << 30, &text, &n, &err);
+        status = cli_read_text(o->calibration, &text, &n, &err);
     co.text = (str){text, n};
     if (status == DIL_OK)
         status = o->preset ? preset_file(&report, preset_find(o->preset), in_path, positional[1], &co, &err)
@@ -216,6 +226,16 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     bool weighted = o->stats && o->type && !calibration_is_full(o->stats);
     if (o->calibration || (o->stats && !weighted))
         return compress(o, positional);
+    const char *alone = o->report          ? "--report"
+                        : o->resume        ? "--resume"
+                        : o->fast          ? "--fast"
+                        : o->no_keep_stock ? "--no-keep-stock"
+                        : o->chunks        ? "--chunks"
+                        : o->context       ? "--ctx-size"
+                                           : NULL;
+    if (o->type && alone)
+        return cli_usage("quantize: %s: wanted --calib TEXT or full statistics (--stats) beside it, found %s; see --help", alone,
+                         weighted ? "importance only" : "neither");
     if (!o->type || o->speed_price >= 0 || o->refine)
         return cli_usage("quantize: %s: wanted --calib TEXT or --stats FILE beside it, found %s; see --help",
                          o->refine               ? "--refine"
@@ -242,6 +262,8 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     }
     dil_status status = cli_model_path(positional[0], in_path, sizeof in_path, &err);
     if (status == DIL_OK)
+        status = check_outputs(o, in_path, positional[1], &err);
+    if (status == DIL_OK)
         status = weighted ? importance_convert(&result, in_path, positional[1], o->stats, &co, &err)
                           : convert_file(&result, in_path, positional[1], &co, &err);
     if (run.shown)
@@ -251,7 +273,8 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
     if (!o->quiet)
         print_notes(&result);
     double seconds = (double)(os_time_ns() - run.started_ns) * 1e-9;
-    (o->json ? print_json : print_result)(&result, positional[1], co.type, o->dry_run, seconds);
+    if (!o->quiet || o->json)
+        (o->json ? print_json : print_result)(&result, positional[1], co.type, o->dry_run, seconds);
     return CLI_OK;
 }
 

@@ -36,8 +36,11 @@ static int refine(const cli_options *o, char **positional, int n_positional)
     dil_status status = cli_model_path(positional[0], float_path, sizeof float_path, &err);
     if (status == DIL_OK)
         status = cli_model_path(positional[1], small_path, sizeof small_path, &err);
+    const char *const used[] = {float_path, small_path, o->calibration};
     if (status == DIL_OK)
-        status = os_read_all(o->calibration, (size_t)1 << 30, &text, &n, &err);
+        status = cli_check_output("the model", positional[2], used, 3, &err);
+    if (status == DIL_OK)
+        status = cli_read_text(o->calibration, &text, &n, &err);
     ro.text = (str){text, n};
     if (status == DIL_OK)
         status = refine_file(&result, float_path, small_path, positional[2], &ro, &err);
@@ -45,6 +48,8 @@ static int refine(const cli_options *o, char **positional, int n_positional)
     mem_free(text);
     if (status != DIL_OK)
         return cli_fail(&err);
+    if (o->quiet)
+        return CLI_OK;
     printf("%s: %.0f s\n", positional[2], (double)(os_time_ns() - started_ns) * 1e-9);
     quantize_report_refined(stdout, &result);
     return CLI_OK;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "cli/report_json.h"
 
 static const char *const things[] = {
     [PRUNE_NEURONS] = "neurons", [PRUNE_EXPERTS] = "experts", [PRUNE_LAYERS] = "layers", [PRUNE_BLOCKS] = "blocks"};
@@ -70,15 +71,13 @@ void prune_report_print(FILE *out, const prune_report *r, const char *out_path, 
     if (r->measured)
         fprintf(out, "  measured divergence %.4f +- %.4f nats per token, same first word %.1f %%\n", r->kld, r->kld_error,
                 100.0 * r->same_top);
+    else if (r->not_measured[0])
+        fprintf(out, "  not measured: %s\n", r->not_measured);
     if (r->decoded)
         fputs("  matrices that changed had been quantized; they are F16 now: dil quantize makes them small again\n", out);
 }
 
 /* ---- for programs ---- */
-
-/* null where nothing is known. */
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-static json_t *count(uint64_t v) { return json_integer((json_int_t)v); }
 
 static json_t *list_json(const prune_plan *p, int list)
 {
@@ -86,7 +85,7 @@ static json_t *list_json(const prune_plan *p, int list)
     for (int i = 0; i < p->n_removed; i++) {
         size_t at = (size_t)list * (size_t)p->n_removed + (size_t)i;
         json_array_append_new(removed, json_integer(p->removed[at]));
-        json_array_append_new(costs, number(p->cost[at]));
+        json_array_append_new(costs, report_number(p->cost[at]));
     }
     return json_pack("{s:o, s:o}", "removed", removed, "expected_divergence", costs);
 }
@@ -96,9 +95,9 @@ static json_t *ways_json(const prune_report *r)
     json_t *list = json_array();
     for (int i = 0; i < r->quantized.n_baselines && r->compared; i++) {
         const allocate_baseline *b = &r->quantized.baseline[i];
-        json_array_append_new(list,
-                              json_pack("{s:s, s:o, s:o, s:o}", "name", b->name, "bytes", count(b->bytes), "divergence",
-                                        number(b->cost), "divergence_per_megabyte", number(per_megabyte(b->cost, r, b->bytes))));
+        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:o}", "name", b->name, "bytes", report_count(b->bytes),
+                                              "divergence", report_number(b->cost), "divergence_per_megabyte",
+                                              report_number(per_megabyte(b->cost, r, b->bytes))));
     }
     return list;
 }
@@ -110,17 +109,19 @@ json_t *prune_report_json(const prune_report *r, const char *in_path, const char
     for (int i = 0; i < p->n_lists; i++)
         json_array_append_new(lists, list_json(p, i));
     if (r->measured)
-        measured = json_pack("{s:o, s:o, s:o}", "divergence", number(r->kld), "error", number(r->kld_error), "same_first_word",
-                             number(r->same_top));
-    return json_pack("{s:s, s:s, s:b, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i}, "
+        measured = json_pack("{s:o, s:o, s:o}", "divergence", report_number(r->kld), "error", report_number(r->kld_error),
+                             "same_first_word", report_number(r->same_top));
+    return json_pack("{s:o, s:o, s:b, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:{s:o, s:i, s:i}, "
                      "s:{s:o, s:o, s:o, s:o}, s:o}",
-                     "input", in_path, "output", out_path, "written", written, "kind", things[p->kind], "model_layers", r->n_layer,
-                     "before", p->n_before, "removed", p->n_removed, "lists", lists, "in_bytes", count(r->in_bytes), "out_bytes",
-                     count(r->out_bytes), "stored_bytes", count(r->stored_bytes ? r->stored_bytes : r->out_bytes),
-                     "expected_divergence", number(r->expected), "found_divergence", number(r->found), "divergence_per_megabyte",
-                     number(per_megabyte(r->found, r, r->stored_bytes ? r->stored_bytes : r->out_bytes)), "quantized_instead",
-                     ways_json(r), "measured", measured, "decoded", r->decoded, "calibration", "text", r->text, "sequences",
-                     r->n_sequences, "tokens_each", r->n_context, "seconds", "finding", number(r->seconds[0]), "writing",
-                     number(r->seconds[1]), "measuring", number(r->seconds[2]), "all", number(seconds), "peak_memory_bytes",
-                     count(os_peak_rss_bytes()));
+                     "input", report_text(str_of(in_path)), "output", report_text(str_of(out_path)), "written", written, "kind",
+                     things[p->kind], "model_layers", r->n_layer, "before", p->n_before, "removed", p->n_removed, "lists", lists,
+                     "in_bytes", report_count(r->in_bytes), "out_bytes", report_count(r->out_bytes), "stored_bytes",
+                     report_count(r->stored_bytes ? r->stored_bytes : r->out_bytes), "expected_divergence",
+                     report_number(r->expected), "found_divergence", report_number(r->found), "divergence_per_megabyte",
+                     report_number(per_megabyte(r->found, r, r->stored_bytes ? r->stored_bytes : r->out_bytes)),
+                     "quantized_instead", ways_json(r), "measured", measured, "decoded", r->decoded, "calibration", "text",
+                     report_text(str_of(r->text)), "sequences", r->n_sequences, "tokens_each", r->n_context, "seconds", "finding",
+                     report_number(r->seconds[0]), "writing", report_number(r->seconds[1]), "measuring",
+                     report_number(r->seconds[2]), "all", report_number(seconds), "peak_memory_bytes",
+                     report_count(os_peak_rss_bytes()));
 }

@@ -5,6 +5,7 @@
 
 #include "base/os.h"
 #include "base/status.h"
+#include "cli/report_json.h"
 
 static double bits(uint64_t bytes, uint64_t values) { return values ? 8.0 * (double)bytes / (double)values : 0.0; }
 
@@ -118,6 +119,8 @@ void quantize_report_print(FILE *out, const compress_report *r, const char *out_
     if (r->measured)
         fprintf(out, "  measured divergence %.4f +- %.4f nats per token, same first word %.1f %%\n", r->kld, r->kld_error,
                 100.0 * r->same_top);
+    else if (r->not_measured[0])
+        fprintf(out, "  not measured: %s\n", r->not_measured);
 }
 
 static const char *thing(const preset_report *r) { return r->kind == PRUNE_EXPERTS ? "experts" : "neurons"; }
@@ -142,19 +145,15 @@ void quantize_report_preset_print(FILE *out, const preset_report *r)
 
 /* ---- for programs ---- */
 
-/* null where nothing is known. */
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-static json_t *count(uint64_t v) { return json_integer((json_int_t)v); }
-static json_t *text(str s) { return json_stringn(s.p, s.n); }
-
 static json_t *ways_json(const allocate_report *a)
 {
     json_t *list = json_array();
     for (int i = 0; i < a->n_baselines; i++) {
         const allocate_baseline *b = &a->baseline[i];
-        json_t *way = json_pack("{s:s, s:o, s:o}", "name", b->name, "bytes", count(b->bytes), "divergence", number(b->cost));
+        json_t *way =
+            json_pack("{s:s, s:o, s:o}", "name", b->name, "bytes", report_count(b->bytes), "divergence", report_number(b->cost));
         if (b->seconds > 0)
-            json_object_set_new(way, "tokens_per_second", number(1 / b->seconds));
+            json_object_set_new(way, "tokens_per_second", report_number(1 / b->seconds));
         if (b->recipe)
             json_object_set_new(way, "recipe", json_string(b->recipe));
         json_array_append_new(list, way);
@@ -175,30 +174,30 @@ static json_t *matrix_json(const compress_report *r, int i)
     const compress_matrix *m = &r->matrix[i];
     const player_choice *c = &q->choice[q->chosen];
     return json_pack("{s:o, s:i, s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:{s:o, s:o, s:o, s:o, s:i, s:o, s:o, s:o}}", "name",
-                     text(q->tensor->name), "layer", q->layer, "type", format_get(c->type)->name, "experts", q->n, "rows", q->rows,
-                     "columns", q->columns, "curvature_columns", m->curvature_columns ? m->curvature_columns : q->columns, "bytes",
-                     count(c->bytes), "bits_per_weight", number(bits(c->bytes, values_of(q))), "expected_divergence",
-                     number(m->predicted), "rounding", "power", number(m->round.power), "plain", number(m->round.plain), "feedback",
-                     number(m->round.fed), "equilibrium", number(m->round.cost), "sweeps", m->round.n_sweeps, "codes",
-                     count((uint64_t)m->round.n_codes), "moved_in_last_sweep", count((uint64_t)m->round.moved), "checked",
-                     stability_json(&m->round.checked));
+                     report_text(q->tensor->name), "layer", q->layer, "type", format_get(c->type)->name, "experts", q->n, "rows",
+                     q->rows, "columns", q->columns, "curvature_columns", m->curvature_columns ? m->curvature_columns : q->columns,
+                     "bytes", report_count(c->bytes), "bits_per_weight", report_number(bits(c->bytes, values_of(q))),
+                     "expected_divergence", report_number(m->predicted), "rounding", "power", report_number(m->round.power),
+                     "plain", report_number(m->round.plain), "feedback", report_number(m->round.fed), "equilibrium",
+                     report_number(m->round.cost), "sweeps", m->round.n_sweeps, "codes", report_count((uint64_t)m->round.n_codes),
+                     "moved_in_last_sweep", report_count((uint64_t)m->round.moved), "checked", stability_json(&m->round.checked));
 }
 
 static json_t *measured_json(const compress_report *r)
 {
     if (!r->measured)
         return json_null();
-    return json_pack("{s:o, s:o, s:o}", "divergence", number(r->kld), "error", number(r->kld_error), "same_first_word",
-                     number(r->same_top));
+    return json_pack("{s:o, s:o, s:o}", "divergence", report_number(r->kld), "error", report_number(r->kld_error),
+                     "same_first_word", report_number(r->same_top));
 }
 
 static json_t *attempts_json(const compress_report *r)
 {
     json_t *list = json_array();
     for (int i = 0; i < r->n_attempts; i++)
-        json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:b}", "bytes", count(r->attempt[i].bytes), "expected_divergence",
-                                              number(r->attempt[i].expected), "divergence", number(r->attempt[i].found), "taken",
-                                              i == r->taken));
+        json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:b}", "bytes", report_count(r->attempt[i].bytes),
+                                              "expected_divergence", report_number(r->attempt[i].expected), "divergence",
+                                              report_number(r->attempt[i].found), "taken", i == r->taken));
     return list;
 }
 
@@ -208,16 +207,17 @@ void quantize_report_preset_json(json_t *report, const preset_report *r)
                         json_pack("{s:s, s:f, s:f, s:f, s:s, s:i, s:i, s:o, s:o, s:{s:o, s:o}, s:o}", "name", r->preset->name,
                                   "bits_per_weight", r->preset->bits, "share", r->preset->share, "budget", r->budget, "structure",
                                   thing(r), "before", r->n_before, "removed", r->n_removed, "divergence_of_removal",
-                                  number(r->pruned_cost), "expected_divergence_of_the_bits", number(r->quantized_cost),
-                                  "whole_model_at_that_size", "bytes", count(r->whole_bytes), "expected_divergence",
-                                  number(r->whole_cost), "seconds_before_the_file", number(r->seconds)));
+                                  report_number(r->pruned_cost), "expected_divergence_of_the_bits",
+                                  report_number(r->quantized_cost), "whole_model_at_that_size", "bytes",
+                                  report_count(r->whole_bytes), "expected_divergence", report_number(r->whole_cost),
+                                  "seconds_before_the_file", report_number(r->seconds)));
 }
 
 static json_t *refined_json(const refine_result *r)
 {
-    return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:o, s:o}", "divergence_before", number(r->before), "divergence_after",
-                     number(r->after), "steps", r->n_steps, "best_step", r->best, "sequences", r->n_train, "judges", r->n_judges,
-                     "scales", count(r->n_scales), "norms", count(r->n_norms));
+    return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:o, s:o}", "divergence_before", report_number(r->before), "divergence_after",
+                     report_number(r->after), "steps", r->n_steps, "best_step", r->best, "sequences", r->n_train, "judges",
+                     r->n_judges, "scales", report_count(r->n_scales), "norms", report_count(r->n_norms));
 }
 
 json_t *quantize_report_json(const compress_report *r, const char *in_path, const char *out_path, double seconds)
@@ -226,23 +226,25 @@ json_t *quantize_report_json(const compress_report *r, const char *in_path, cons
     const totals t = add_up(r);
     json_t *times = json_object(), *matrices = json_array(), *curve = json_array(), *all;
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++)
-        json_object_set_new(times, phases[i], number(r->seconds[i]));
-    json_object_set_new(times, "all", number(seconds));
+        json_object_set_new(times, phases[i], report_number(r->seconds[i]));
+    json_object_set_new(times, "all", report_number(seconds));
     for (int i = 0; i < r->players.n; i++)
         json_array_append_new(matrices, matrix_json(r, i));
     for (int i = 0; i < r->n_curve; i++)
         json_array_append_new(curve, ways_json(&r->curve[i]));
-    all = json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i}, s:o, s:o, s:o, s:o}", "input", text(str_of(in_path)),
-                    "output", text(str_of(out_path)), "written", (int)r->written, "in_bytes", count(r->in_bytes), "out_bytes",
-                    count(r->out_bytes), "bits_per_weight", number(bits(t.bytes, t.matrix_values)), "stock",
-                    (int)players_are_stock(&r->players), "calibration", "text", r->text, "sequences", r->n_sequences, "tokens_each",
-                    r->n_context, "expected_divergence", number(r->predicted), "measured", measured_json(r), "seconds", times,
-                    "peak_memory_bytes", count(os_peak_rss_bytes()));
+    all = json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:b, s:{s:o, s:i, s:i}, s:o, s:o, s:o, s:o}", "input",
+                    report_text(str_of(in_path)), "output", report_text(str_of(out_path)), "written", (int)r->written, "in_bytes",
+                    report_count(r->in_bytes), "out_bytes", report_count(r->out_bytes), "bits_per_weight",
+                    report_number(bits(t.bytes, t.matrix_values)), "stock", (int)players_are_stock(&r->players), "calibration",
+                    "text", report_text(str_of(r->text)), "sequences", r->n_sequences, "tokens_each", r->n_context,
+                    "expected_divergence", report_number(r->predicted), "measured", measured_json(r), "seconds", times,
+                    "peak_memory_bytes", report_count(os_peak_rss_bytes()));
     if (r->allocated)
         json_object_set_new(all, "game",
-                            json_pack("{s:o, s:o, s:o, s:o, s:o}", "price_per_byte", number(r->allocation.price),
-                                      "price_per_millisecond", number(r->second_price / 1000), "gap", number(r->allocation.gap),
-                                      "bound", number(r->allocation.bound), "ways", ways_json(&r->allocation)));
+                            json_pack("{s:o, s:o, s:o, s:o, s:o}", "price_per_byte", report_number(r->allocation.price),
+                                      "price_per_millisecond", report_number(r->second_price / 1000), "gap",
+                                      report_number(r->allocation.gap), "bound", report_number(r->allocation.bound), "ways",
+                                      ways_json(&r->allocation)));
     if (r->n_attempts > 0)
         json_object_set_new(all, "attempts", attempts_json(r));
     if (r->refined.n_steps)
@@ -250,20 +252,4 @@ json_t *quantize_report_json(const compress_report *r, const char *in_path, cons
     json_object_set_new(all, "curve", curve);
     json_object_set_new(all, "matrices", matrices);
     return all;
-}
-
-static int write_piece(const char *bytes, size_t n, void *writer)
-{
-    dil_error ignored;
-    return os_writer_write(writer, bytes, n, &ignored) == DIL_OK ? 0 : -1;
-}
-
-dil_status quantize_report_write(const char *path, json_t *report, dil_error *err)
-{
-    os_writer w;
-    DIL_TRY(os_writer_open(&w, path, err));
-    if (report && json_dump_callback(report, write_piece, &w, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) == 0)
-        return os_writer_commit(&w, err);
-    os_writer_abort(&w);
-    return DIL_FAIL(err, DIL_IO, "%s: the report could not be written", path);
 }

@@ -15,6 +15,5 @@ void quantize_report_preset_print(FILE *out, const preset_report *r);
 void quantize_report_preset_json(json_t *report, const preset_report *r);
 /* What refinement did, a line. */
 void quantize_report_refined(FILE *out, const refine_result *r);
-DIL_MUST_CHECK dil_status quantize_report_write(const char *path, json_t *report, dil_error *err);
 
 #endif

@@ -205,20 +205,22 @@ static void mixture(const tables *t, const players *p, const allocate_goal *goal
         add_way(r, t, "llama.cpp", best_bytes, best_cost, best_seconds)->recipe = recipe_name(best);
 }
 
-/* Dynamic programming's answer stays in state, which then fits; *found: there is one. */
+/* best: the cheaper of the greedy answer and that of dynamic programming; both fit. state: work space. */
 static dil_status baselines(const game *g, const tables *t, const players *p, const allocate_goal *goal, double budget,
-                            int32_t *state, bool *found, allocate_report *r, dil_error *err)
+                            int32_t *best, int32_t *state, allocate_report *r, dil_error *err)
 {
     double cost;
     uniform(t, p, budget, state, r);
     if (goal->model.n_layer > 0)
         mixture(t, p, goal, state, r);
-    greedy(t, p, budget, state, r);
+    greedy(t, p, budget, best, r);
     chance(t, p, budget, state, r);
     dil_status status = game_by_cells(g, budget, CELLS, state, &cost, NULL, err);
-    *found = status == DIL_OK;
-    if (*found)
+    if (status == DIL_OK) {
         add_baseline(r, t, p, "dynamic programming", state);
+        if (cost_of(t, state) < cost_of(t, best))
+            memcpy(best, state, (size_t)t->n * sizeof *best);
+    }
     return status == DIL_LIMIT ? DIL_OK : status;
 }
 
@@ -244,13 +246,12 @@ dil_status allocate_size(players *p, const allocate_goal *goal, allocate_report 
                         (unsigned long long)extreme_bytes(p, false), (unsigned long long)goal->file_bytes);
     dil_status status = tables_new(&t, p, goal->second_price, err);
     game g = {.n_players = t.n, .first = t.first, .cost = t.cost, .use = t.use};
-    int32_t *start = mem_calloc((size_t)p->n + 1, sizeof *start, MEM_MISC);
-    bool found = false;
+    int32_t *start = mem_calloc(2 * (size_t)p->n + 1, sizeof *start, MEM_MISC);
     if (status == DIL_OK && !start)
         status = DIL_FAIL(err, DIL_NO_MEMORY, "allocation: no memory for %d matrices", p->n);
     if (status == DIL_OK)
-        status = baselines(&g, &t, p, goal, budget, start, &found, &r, err);
-    game_options options = {.start = found ? start : NULL};
+        status = baselines(&g, &t, p, goal, budget, start, start + p->n, &r, err);
+    game_options options = {.start = start};
     if (status == DIL_OK)
         status = game_fit(&g, budget, &options, t.state, &fit, err);
     if (status == DIL_OK) {

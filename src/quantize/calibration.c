@@ -14,8 +14,7 @@
 
 /* ---- text ---- */
 
-dil_status calibration_tokens(int32_t **tokens, int *n_sequences, int64_t *n_text, const gguf *file, const calibration_options *o,
-                              dil_error *err)
+dil_status calibration_tokens(int32_t **tokens, int *n_sequences, const gguf *file, const calibration_options *o, dil_error *err)
 {
     vocab *v = NULL;
     token_list list = {0};
@@ -24,7 +23,6 @@ dil_status calibration_tokens(int32_t **tokens, int *n_sequences, int64_t *n_tex
     int64_t n = status == DIL_OK ? (int64_t)list.n / o->n_context : 0;
     n -= o->held < n / 4 ? o->held : n / 4;
     n = n < o->n_sequences ? n : o->n_sequences;
-    *n_text = (int64_t)list.n;
     if (status == DIL_OK && n < 1)
         status = DIL_FAIL(err, DIL_LIMIT, "%s: wanted a text of at least %d tokens, found %zu", o->text_name, o->n_context, list.n);
     int32_t *copy = status == DIL_OK ? mem_alloc((size_t)n * (size_t)o->n_context * sizeof *copy, MEM_MISC) : NULL;

@@ -36,9 +36,9 @@ typedef struct calibration_options {
     void *user;
 } calibration_options;
 
-/* Sequences of the text as the model wants them: tokens [*n_sequences][n_context]; *n_text: tokens of all of it. [owned: mem_free] */
-DIL_MUST_CHECK dil_status calibration_tokens(int32_t **tokens, int *n_sequences, int64_t *n_text, const gguf *file,
-                                             const calibration_options *o, dil_error *err);
+/* Sequences of the text as the model wants them: tokens [*n_sequences][n_context]. [owned: mem_free] */
+DIL_MUST_CHECK dil_status calibration_tokens(int32_t **tokens, int *n_sequences, const gguf *file, const calibration_options *o,
+                                             dil_error *err);
 
 /* Everything, with the walk w over `tokens` (taken over): costs go to the players' choices, which were offered. [owned: calibration_free] */
 DIL_MUST_CHECK dil_status calibration_make(calibration *out, players *p, walk *w, int32_t *tokens, const calibration_options *o,

@@ -42,7 +42,7 @@ static uint64_t key_of(const gguf *in, const char *in_path, const compress_optio
                  (uint64_t)o->refine_steps,
                  o->measure,
                  o->most_curvature,
-                 5 /* changes with the method */};
+                 6 /* changes with the method */};
     uint64_t key = work_hash(in_path, strlen(in_path), 1);
     for (int i = 0; i < gguf_shards(in); i++)
         key = work_hash_file(gguf_shard_file(in, i), key);
@@ -73,25 +73,17 @@ static double since(uint64_t *ns)
     return seconds;
 }
 
-/* The end of the text, which calibration leaves out. */
-static str held_text(const compress_options *o, int64_t n_tokens, int held)
-{
-    double share = n_tokens > 0 ? 1.05 * held * o->n_context / (double)n_tokens : 1;
-    size_t n = share < 1 ? (size_t)(share * (double)o->text.n) : o->text.n;
-    return (str){o->text.p + (o->text.n - n), n};
-}
-
 dil_status compress_measure(compression *c, compress_report *r, const char *in_path, const char *out_path, dil_error *err)
 {
-    if (c->n_held == 0)
+    if (c->held.n_sequences == 0)
         return DIL_OK;
     char base[4096];
     divergence_result d;
     work_path(c->work, "probabilities", base, sizeof base);
     measure_options o = {.base_file = base,
-                         .text = held_text(c->o, c->n_text, c->n_held),
-                         .n_chunks = c->n_held,
-                         .n_context = c->o->n_context,
+                         .text = {c->held.bytes, c->held.n},
+                         .n_chunks = c->held.n_sequences,
+                         .n_context = r->n_context,
                          .n_threads = c->o->n_threads,
                          .progress = c->o->progress,
                          .user = c->o->user};
@@ -103,11 +95,11 @@ dil_status compress_measure(compression *c, compress_report *r, const char *in_p
     return DIL_OK;
 }
 
-/* How much of the text measuring gets: at most a quarter. */
-static int held(const calibration_options *o, int64_t n_text)
+/* What of the text is left for measuring. */
+static dil_status hold(compression *c, dil_error *err)
 {
-    int64_t quarter = n_text / o->n_context / 4;
-    return o->held < quarter ? o->held : (int)quarter;
+    const held_seen seen = {c->c.tokens, c->c.n_sequences, c->c.n_context};
+    return c->o->measure && c->o->text.n > 0 ? held_take(&c->held, c->in, c->o->text, &seen, HELD_SEQUENCES, err) : DIL_OK;
 }
 
 static dil_status begin_walk(compression *c, const int32_t *tokens, int n_sequences, int n_context, dil_error *err)
@@ -119,19 +111,11 @@ static dil_status begin_walk(compression *c, const int32_t *tokens, int n_sequen
 }
 
 /* From a file; a text beside it is for measuring. */
-static dil_status read_calibration(compression *c, calibration_options *o, dil_error *err)
+static dil_status read_calibration(compression *c, dil_error *err)
 {
     DIL_TRY(calibration_read(&c->c, &c->p, c->o->stats, err));
     if (!c->c.full)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted statistics of dil calibrate --full, found importance only", c->o->stats);
-    if (o->held > 0 && o->text.n > 0) {
-        int32_t *tokens = NULL;
-        int n_sequences = 0;
-        o->n_sequences = 1;
-        DIL_TRY(calibration_tokens(&tokens, &n_sequences, &c->n_text, c->in, o, err));
-        mem_free(tokens);
-        c->n_held = held(o, c->n_text);
-    }
     DIL_TRY(begin_walk(c, c->c.tokens, c->c.n_sequences, c->c.n_context, err));
     return calibration_attach(&c->c, c->w, err);
 }
@@ -145,7 +129,7 @@ static dil_status begin_calibration(compression *c, dil_error *err)
                              .text = c->o->text,
                              .n_sequences = c->o->n_sequences,
                              .n_context = c->o->n_context,
-                             .held = c->o->measure ? HELD_SEQUENCES : 0,
+                             .held = HELD_SEQUENCES,
                              .workers = c->workers,
                              .k = &c->k,
                              .work = c->work,
@@ -154,9 +138,8 @@ static dil_status begin_calibration(compression *c, dil_error *err)
     for (int i = 0; i < c->p.n; i++)
         player_offer(&c->p.p[i]);
     if (c->o->stats)
-        return read_calibration(c, &o, err);
-    DIL_TRY(calibration_tokens(&tokens, &n_sequences, &c->n_text, c->in, &o, err));
-    c->n_held = held(&o, c->n_text);
+        return read_calibration(c, err);
+    DIL_TRY(calibration_tokens(&tokens, &n_sequences, c->in, &o, err));
     dil_status status = begin_walk(c, tokens, n_sequences, o.n_context, err);
     if (status != DIL_OK) {
         mem_free(tokens);
@@ -172,14 +155,16 @@ static dil_status begin(compression *c, const char *in_path, const char *out_pat
     DIL_TRY(players_new(&c->p, c->in, err));
     DIL_TRY(kernels_select(&c->k, NULL, err));
     DIL_TRY(team_new(&c->workers, c->o->n_threads, err));
-    return work_open(&c->work, out_path, key_of(c->in, in_path, c->o), c->o->resume, err);
+    return c->o->dry_run ? work_open_passing(&c->work, out_path, "dry-run", err)
+                         : work_open(&c->work, out_path, key_of(c->in, in_path, c->o), c->o->resume, err);
 }
 
 static void end(compression *c, bool done)
 {
-    work_close(c->work, done);
+    work_close(c->work, done || c->o->dry_run);
     walk_free(c->w);
     calibration_free(&c->c);
+    held_free(&c->held);
     team_free(c->workers);
     mem_free(c->h);
     mem_free(c->out);
@@ -211,7 +196,7 @@ static dil_status check_disk(const compression *c, const char *out_path, dil_err
     char wanted_text[32], found_text[32];
     const player *words = players_find(&c->p, -1, PLACE_EMBEDDING);
     uint64_t wanted = (c->o->refine_steps ? 3 : 2) * players_bytes(&c->p) +
-                      (uint64_t)c->n_held * (uint64_t)c->o->n_context * (uint64_t)(words ? words->rows : 0);
+                      (uint64_t)c->held.n_sequences * (uint64_t)c->c.n_context * (uint64_t)(words ? words->rows : 0);
     char folder[4096];
     work_path(c->work, ".", folder, sizeof folder);
     uint64_t found = os_disk_free_bytes(folder);
@@ -248,6 +233,7 @@ static dil_status run(compression *c, compress_report *r, const char *in_path, c
 {
     uint64_t ns = os_time_ns();
     DIL_TRY(begin_calibration(c, err));
+    DIL_TRY(hold(c, err));
     r->n_sequences = c->c.n_sequences;
     r->n_context = c->c.n_context;
     memcpy(r->text, c->c.text, sizeof r->text);
@@ -278,8 +264,13 @@ static dil_status run(compression *c, compress_report *r, const char *in_path, c
         DIL_TRY(refine(c, r, in_path, unrefined, out_path, err));
     r->written = true;
     r->seconds[4] = since(&ns);
-    if (!r->measured || c->o->refine_steps)
-        DIL_TRY(compress_measure(c, r, in_path, out_path, err));
+    if ((!r->measured || c->o->refine_steps) && compress_measure(c, r, in_path, out_path, err) != DIL_OK) {
+        snprintf(r->not_measured, sizeof r->not_measured, "%.*s", (int)sizeof r->not_measured - 1, err->text);
+        status_clear(err); /* the file is there all the same */
+        r->measured = false;
+    } else if (c->o->measure && c->o->text.n > 0 && c->held.n_sequences == 0) {
+        snprintf(r->not_measured, sizeof r->not_measured, "the text has no %d tokens that calibration left out", c->c.n_context);
+    }
     r->seconds[5] = since(&ns);
     return DIL_OK;
 }

@@ -69,6 +69,7 @@ typedef struct compress_report {
     allocate_report curve[COMPRESS_CURVE]; /* the same for other sizes, ascending; of a wanted size only */
     double predicted;                      /* nats per token; NAN: not known */
     bool measured;
+    char not_measured[256];          /* why, where there was a text; empty otherwise */
     double kld, kld_error, same_top; /* measured */
     refine_result refined;           /* where it was wanted */
     bool written;

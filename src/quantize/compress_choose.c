@@ -10,6 +10,21 @@
 #define BUDGET_SPENT 0.9 /* share of a budget that is enough: nothing smaller is tried */
 #define BUDGET_AIM 0.96  /* what attempts aim at */
 
+/* The type of a file that the result shall be like. */
+static dil_status fix_as_there(const compression *c, player *p, const char *name, dil_type type, dil_error *err)
+{
+    const format *f = format_get(type);
+    if (!f->encode)
+        return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: tensor '%s': wanted a type that can be written, found %s", c->o->like, name,
+                        f->name);
+    if (!format_is_stock(type) && !c->o->own_formats)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT,
+                        "%s: tensor '%s': wanted a type that every engine reads, or --no-keep-stock; found %s", c->o->like, name,
+                        f->name);
+    player_fix(p, type);
+    return DIL_OK;
+}
+
 static dil_status choose_like(compression *c, dil_error *err)
 {
     gguf *other = NULL;
@@ -24,7 +39,7 @@ static dil_status choose_like(compression *c, dil_error *err)
             status = DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: tensor '%s': wanted one of %d x %d, found %s", c->o->like, name,
                               c->p.p[i].rows, c->p.p[i].columns, t ? "another shape" : "none");
         else
-            player_fix(&c->p.p[i], t->type);
+            status = fix_as_there(c, &c->p.p[i], name, t->type, err);
     }
     gguf_close(other);
     return status;
@@ -108,7 +123,7 @@ static dil_status attempt(compression *c, compress_report *r, double allowed, co
     *a = (compress_attempt){players_bytes(&c->p), r->predicted, c->o->distance + r->predicted};
     const size_t n = sizeof r->kld + sizeof r->kld_error + sizeof r->same_top;
     double measured[3];
-    if (c->o->dry_run || c->n_held == 0)
+    if (c->o->dry_run || c->held.n_sequences == 0)
         return DIL_OK;
     if (!work_load(c->work, name, measured, n)) {
         work_path(c->work, "attempt.gguf", path, sizeof path);

@@ -3,6 +3,7 @@
 #define QUANTIZE_COMPRESS_INTERNAL_H
 
 #include "quantize/compress.h"
+#include "quantize/held.h"
 #include "quantize/walk.h"
 
 typedef struct compression {
@@ -16,8 +17,7 @@ typedef struct compression {
     calibration c;
     compress_matrix *matrix;
     int attempt;    /* of a budget */
-    int64_t n_text; /* tokens of the whole text */
-    int n_held;     /* sequences left for measuring */
+    held_text held; /* for measuring */
     float *h;       /* for looks */
     uint8_t *out;   /* room for the report and the bytes of the largest matrix */
     size_t out_bytes;

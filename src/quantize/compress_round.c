@@ -174,6 +174,7 @@ dil_status compress_settle(compression *c, dil_error *err)
     DIL_TRY(compress_tell(c, "rounding", 0, (uint64_t)n_layer + 1, err));
     DIL_TRY(settle_ends(c, err));
     DIL_TRY(walk_begin(c->w, err));
+    walk_leave_words(c->w);
     for (int i = 0; i < n_layer; i++) {
         DIL_TRY(compress_tell(c, "rounding", (uint64_t)i + 1, (uint64_t)n_layer + 1, err));
         DIL_TRY(walk_load(c->w, i, err));

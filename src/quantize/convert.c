@@ -91,11 +91,12 @@ typedef struct converter {
     float *values; /* [team_size][row_values]: the row a worker is at */
     size_t row_values;
     uint64_t done_bytes, total_bytes;
+    _Atomic uint64_t bad_row; /* of the tensor at hand, + 1: one with values that are no numbers; 0: none was met */
 } converter;
 
 /* Rows of one piece. */
 typedef struct piece {
-    const converter *c;
+    converter *c;
     const format *from, *to;
     size_t columns, n, from_row, to_row, rows_per_chunk;
     const gguf_tensor *t;
@@ -106,6 +107,14 @@ static const float *importance_of(const piece *p, size_t row)
 {
     const convert_options *o = p->c->o;
     return o->importance ? o->importance(o->importance_user, p->t->name, (p->first + row) / p->t->ne[1]) : NULL;
+}
+
+static bool all_finite(const float *x, size_t n)
+{
+    float sum = 0.0f;
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] * 0.0f; /* NaN for what is no number */
+    return sum == 0.0f;
 }
 
 static void convert_rows(void *ctx, int worker)
@@ -119,6 +128,8 @@ static void convert_rows(void *ctx, int worker)
         size_t end = row + p->rows_per_chunk < p->n ? row + p->rows_per_chunk : p->n;
         for (; row < end; row++) {
             p->from->decode(p->c->source + row * p->from_row, values, p->columns);
+            if (p->to->is_quantized && !all_finite(values, p->columns))
+                p->c->bad_row = p->first + row + 1;
             p->to->encode(values, p->c->target + row * p->to_row, p->columns, importance_of(p, row));
         }
     }
@@ -190,6 +201,9 @@ static dil_status convert_tensor(converter *c, const gguf_tensor *t, dil_type ty
         DIL_TRY(os_file_read(file, t->offset + row * from_row, c->source, n * (size_t)from_row, err));
         if (!same)
             team_run(c->workers, convert_rows, &p);
+        if (c->bad_row)
+            return DIL_FAIL(err, DIL_FORMAT, "%s: tensor '%.*s': row %llu: wanted finite weights, found NaN or infinity",
+                            gguf_path(c->in), STR_ARG(t->name), (unsigned long long)(c->bad_row - 1));
         DIL_TRY(gguf_writer_data(c->out, same ? c->source : c->target, n * (size_t)to_row, err));
         DIL_TRY(tell(c, n * from_row, err));
     }

@@ -1,5 +1,6 @@
 #include "quantize/importance.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "base/mem.h"
@@ -75,15 +76,26 @@ static void drop_unseen(calibration *c, const players *p)
     }
 }
 
+static dil_status check_finite(const calibration *c, const players *p, dil_error *err)
+{
+    for (int i = 0; i < p->n; i++)
+        for (size_t j = 0; j < (size_t)p->p[i].n * (size_t)p->p[i].columns; j++)
+            if (!isfinite(c->squares[i][j]))
+                return DIL_FAIL(
+                    err, DIL_FORMAT,
+                    "%s: tensor '%.*s': wanted finite inputs, found NaN or infinity in column %zu: is a weight before it none?",
+                    gguf_path(p->file), STR_ARG(p->p[i].tensor->name), j % (size_t)p->p[i].columns);
+    return DIL_OK;
+}
+
 dil_status importance_make(calibration *out, const players *p, int n_threads, const calibration_options *o, dil_error *err)
 {
     calibration c = {.n_context = o->n_context};
     engine *e = NULL;
     importance m = {&c, p};
     engine_options eo = engine_options_default();
-    int64_t n_text;
     snprintf(c.text, sizeof c.text, "%s", o->text_name);
-    dil_status status = calibration_tokens(&c.tokens, &c.n_sequences, &n_text, p->file, o, err);
+    dil_status status = calibration_tokens(&c.tokens, &c.n_sequences, p->file, o, err);
     if (status == DIL_OK)
         status = calibration_room(&c, p, err);
     eo.n_threads = n_threads;
@@ -97,6 +109,8 @@ dil_status importance_make(calibration *out, const players *p, int n_threads, co
         status = run_all(&c, e, o, err);
     if (e)
         engine_close(e);
+    if (status == DIL_OK)
+        status = check_finite(&c, p, err);
     if (status == DIL_OK) {
         drop_unseen(&c, p);
         *out = c;

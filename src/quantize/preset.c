@@ -86,7 +86,7 @@ static dil_status prune_now(setting *s, pruned *out, dil_error *err)
             return DIL_OK;
         }
         DIL_TRY(status);
-        const pruned found = {r.plan.n_before, r.plan.n_removed, r.kld};
+        const pruned found = {r.plan.n_before, r.plan.n_removed, r.measured ? r.kld : r.found};
         prune_report_free(&r);
         if (found.cost <= allowed) {
             *out = found;
@@ -154,12 +154,12 @@ dil_status preset_file(preset_report *out, const preset *p, const char *in_path,
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: the name is too long", out_path);
     DIL_TRY(compress_key(&key, in_path, o, err));
     key = work_hash(p->name, strlen(p->name), key);
-    DIL_TRY(work_open(&s.work, beside, key, o->resume, err));
+    DIL_TRY(o->dry_run ? work_open_passing(&s.work, beside, "dry-run", err) : work_open(&s.work, beside, key, o->resume, err));
     work_path(s.work, "calibration.gguf", s.stats, sizeof s.stats);
     work_path(s.work, "pruned.gguf", s.model, sizeof s.model);
     work_path(s.work, "pruned.calibration.gguf", s.model_stats, sizeof s.model_stats);
     dil_status status = run(&s, out_path, err);
-    work_close(s.work, status == DIL_OK);
+    work_close(s.work, status == DIL_OK || o->dry_run);
     if (status == DIL_OK)
         *out = r;
     else

@@ -1,5 +1,6 @@
 #include "quantize/prune.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "base/os.h"
 #include "base/status.h"
 #include "quantize/convert.h"
+#include "quantize/held.h"
 #include "quantize/measure.h"
 #include "quantize/prune_internal.h"
 
@@ -96,7 +98,8 @@ dil_status prune_look_again(pruning *p, dil_error *err)
     return status;
 }
 
-dil_status prune_settle(pruning *p, prune_kind kind, int n_before, int n_most, int step, prune_run_fn run, dil_error *err)
+dil_status prune_settle(pruning *p, prune_kind kind, int n_before, int n_most, int step, int finer, prune_run_fn run,
+                        dil_error *err)
 {
     const int n_layer = (int)walk_hparams(p->w)->n_layer;
     const double budget = p->o->budget;
@@ -112,6 +115,10 @@ dil_status prune_settle(pruning *p, prune_kind kind, int n_before, int n_most, i
     p->plan = (prune_plan){0};
     dil_status status = DIL_OK;
     int n = affordable(&curve, allowed, step);
+    if (n == 0) {
+        step = finer;
+        n = affordable(&curve, allowed, step);
+    }
     for (; status == DIL_OK && n > 0;) {
         prune_plan_free(&p->plan);
         status = prune_plan_new(&p->plan, kind, n_layer, n_before, n, err);
@@ -165,7 +172,7 @@ static dil_status begin(pruning *p, const char *in_path, const char *out_path, d
     if (o->most_curvature)
         walk_limit(p->w, o->most_curvature);
     DIL_TRY(calibration_attach(&p->c, p->w, err));
-    return o->dry_run ? DIL_OK : work_open(&p->work, out_path, 0, false, err);
+    return o->dry_run ? DIL_OK : work_open_passing(&p->work, out_path, "prune", err);
 }
 
 static void end(pruning *p)
@@ -202,30 +209,28 @@ static dil_status compare(pruning *p, prune_report *r, dil_error *err)
     return status;
 }
 
-/* The end of the text. */
+/* On the end of the text. */
 static dil_status measure(pruning *p, prune_report *r, const char *in_path, const char *out_path, dil_error *err)
 {
     char base[4096];
-    int32_t *tokens = NULL;
-    int n = 0;
-    int64_t n_text = 0;
+    held_text held;
     divergence_result d;
     const prune_options *o = p->o;
-    calibration_options one = {.text_name = o->text_name, .text = o->text, .n_sequences = 1, .n_context = p->c.n_context};
-    DIL_TRY(calibration_tokens(&tokens, &n, &n_text, p->in, &one, err));
-    mem_free(tokens);
-    int64_t chunks = n_text / p->c.n_context < MEASURED_SEQUENCES ? n_text / p->c.n_context : MEASURED_SEQUENCES;
-    double share = 1.05 * (double)(chunks * p->c.n_context) / (double)n_text;
-    size_t bytes = share < 1 ? (size_t)(share * (double)o->text.n) : o->text.n;
+    const held_seen seen = {p->c.tokens, p->c.n_sequences, p->c.n_context};
+    DIL_TRY(held_take(&held, p->in, o->text, &seen, MEASURED_SEQUENCES, err));
     work_path(p->work, "probabilities", base, sizeof base);
     measure_options mo = {.base_file = base,
-                          .text = {o->text.p + (o->text.n - bytes), bytes},
-                          .n_chunks = (int)chunks,
+                          .text = {held.bytes, held.n},
+                          .n_chunks = held.n_sequences,
                           .n_context = p->c.n_context,
                           .n_threads = o->n_threads,
                           .progress = o->progress,
                           .user = o->user};
-    DIL_TRY(measure_divergence(&d, in_path, out_path, &mo, err));
+    dil_status status = held.n_sequences > 0
+                            ? measure_divergence(&d, in_path, out_path, &mo, err)
+                            : DIL_FAIL(err, DIL_LIMIT, "the text has no %d tokens that calibration left out", p->c.n_context);
+    held_free(&held);
+    DIL_TRY(status);
     r->measured = true;
     r->kld = d.mean_kld;
     r->kld_error = d.kld_error;
@@ -258,7 +263,7 @@ static dil_status run(pruning *p, prune_report *r, const char *in_path, const ch
     DIL_TRY(prune_check(p, err));
     r->seconds[0] = since(&ns);
     r->n_layer = (int)walk_hparams(p->w)->n_layer;
-    r->expected = cost_after(&p->plan, p->plan.n_removed);
+    r->expected = o->kind == PRUNE_BLOCKS ? (double)NAN : cost_after(&p->plan, p->plan.n_removed); /* blocks: nobody estimates */
     r->found = o->kind == PRUNE_LAYERS ? r->expected : p->found;
     r->decoded = p->decoded;
     r->in_bytes = gguf_size_bytes(p->in);
@@ -273,8 +278,10 @@ static dil_status run(pruning *p, prune_report *r, const char *in_path, const ch
     }
     DIL_TRY(compare(p, r, err));
     r->seconds[1] = since(&ns);
-    if (!o->dry_run && o->text.n > 0)
-        DIL_TRY(measure(p, r, in_path, out_path, err));
+    if (!o->dry_run && o->text.n > 0 && measure(p, r, in_path, out_path, err) != DIL_OK) {
+        snprintf(r->not_measured, sizeof r->not_measured, "%.*s", (int)sizeof r->not_measured - 1, err->text);
+        status_clear(err); /* the file is there all the same */
+    }
     r->seconds[2] = since(&ns);
     return DIL_OK;
 }

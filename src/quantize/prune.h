@@ -49,6 +49,7 @@ typedef struct prune_report {
     bool compared;             /* what follows is there */
     allocate_report quantized; /* the input quantized, not pruned, at the output's size, of blocks at stored_bytes */
     bool measured;
+    char not_measured[256]; /* why, where there was a text; empty otherwise */
     double kld, kld_error, same_top;
     uint64_t in_bytes, out_bytes;
     int n_sequences, n_context; /* of the statistics */

@@ -1,4 +1,5 @@
 /* Blocks of weights set to zero in every matrix of every layer. The file stays as large: what they would save is an estimate. */
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,6 +64,8 @@ static dil_status prune_matrix(pruning *p, const player *q, float *w, const floa
                                .workers = p->workers};
         DIL_TRY(prune_columns(p, w + first * (size_t)q->columns, q->columns, &t, h + (size_t)i * (size_t)columns * (size_t)columns,
                               i % parts * columns, err));
+        if (n > INT_MAX - p->plan.n_before)
+            return DIL_FAIL(err, DIL_LIMIT, "pruning: wanted a model of at most %d blocks of %d weights", INT_MAX, BLOCK_COLUMNS);
         p->plan.n_before += (int)n;
         p->plan.n_removed += (int)t.n_remove;
     }

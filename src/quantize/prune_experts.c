@@ -66,5 +66,5 @@ dil_status prune_find_experts(pruning *p, dil_error *err)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT,
                         "experts: wanted a share of at most %.4f, which leaves the %u that a token uses, found %g",
                         (double)most / n_experts, e->n_used, p->o->share);
-    return prune_settle(p, PRUNE_EXPERTS, n_experts, n, 1, prune_layers, err);
+    return prune_settle(p, PRUNE_EXPERTS, n_experts, n, 1, 1, prune_layers, err);
 }

@@ -29,9 +29,9 @@ DIL_MUST_CHECK dil_status prune_plan_new(prune_plan *out, prune_kind kind, int n
 void prune_plan_free(prune_plan *p);
 /* Walks through the model and fills p->plan. change: later layers see what the earlier ones have become, and what changes is kept. */
 typedef dil_status (*prune_run_fn)(pruning *p, const char *what, bool change, dil_error *err);
-/* The plan for at most n_most of n_before things of every layer, in steps: all of them, or as many as the budget allows on the calibration
+/* The plan for at most n_most of n_before things of every layer, in steps (in finer ones where not one step is within the budget): all, or as many as the budget allows on the calibration
  * text. Sets p->plan and p->found. BAD_ARGUMENT: the budget does not allow one step. */
-DIL_MUST_CHECK dil_status prune_settle(pruning *p, prune_kind kind, int n_before, int n_most, int step, prune_run_fn run,
+DIL_MUST_CHECK dil_status prune_settle(pruning *p, prune_kind kind, int n_before, int n_most, int step, int finer, prune_run_fn run,
                                        dil_error *err);
 /* [n_before], true: stays. */
 void prune_kept(const prune_plan *p, int list, bool *kept);

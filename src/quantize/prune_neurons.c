@@ -167,5 +167,5 @@ dil_status prune_find_neurons(pruning *p, dil_error *err)
                         h->experts.n_experts);
     DIL_TRY(most_removed(p, n_ff, &n, err));
     p->decoded = format_get(players_find(&p->p, 0, NET_DOWN)->tensor->type)->is_quantized;
-    return prune_settle(p, PRUNE_NEURONS, n_ff, n, step_of(p, n_ff), prune_layers, err);
+    return prune_settle(p, PRUNE_NEURONS, n_ff, n, step_of(p, n_ff), 32, prune_layers, err);
 }

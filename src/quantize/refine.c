@@ -472,14 +472,13 @@ dil_status refine_model(refine_result *out, const char *float_path, const char *
 static dil_status take_tokens(refine_task *t, int32_t **tokens, const char *float_path, const refine_options *o, dil_error *err)
 {
     gguf *file = NULL;
-    int64_t n_text;
     const gguf_options header = {.header_only = true};
     const calibration_options co = {.text_name = o->text_name,
                                     .text = o->text,
                                     .n_sequences = o->n_sequences,
                                     .n_context = o->n_context};
     DIL_TRY(gguf_open(&file, float_path, &header, err));
-    dil_status status = calibration_tokens(tokens, &t->n_sequences, &n_text, file, &co, err);
+    dil_status status = calibration_tokens(tokens, &t->n_sequences, file, &co, err);
     gguf_close(file);
     t->tokens = *tokens;
     return status;

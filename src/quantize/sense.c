@@ -248,6 +248,8 @@ dil_status sense_costs(const sense *s, players *p, float *head, dil_error *err)
     const int n_layer = (int)walk_hparams(s->w)->n_layer;
     float *h = sense_room(s->w);
     dil_status status = h ? walk_begin(s->w, err) : DIL_FAIL(err, DIL_NO_MEMORY, "costs: no memory for what the matrices read");
+    if (status == DIL_OK)
+        walk_leave_words(s->w);
     for (int i = 0; status == DIL_OK && i < n_layer; i++) {
         if (s->progress && !s->progress(s->user, "costs", (uint64_t)i, (uint64_t)n_layer + 1))
             status = DIL_FAIL(err, DIL_CANCELLED, "quantize: cancelled");
@@ -259,5 +261,7 @@ dil_status sense_costs(const sense *s, players *p, float *head, dil_error *err)
             walk_advance(s->w);
     }
     mem_free(h);
+    if (status == DIL_OK)
+        status = walk_meet_words(s->w, err);
     return status == DIL_OK ? end_costs(s, p, head, err) : status;
 }

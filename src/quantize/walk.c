@@ -11,6 +11,7 @@
 
 #define PIECE_VALUES ((uint64_t)1 << 22)
 #define MOST_CURVATURE_FLOATS ((size_t)1 << 28)
+#define HEAD_ROWS 4096 /* of the output matrix whose forms are made together */
 
 /* ---- shape ---- */
 
@@ -269,13 +270,21 @@ const char *walk_tensor_name(const walk *w, net_place place)
 
 static void drop(void *p, size_t n) { os_advise_drop(p, n); }
 
+static void prepare_head_rows(void *ctx, int64_t item, int worker)
+{
+    const walk *w = ctx;
+    const weight *head = &w->n->head;
+    const int first = (int)item * HEAD_ROWS, n = head->n_out - first < HEAD_ROWS ? head->n_out - first : HEAD_ROWS;
+    weight_prepare_rows(&w->n->crew, head, first, n, worker);
+    drop(head->w + (size_t)first * (size_t)head->n_in, (size_t)n * (size_t)head->n_in * sizeof *head->w);
+}
+
+/* The forms are as large as the values: rows go as theirs come. */
 void walk_head_prepare(walk *w)
 {
-    const weight *head = &w->n->head;
     if (w->head_prepared)
         return;
-    weight_prepare(&w->n->crew, &head, 1);
-    drop(head->w, (size_t)head->n_out * (size_t)head->n_in * sizeof *head->w);
+    crew_items(&w->n->crew, (w->n->head.n_out + HEAD_ROWS - 1) / HEAD_ROWS, prepare_head_rows, w);
     w->head_prepared = true;
 }
 
@@ -285,6 +294,21 @@ dil_status walk_head_release(walk *w, dil_error *err)
     drop(head->forward, weight_forward_words(head) * sizeof *head->forward);
     drop(head->backward, weight_backward_words(head) * sizeof *head->backward);
     w->head_prepared = false;
+    return walk_restart(w, err);
+}
+
+void walk_leave_words(walk *w)
+{
+    const parameter *words = w->n->embedding;
+    const weight *head = &w->n->head;
+    drop(words->w, words->count * sizeof *words->w);
+    if (!w->n->c.tied)
+        drop(head->w, (size_t)head->n_out * (size_t)head->n_in * sizeof *head->w);
+}
+
+dil_status walk_meet_words(walk *w, dil_error *err)
+{
+    drop(w->attended, (size_t)walk_n_tokens(w) * w->h.n_head * w->h.head_dim * sizeof *w->attended);
     return walk_restart(w, err);
 }
 

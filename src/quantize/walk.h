@@ -86,6 +86,10 @@ const float *walk_states(const walk *w);
 /* What answers from states x behind the last layer have lost against those from states from, n_tokens of them: mean divergence, nats per token. */
 double walk_divergence(walk *w, const float *from, const float *x, int64_t n_tokens);
 
+/* Between walk_begin and the last layer nobody needs the values of the embedding and of the output matrix, which may be larger than all else: they leave
+ * memory. walk_meet_words, or walk_restart, brings them back, as they are in the file; behind the last layer only. */
+void walk_leave_words(walk *w);
+DIL_MUST_CHECK dil_status walk_meet_words(walk *w, dil_error *err);
 /* The embedding's values, [n_vocab][n_embd], of the walk alone: the head's are another matrix unless the model ties them. */
 float *walk_embedding(walk *w, int *n_rows, int *n_columns);
 float *walk_head(walk *w);

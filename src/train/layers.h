@@ -42,6 +42,8 @@ size_t weight_forward_words(const weight *w); /* of one matrix */
 size_t weight_backward_words(const weight *w);
 /* Makes the prepared forms again. */
 void weight_prepare(const crew *c, const weight *const *weights, int n_weights);
+/* Rows first .. first + n - 1 of a single matrix, by one worker; first is a multiple of PRODUCT_COLS. */
+void weight_prepare_rows(const crew *c, const weight *w, int first, int n, int worker);
 
 /* y (+)= W x + bias */
 void linear_forward(const crew *c, const weight *w, const float *x, int64_t n_tokens, float *y, bool add);

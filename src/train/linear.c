@@ -65,6 +65,14 @@ static void prepare_matrix(void *ctx, int64_t item, int worker)
     prepare_rows(w->kind, from, w->n_out, w->n_in, w->n_out, w->backward + (size_t)item * weight_backward_words(w));
 }
 
+void weight_prepare_rows(const crew *c, const weight *w, int first, int n, int worker)
+{
+    rows from = {w->w + (size_t)first * (size_t)w->n_in, (size_t)w->n_in, NULL};
+    prepare_transposed(w->kind, from, n, w->n_in, w->forward + (size_t)first * (size_t)product_steps(w->kind, w->n_in),
+                       crew_scratch(c, worker));
+    prepare_rows(w->kind, from, n, w->n_in, w->n_out, w->backward + product_steps(w->kind, first) * PRODUCT_COLS);
+}
+
 void weight_prepare(const crew *c, const weight *const *weights, int n_weights)
 {
     int64_t n = 0;
