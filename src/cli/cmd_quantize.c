@@ -93,15 +93,20 @@ static void print_result(const convert_result *r, const char *out_path, dil_type
         printf(", %.1f s, %s/s\n", seconds, str_bytes((uint64_t)((double)r->in_bytes / (seconds + 1e-9)), speed, sizeof speed));
 }
 
+static void print_requantized(unsigned n, unsigned of)
+{
+    if (n > 0)
+        fprintf(stderr,
+                "note: %u of %u matrices had been quantized before: they were decoded first, which adds errors to errors; "
+                "start from an F16 or F32 file when there is one\n",
+                n, of);
+}
+
 static void print_notes(const convert_result *r)
 {
     if (r->n_fallback > 3)
         fprintf(stderr, "note: %u matrices in all became a wider type for that reason\n", r->n_fallback);
-    if (r->n_requantized)
-        fprintf(stderr,
-                "note: %u of %u matrices had been quantized before: they were decoded first, which adds errors to errors; "
-                "start from an F16 or F32 file when there is one\n",
-                r->n_requantized, r->n_matrices);
+    print_requantized(r->n_requantized, r->n_matrices);
 }
 
 /* ---- with calibration ---- */
@@ -135,6 +140,11 @@ static dil_status compress_report_all(const cli_options *o, const preset_report 
     dil_status status = o->report ? report_write(o->report, json, err) : DIL_OK;
     if (status == DIL_OK && o->json)
         status = report_print(json, err);
+    unsigned n_before = 0;
+    for (int i = 0; i < r->file.players.n; i++)
+        n_before += format_get(r->file.players.p[i].tensor->type)->is_quantized;
+    if (!o->quiet)
+        print_requantized(n_before, (unsigned)r->file.players.n);
     if (!o->json && !o->quiet) {
         quantize_report_print(stdout, &r->file, out_path, seconds);
         if (r->preset)
