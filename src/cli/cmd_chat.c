@@ -23,6 +23,14 @@ typedef struct chat {
     bool leaving;
 } chat;
 
+/* Ctrl-C was seen. What it stopped in the middle of being printed is not missed: no error of standard output. */
+static void after_interrupt(void)
+{
+    if (os_interrupted())
+        clearerr(stdout);
+    os_interrupt_clear();
+}
+
 static bool emit(void *ctx, str text)
 {
     chat *c = ctx;
@@ -126,7 +134,7 @@ static void take_turn(chat *c, str text)
     dil_error err = {0};
     token_list tokens = {0};
     strbuf_clear(&c->answer);
-    os_interrupt_clear();
+    after_interrupt();
     dil_status status = conversation_add(&c->talk, "user", text, &err);
     if (status == DIL_OK) {
         status = answer(c, &tokens, &err);
@@ -141,7 +149,7 @@ static void take_turn(chat *c, str text)
         fputs("[stopped]\n", stderr);
     else if (status != DIL_OK)
         say(c, &err);
-    os_interrupt_clear();
+    after_interrupt();
     token_list_free(&tokens);
 }
 
@@ -307,7 +315,7 @@ static void talk_until_bye(chat *c)
         if (kind == INPUT_END)
             break;
         if (kind == INPUT_CANCELLED) {
-            os_interrupt_clear();
+            after_interrupt();
             fputs("\n[/bye or Ctrl-D leaves]\n", stderr);
             continue;
         }
