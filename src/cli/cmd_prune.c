@@ -54,6 +54,10 @@ static dil_status report(const cli_options *o, const prune_report *r, const char
         status = report_print(json, err);
     if (!o->json && !o->quiet)
         prune_report_print(stdout, r, out_path, !o->dry_run, seconds);
+    if (!o->quiet && o->remove_neurons > 0 && !(o->quality_budget > 0) &&
+        r->plan.n_removed < (int)(o->remove_neurons * r->plan.n_before))
+        fprintf(stderr, "note: %g of the neurons were to go: widths stay multiples that formats fit, and some neurons stay\n",
+                o->remove_neurons);
     json_decref(json);
     return status;
 }

@@ -89,6 +89,7 @@ static void fill(const codebook *b)
     if (b->n_quarters)
         fill_halves(b, keys);
 }
+
 static void fill_all(void)
 {
     fill(&codebook_iq1_s); /* IQ1_M has the same words */
@@ -138,7 +139,7 @@ typedef struct branch {
     float v, cost;             /* what it should be, in units of the scale; of its predecessors */
     unsigned below, above;     /* codes not tried yet: of levels below v, and not */
     int key, first, of_length; /* the prefix, and where those of its length begin and how many they are */
-    bool odd;                  /* number of negative values so far; of a shifted book: the shift is up */
+    bool carried; /* to the unit's later values: those so far have an odd number of signs; of a shifted book: the shift is up */
 } branch;
 
 /* Levels below v: [MOST_LEVELS], ascending. */
@@ -155,9 +156,9 @@ static unsigned may_be(const codebook *book, const codebook_wish *w, const branc
 {
     const unsigned shifts[] = {[CODEBOOK_SHIFT_DOWN] = 0x5555, [CODEBOOK_SHIFT_UP] = 0xaaaa, [CODEBOOK_SHIFT_EITHER] = 0xffff};
     if (book->shifted)
-        return shifts[j ? (int)b->odd : w->shift];
+        return shifts[j ? (int)b->carried : w->shift];
     if (book->even && j == book->unit - 1)
-        return ((1u << book->n_magnitudes) - 1) << (b->odd ? 0 : book->n_magnitudes);
+        return ((1u << book->n_magnitudes) - 1) << (b->carried ? 0 : book->n_magnitudes);
     return 0xffff;
 }
 
@@ -184,7 +185,7 @@ static int next_code(const float *level, branch *b)
 static void follow(const codebook *book, const branch *b, int j, int c, branch *next)
 {
     const int n = book->n_magnitudes;
-    next->odd = book->shifted ? codebook_shift((uint8_t)c) : b->odd ^ (c < n);
+    next->carried = book->shifted ? codebook_shift((uint8_t)c) : b->carried ^ (c < n);
     if (((j + 1) & (book->width - 1)) == 0) {
         next->key = next->first = 0;
         next->of_length = 1;

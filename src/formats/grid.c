@@ -37,18 +37,20 @@ static const int8_t fp4_levels[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 0, 1, 2, 3
 enum { UE4M3_LARGEST = 0x7e };
 static float ue4m3[0x80]; /* the number behind the largest counts as 0 */
 
-#define GRID(t, values, values_a_scale, levels, first, lo, hi, offsets, most, codec)                                        \
+/* What every row of the table says; the rest by name. */
+#define PARTS(t, values, values_a_scale, levels, first, lo, hi, codec, ...)                                                 \
     {                                                                                                                       \
         .type = DIL_TYPE_##t, .block = values, .group = values_a_scale, .n_levels = levels, .level = first, .scale_lo = lo, \
-        .scale_hi = hi, .scale_step = 1, .unit = 1.0f, .offset = offsets, .min_hi = most, .read = format_read_##codec,      \
-        .write = format_write_##codec                                                                                       \
+        .scale_hi = hi, .read = format_read_##codec, .write = format_write_##codec, __VA_ARGS__                             \
     }
-#define BOOK(t, values_a_scale, levels, most, of_unit, codec)                                                                   \
-    {                                                                                                                           \
-        .type = DIL_TYPE_##t, .block = 256, .group = values_a_scale, .n_levels = sizeof levels, .level = levels, .scale_lo = 1, \
-        .scale_hi = most, .scale_step = 2, .unit = of_unit, .offset = GRID_NO_OFFSET, .read = format_read_##codec,              \
-        .write = format_write_##codec, .book = &codebook_##codec                                                                \
-    }
+#define PLAIN .scale_step = 1, .unit = 1.0f
+#define GRID(t, values, values_a_scale, levels, first, lo, hi, offsets, most, codec) \
+    PARTS(t, values, values_a_scale, levels, first, lo, hi, codec, PLAIN, .offset = offsets, .min_hi = most)
+#define FP4(t, values, values_a_scale, lo, hi, codec, kind, table) \
+    PARTS(t, values, values_a_scale, 16, fp4_levels, lo, hi, codec, PLAIN, .number = kind, .scales = table)
+#define BOOK(t, values_a_scale, levels, most, of_unit, codec)                                              \
+    PARTS(t, 256, values_a_scale, sizeof levels, levels, 1, most, codec, .scale_step = 2, .unit = of_unit, \
+          .book = &codebook_##codec)
 
 static const grid grids[] = {
     GRID(Q4_0, 32, 32, 16, FROM(-8), 1, 1, GRID_NO_OFFSET, 0, q4_0),
@@ -69,33 +71,8 @@ static const grid grids[] = {
     GRID(Q2_0, 64, 64, 4, FROM(-1), 1, 1, GRID_NO_OFFSET, 0, q2_0),
     GRID(TQ1_0, 256, 256, 3, FROM(-1), 1, 1, GRID_NO_OFFSET, 0, tq1_0),
     GRID(TQ2_0, 256, 256, 4, FROM(-1), 1, 1, GRID_NO_OFFSET, 0, tq2_0),
-    {.type = DIL_TYPE_MXFP4,
-     .block = 32,
-     .group = 32,
-     .number = GRID_POWER,
-     .n_levels = 16,
-     .level = fp4_levels,
-     .scale_lo = 1,
-     .scale_hi = 1,
-     .scale_step = 1,
-     .unit = 1.0f,
-     .offset = GRID_NO_OFFSET,
-     .read = format_read_mxfp4,
-     .write = format_write_mxfp4},
-    {.type = DIL_TYPE_NVFP4,
-     .block = 64,
-     .group = 16,
-     .number = GRID_ONE,
-     .n_levels = 16,
-     .level = fp4_levels,
-     .scale_lo = 0,
-     .scale_hi = UE4M3_LARGEST,
-     .scale_step = 1,
-     .unit = 1.0f,
-     .scales = ue4m3,
-     .offset = GRID_NO_OFFSET,
-     .read = format_read_nvfp4,
-     .write = format_write_nvfp4},
+    FP4(MXFP4, 32, 32, 1, 1, mxfp4, GRID_POWER, NULL),
+    FP4(NVFP4, 64, 16, 0, UE4M3_LARGEST, nvfp4, GRID_ONE, ue4m3),
     BOOK(IQ1_S, 32, iq1_levels, 15, 0.125f, iq1_s),
     BOOK(IQ1_M, 16, iq1_levels, 15, 0.125f, iq1_m),
     BOOK(IQ2_XXS, 32, iq2_levels, 31, 0.125f, iq2_xxs),

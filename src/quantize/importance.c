@@ -83,7 +83,7 @@ static dil_status check_finite(const calibration *c, const players *p, dil_error
             if (!isfinite(c->squares[i][j]))
                 return DIL_FAIL(
                     err, DIL_FORMAT,
-                    "%s: tensor '%.*s': wanted finite inputs, found NaN or infinity in column %zu: is a weight before it none?",
+                    "%s: tensor '%.*s': wanted finite inputs, found NaN or infinity in column %zu; some weight before it is no number",
                     gguf_path(p->file), STR_ARG(p->p[i].tensor->name), j % (size_t)p->p[i].columns);
     return DIL_OK;
 }

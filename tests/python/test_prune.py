@@ -168,6 +168,8 @@ def says_what_is_wrong(at):
     dil("prune", dense, out, "--neurons", "0.5", "--layers", "1", *stats, fails="several")
     dil("prune", dense, out, "--neurons", "0.5", fails="--stats")
     dil("prune", dense, out, "--blocks", "0.5", "--quality-budget", "1", *stats, fails="--quality-budget")
+    blocks = json.loads(dil("prune", dense, out, "--blocks", "0.01", *stats, "--dry-run", "--json"))
+    want(blocks["expected_divergence"] is None and blocks["found_divergence"] > 0, f"nobody estimates blocks: {blocks['expected_divergence']}")
     dil("prune", dense, out, "--neurons", "1.5", *stats, fails="0..1")
     dil("prune", dense, out, "--neurons", "0.05", *stats, fails="at least 0.0625")
     dil("prune", dense, out, "--experts", "0.3", *stats, fails="--neurons")

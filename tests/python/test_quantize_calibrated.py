@@ -271,6 +271,7 @@ def says_what_is_wrong(at, stats):
         f.write(damaged)
     dil("quantize", at("nan.gguf"), at("x.gguf"), "--bpw", "4", "--calib", TEXT, *SHORT, fails="finite")
     dil("quantize", at("nan.gguf"), at("x.gguf"), "--type", "Q4_K", fails="finite")
+    dil("calibrate", "-m", at("nan.gguf"), "-f", TEXT, "-o", at("x.gguf"), "-c", "128", fails="finite")
     dil("quantize", MODEL, at("x.gguf"), "--type", "Q4_K", "--report", at("r.json"), fails="--report")
     want(not os.path.exists(at("x.gguf")), "no half files")
 
