@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "formats/codebook.h"
+#include "quantize/respond.h"
 #include "quantize/round.h"
 #include "theorem/random.h"
 
@@ -314,6 +315,71 @@ static void every_format_ends_at_an_equilibrium(void **state)
     assert_true(n_restless > 100); /* who counts nobody would not have found the others at rest either */
 }
 
+/* Players that could still do better, of a matrix with several super-blocks in a row, whose numbers disturb each other. */
+static void super_blocks_come_to_rest(void **state)
+{
+    static const dil_type types[] = {DIL_TYPE_Q2_K, DIL_TYPE_Q3_K, DIL_TYPE_IQ1_S};
+    enum { COLUMNS = 512, MANY = 224 };
+    dil_error err;
+    team *workers = NULL;
+    (void)state;
+    ok(team_new(&workers, 2, &err), &err);
+    float *h = curvature(COLUMNS), *w = malloc((size_t)MANY * COLUMNS * sizeof *w);
+    uint8_t *out = malloc((size_t)MANY * COLUMNS);
+    metric *m = metric_for(h, COLUMNS, 0.01f, workers);
+    for (int i = 0; i < MANY * COLUMNS; i++)
+        w[i] = (uniform() + uniform() + uniform()) * 0.08f;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        round_report r;
+        round_task t = {.type = types[i], .rows = MANY, .columns = COLUMNS, .w = w, .m = m, .most_sweeps = 60};
+        ok(round_matrix(&t, workers, out, &r, &err), &err);
+        if (r.checked.scales < 250 || r.checked.restless_codes || r.checked.restless_scales)
+            fail_msg("%s: of %d scales %d could still do better, and %d codes", format_get(types[i])->name, (int)r.checked.scales,
+                     (int)r.checked.restless_scales, (int)r.checked.restless_codes);
+    }
+    metric_free(m);
+    team_free(workers);
+    free(h);
+    free(w);
+    free(out);
+}
+
+/* A group whose values are those of the other shift finds it, scale and words at rest. */
+static void a_group_finds_its_shift(void **state)
+{
+    enum { N = 32 };
+    const grid *g = grid_get(DIL_TYPE_IQ1_S);
+    float h[N * N] = {0}, own[N], x[N], wanted[N], grad[N];
+    unit_curve units[N / 8];
+    grid_borders borders;
+    (void)state;
+    grid_borders_of(g, &borders);
+    for (int i = 0; i < N; i++)
+        h[i * N + i] = own[i] = 1.0f;
+    for (int i = 0; i < N / 8; i++)
+        unit_curve_of(h, N, 8, &units[i]);
+    for (int down = 0; down < 2; down++) {
+        grid_block b = {.d = 0.25f, .scale = {3}, .min = {(uint8_t)(down ? CODEBOOK_SHIFT_UP : CODEBOOK_SHIFT_DOWN)}};
+        group_curve curve = {0};
+        for (int i = 0; i < N; i += 8) {
+            codebook_read(g->book, (unsigned)(40 * i + 7), (unsigned)down, b.code + i);
+            for (int j = i; j < i + 8; j++) {
+                wanted[j] = grid_scale(g, &b, 0) * (float)g->level[b.code[j]];
+                b.code[j] ^= 1;
+                x[j] = grid_scale(g, &b, 0) * (float)g->level[b.code[j]];
+                grad[j] = x[j] - wanted[j];
+            }
+        }
+        group_player p = {g, &borders, &b, 0, h, N, own, units, x, grad, &curve};
+        for (int i = 0; i < 4 && group_respond(&p, false); i++) {}
+        assert_int_equal(b.min[0], down ? CODEBOOK_SHIFT_DOWN : CODEBOOK_SHIFT_UP);
+        for (int j = 0; j < N; j++) {
+            assert_int_equal(codebook_shift(b.code[j]), b.min[0]);
+            assert_true(x[j] == wanted[j] && fabsf(grad[j]) < 1e-6f);
+        }
+    }
+}
+
 static void wrong_shapes_are_refused(void **state)
 {
     dil_error err;
@@ -339,6 +405,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(importance_is_what_remains_after_the_others_answered),
                                        cmocka_unit_test(bad_curvature_is_refused),
                                        cmocka_unit_test(every_format_ends_at_an_equilibrium),
+                                       cmocka_unit_test(super_blocks_come_to_rest),
+                                       cmocka_unit_test(a_group_finds_its_shift),
                                        cmocka_unit_test(wrong_shapes_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,7 @@
 
 #include "leaks.h"
 #include "theorem/random.h"
-#include "train/product.h"
+#include "train/layers.h"
 
 enum { MOST = 300, MOST_TOKENS = 600 };
 
@@ -102,8 +102,36 @@ static void products(void **state)
     }
 }
 
+/* A matrix prepared some rows at a time has the forms of one that is prepared at once. */
+static void parts_are_prepared_as_the_whole(void **state)
+{
+    enum { OUT = 77, IN = 45, PART = 2 * PRODUCT_COLS };
+    static uint32_t forms[4][(OUT + PRODUCT_COLS) * (IN + PRODUCT_COLS)];
+    dil_error err;
+    team *workers = NULL;
+    (void)state;
+    assert_int_equal(team_new(&workers, 1, &err), DIL_OK);
+    fill(a, OUT * IN, 9);
+    for (int bf16 = 0; bf16 <= (k.training.product_bf16 != NULL); bf16++) {
+        weight whole = {.w = a, .n = 1, .n_out = OUT, .n_in = IN, .kind = {&k, bf16}, .forward = forms[0], .backward = forms[1]};
+        weight parts = whole;
+        const weight *list = &whole;
+        crew c = {.workers = workers, .kind = whole.kind, .scratch = spare, .scratch_words = sizeof spare / sizeof *spare};
+        parts.forward = forms[2];
+        parts.backward = forms[3];
+        memset(forms, 0, sizeof forms);
+        weight_prepare(&c, &list, 1);
+        for (int first = 0; first < OUT; first += PART)
+            weight_prepare_rows(&c, &parts, first, OUT - first < PART ? OUT - first : PART, 0);
+        assert_memory_equal(forms[0], forms[2], weight_forward_words(&whole) * sizeof **forms);
+        assert_memory_equal(forms[1], forms[3], weight_backward_words(&whole) * sizeof **forms);
+        assert_true(forms[0][0] != 0 && forms[1][0] != 0);
+    }
+    team_free(workers);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(parts_are_prepared_as_the_whole)};
     return leaks_run_group_tests(tests, NULL, NULL);
 }
