@@ -121,7 +121,8 @@ static void print_md(engine *e, const bench_result *r, const machine_limits *l, 
     putchar('\n');
 }
 
-static void print_json(const column *c, int n, const bench_result *r)
+/* timed: the engine whose times belong to the row, or NULL. */
+static void print_json(const column *c, int n, const bench_result *r, engine *timed)
 {
     for (int i = 0; i < n; i++) {
         printf("%s\"%s\": ", i ? ", " : "{", c[i].name);
@@ -133,7 +134,12 @@ static void print_json(const column *c, int n, const bench_result *r)
     printf(", \"samples_s\": [");
     for (int32_t i = 0; i < r->n_runs; i++)
         printf("%s%.6f", i ? ", " : "", r->seconds[i]);
-    printf("]}");
+    printf("]");
+    if (timed) {
+        printf(", ");
+        cli_print_json_timing(timed);
+    }
+    printf("}");
 }
 
 static void print_values(const column *c, int n, char quote)
@@ -167,7 +173,7 @@ static void print_csv(const column *c, int n, bool first)
     putchar('\n');
 }
 
-void bench_print_row(bench_format f, engine *e, const bench_result *r, const machine_limits *l, bool first)
+void bench_print_row(bench_format f, engine *e, const bench_result *r, const machine_limits *l, bool timing, bool first)
 {
     char label[96];
     column c[MOST_COLUMNS];
@@ -177,9 +183,9 @@ void bench_print_row(bench_format f, engine *e, const bench_result *r, const mac
         printf(",\n");
     switch (f) {
     case BENCH_MD: print_md(e, r, l, label); break;
-    case BENCH_JSON: print_json(c, n, r); break;
+    case BENCH_JSON: print_json(c, n, r, timing ? e : NULL); break;
     case BENCH_JSONL:
-        print_json(c, n, r);
+        print_json(c, n, r, timing ? e : NULL);
         putchar('\n');
         break;
     case BENCH_SQL: print_sql(c, n, first); break;

@@ -41,8 +41,10 @@ DIL_MUST_CHECK dil_status cli_check_output(const char *what, const char *path, c
 bool cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
 void cli_progress_end(void);
 
-/* Time per kind of step since the engine was opened (it must have been opened with timing). */
+/* Time per kind of step since the engine was opened, or compute_times_reset (it must have been opened with timing): a table on
+ * standard error; "timing": {...} on standard output. */
 void cli_print_timing(engine *e);
+void cli_print_json_timing(engine *e);
 /* What the expert pool and the way of choosing experts did, on standard error; nothing for models that use neither. */
 void cli_print_experts(engine *e);
 
@@ -56,7 +58,8 @@ void cli_print_json_string(str s);
     "seed", "temp", "top-k", "top-p", "min-p", "typical", "repeat-penalty", "repeat-last-n", "presence-penalty", \
     "frequency-penalty", "dry-multiplier", "dry-base", "dry-allowed-length", "dry-penalty-last-n", \
     "xtc-probability", "xtc-threshold", "mirostat", "mirostat-ent", "mirostat-lr", "logit-bias", "stop", \
-    "ignore-eos", "memory", "experts-memory", "experts-policy", "route", "route-mass", "no-pack-cache", "cpu", "no-template", "quiet"
+    "ignore-eos", "memory", "experts-memory", "experts-policy", "route", "route-mass", "no-pack-cache", "cpu", "no-template", "timing", \
+    "trace-events", "quiet"
 /* clang-format on */
 
 extern const cli_command command_run, command_chat, command_show, command_check, command_plan, command_tokenize, command_detokenize,

@@ -115,7 +115,7 @@ static dil_status run_tests(run_state *s, engine *e, dil_error *err)
         cli_progress_end();
         if (status != DIL_OK)
             break;
-        bench_print_row(s->format, e, r, &s->limits, s->n_printed++ == 0);
+        bench_print_row(s->format, e, r, &s->limits, s->o->timing, s->n_printed++ == 0);
         if (s->o->timing)
             cli_print_timing(e);
     }
@@ -278,13 +278,13 @@ static int run(const cli_options *o, char **positional, int n_positional)
     return code;
 }
 
-static const char *const options[] = {"model",          "n-prompt",   "n-gen",       "prompt-gen",
-                                      "depth",          "parallel",   "repetitions", "threads",
-                                      "ctx-size",       "batch-size", "ubatch-size", "cache-type-k",
-                                      "cache-type-v",   "cpu",        "memory",      "experts-memory",
-                                      "experts-policy", "route",      "route-mass",  "no-pack-cache",
-                                      "exact",          "output",     "compare",     "no-limits",
-                                      "timing",         "quiet",      NULL};
+static const char *const options[] = {"model",          "n-prompt",     "n-gen",       "prompt-gen",
+                                      "depth",          "parallel",     "repetitions", "threads",
+                                      "ctx-size",       "batch-size",   "ubatch-size", "cache-type-k",
+                                      "cache-type-v",   "cpu",          "memory",      "experts-memory",
+                                      "experts-policy", "route",        "route-mass",  "no-pack-cache",
+                                      "exact",          "output",       "compare",     "no-limits",
+                                      "timing",         "trace-events", "quiet",       NULL};
 
 const cli_command command_bench = {
     .name = "bench",

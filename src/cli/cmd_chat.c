@@ -358,6 +358,8 @@ static int run(const cli_options *o, char **positional, int n_positional)
             fprintf(stderr, "%.*s, context %d tokens. /help lists the commands, Ctrl-C stops an answer, /bye leaves.\n",
                     STR_ARG(str_of(o->model)), engine_context(c.e));
         talk_until_bye(&c);
+        if (o->timing)
+            cli_print_timing(c.e);
     }
     chat_input_free(c.input);
     conversation_free(&c.talk);

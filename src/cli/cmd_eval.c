@@ -39,6 +39,16 @@ static engine_options eval_engine_options(const cli_options *o, int32_t context)
     return e;
 }
 
+/* What the engine did, when the evaluation came to its end. */
+static void end_engine(engine *e, const cli_options *o, dil_status status)
+{
+    if (status == DIL_OK && o->timing)
+        cli_print_timing(e);
+    if (status == DIL_OK && !o->quiet)
+        cli_print_experts(e);
+    engine_close(e);
+}
+
 static int eval_perplexity(const cli_options *o, char **positional, int n_positional)
 {
     (void)positional, (void)n_positional;
@@ -66,11 +76,7 @@ static int eval_perplexity(const cli_options *o, char **positional, int n_positi
     else if (status == DIL_OK)
         printf("perplexity %.4f +- %.4f over %d chunks of %d tokens (%lld scored)\n", r.perplexity, r.error, r.n_chunks, context,
                (long long)r.n_scored);
-    if (status == DIL_OK && o->timing)
-        cli_print_timing(e);
-    if (status == DIL_OK && !o->quiet)
-        cli_print_experts(e);
-    engine_close(e);
+    end_engine(e, o, status);
     mem_free(text);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
@@ -117,9 +123,7 @@ static int eval_kld(const cli_options *o, char **positional, int n_positional)
     end_report();
     if (status == DIL_OK)
         print_divergence(&r, o->json);
-    if (status == DIL_OK && !o->quiet)
-        cli_print_experts(e);
-    engine_close(e);
+    end_engine(e, o, status);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
@@ -145,9 +149,7 @@ static int eval_hellaswag(const cli_options *o, char **positional, int n_positio
                r.n_right, r.n_tasks);
     else if (status == DIL_OK)
         printf("HellaSwag acc_norm %.2f %% [%.2f, %.2f], %d of %d tasks\n", r.score, r.low, r.high, r.n_right, r.n_tasks);
-    if (status == DIL_OK && !o->quiet)
-        cli_print_experts(e);
-    engine_close(e);
+    end_engine(e, o, status);
     mem_free(text);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
@@ -186,18 +188,16 @@ static int eval_logits(const cli_options *o, char **positional, int n_positional
         status = cli_open(&e, o, &eo, &err);
     if (status == DIL_OK)
         status = evaluate_logits(e, list.ids, (int32_t)list.n, o->output, &err);
-    if (status == DIL_OK && !o->quiet)
-        cli_print_experts(e);
-    engine_close(e);
+    end_engine(e, o, status);
     token_list_free(&list);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
 #define ENGINE_OPTIONS                                                                                                     \
     "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "cpu", "memory", "experts-memory", \
-        "experts-policy", "route", "route-mass", "no-pack-cache", "exact"
-static const char *const perplexity_list[] = {"model",        "file",   "prompt", "chunks", "save-base",
-                                              ENGINE_OPTIONS, "timing", "json",   "quiet",  NULL};
+        "experts-policy", "route", "route-mass", "no-pack-cache", "exact", "timing", "trace-events"
+static const char *const perplexity_list[] = {"model",        "file", "prompt", "chunks", "save-base",
+                                              ENGINE_OPTIONS, "json", "quiet",  NULL};
 static const char *const kld_list[] = {"model", "base", "chunks", ENGINE_OPTIONS, "json", "quiet", NULL};
 static const char *const hellaswag_list[] = {"model", "file", "tasks", ENGINE_OPTIONS, "json", "quiet", NULL};
 static const char *const logits_list[] = {"model", "tokens", "output", ENGINE_OPTIONS, "quiet", NULL};

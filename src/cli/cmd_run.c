@@ -36,27 +36,20 @@ static void print_stats(const generate_stats *s, double load_seconds)
     fprintf(stderr, " | %s]\n", s->finish);
 }
 
-static void print_json(const run_output *out, const generate_stats *s, double load_seconds)
+/* timed: the engine whose times belong to the answer, or NULL. */
+static void print_json(const run_output *out, const generate_stats *s, double load_seconds, engine *timed)
 {
     fputs("{\"text\": ", stdout);
     cli_print_json_string(strbuf_str(&out->text));
     printf(", \"finish\": \"%s\", \"prompt_tokens\": %d, \"reused_tokens\": %d, \"generated_tokens\": %d, \"load_seconds\": %.4f, "
-           "\"prompt_seconds\": %.4f, \"first_token_seconds\": %.4f, \"generate_seconds\": %.4f}\n",
+           "\"prompt_seconds\": %.4f, \"first_token_seconds\": %.4f, \"generate_seconds\": %.4f",
            s->finish, s->n_prompt, s->n_reused, s->n_generated, load_seconds, s->prompt_seconds, s->first_token_seconds,
            s->generate_seconds);
-}
-
-void cli_print_timing(engine *e)
-{
-    const uint64_t *times = compute_times(engine_compute(e));
-    uint64_t total = 0;
-    for (int i = 0; i < STEP_KINDS; i++)
-        total += times[i];
-    fprintf(stderr, "time per step kind (%.1f ms in all):\n", (double)total * 1e-6);
-    for (int i = 0; i < STEP_KINDS; i++)
-        if (times[i])
-            fprintf(stderr, "  %-14s %9.2f ms  %5.1f %%\n", step_name((step_kind)i), (double)times[i] * 1e-6,
-                    100.0 * (double)times[i] / (double)total);
+    if (timed) {
+        fputs(", ", stdout);
+        cli_print_json_timing(timed);
+    }
+    fputs("}\n", stdout);
 }
 
 static dil_status answer(engine *e, const cli_options *o, const char *text, double load_seconds, dil_error *err)
@@ -88,7 +81,7 @@ static dil_status answer(engine *e, const cli_options *o, const char *text, doub
     if (status == DIL_OK)
         status = generate(e, s, sm, st, &tokens, &go, &stats, err);
     if (status == DIL_OK && o->json)
-        print_json(&out, &stats, load_seconds);
+        print_json(&out, &stats, load_seconds, o->timing ? e : NULL);
     if (status == DIL_OK && !o->json) {
         putchar('\n');
         if (!o->quiet) {
@@ -129,7 +122,7 @@ static int run(const cli_options *o, char **positional, int n_positional)
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-static const char *const run_options[] = {"model", "prompt", "file", GENERATE_OPTIONS, "no-special", "json", "timing", NULL};
+static const char *const run_options[] = {"model", "prompt", "file", GENERATE_OPTIONS, "no-special", "json", NULL};
 
 const cli_command command_run = {.name = "run",
                                  .usage = "run -m MODEL [-p TEXT | -f FILE | < FILE] [OPTIONS]",

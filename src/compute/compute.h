@@ -5,6 +5,7 @@
 #ifndef COMPUTE_COMPUTE_H
 #define COMPUTE_COMPUTE_H
 
+#include "base/events.h"
 #include "base/threads.h"
 #include "compute/kv.h"
 #include "experts/pool.h"
@@ -52,6 +53,7 @@ typedef struct compute_options {
     int32_t max_outputs; /* most tokens with logits per batch */
     int32_t context;     /* tokens a sequence may hold: chooses between long and short rope factors */
     bool timing;         /* collect time per step kind */
+    events *events;      /* [borrowed] record every step of every worker, and every pass; NULL: do not */
     pool *experts;       /* [borrowed] holds the experts of a model opened with experts_apart; NULL: they are in memory */
     route_options route;
     /* Called after each choice, or NULL: chosen, weights [n_rows][n_used]; rows of the last layer are those with logits. */
@@ -106,11 +108,27 @@ size_t compute_bytes(const model *m, const compute_options *options, int n_worke
 DIL_MUST_CHECK dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_error *err);
 const float *compute_logits(const compute *c, int32_t i);
 
-/* With timing: nanoseconds spent per kind since the last reset, and bytes of weights a single-token pass reads. */
-const uint64_t *compute_times(const compute *c); /* [STEP_KINDS] */
+/* A pass that gives every sequence of it one token, or one that reads more. */
+typedef enum pass_kind { PASS_PREFILL, PASS_DECODE, PASS_KINDS } pass_kind;
+
+/* The steps of one kind in passes of one kind. */
+typedef struct step_times {
+    uint64_t n;                /* steps */
+    uint64_t time_ns;          /* of the caller: its work and its wait */
+    uint64_t work_ns, wait_ns; /* of all workers: in the step, barriers inside it included, and at the barrier behind it */
+    uint64_t weight_bytes;     /* of weights, each counted once in a pass */
+} step_times;
+
+typedef struct pass_times {
+    uint64_t n, n_tokens, time_ns;
+    step_times steps[STEP_KINDS];
+} pass_times;
+
+/* With timing: what passes took since the last reset. [PASS_KINDS], valid until the next run */
+const pass_times *compute_times(compute *c);
 void compute_times_reset(compute *c);
 void compute_route_counts(const compute *c, route_counts *out);
-uint64_t compute_weight_bytes(const model *m);
+uint64_t compute_weight_bytes(const model *m); /* that a pass of one token reads */
 /* Multiply-adds of the layers' matrices for one token, by type of weight (the head, needed for few tokens, is left out). */
 void compute_macs(const model *m, uint64_t macs[DIL_TYPE_COUNT]);
 

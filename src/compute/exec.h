@@ -88,7 +88,13 @@ typedef struct step {
     bool normalise;           /* STEP_NORM: false: nrm = x as it is (models without a norm before a sub-layer) */
     bool on_outputs;          /* rows are the batch's outputs, not all its tokens (after the last attention) */
     bool quantize;            /* STEP_NORM: the reader of nrm wants it quantized */
+    uint64_t weight_bytes;    /* of the matrices it reads; STEP_EXPERTS: of one expert */
 } step;
+
+/* What a worker spent on the steps of one kind. */
+typedef struct worker_times {
+    uint64_t n, work_ns, wait_ns, weight_bytes; /* bytes on worker 0 only */
+} worker_times;
 
 typedef struct worker_scratch {
     uint8_t *linear;     /* linear_scratch_bytes(largest k) */
@@ -104,6 +110,7 @@ typedef struct worker_scratch {
     float *page;          /* attn_scratch_bytes */
     float *scores;        /* [ATTN_ROWS][ATTN_SCORE_STRIDE] */
     float *chunk, *total; /* [ATTN_ROWS][head_stride] */
+    worker_times times[PASS_KINDS][STEP_KINDS];
 } worker_scratch;
 
 #define FFN_CHUNK 8          /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
@@ -172,7 +179,8 @@ struct compute {
     batch_run *runs;    /* [max_tokens] */
     int32_t n_runs;
     atomic_bool unreadable; /* a worker met a page of the file that cannot be read */
-    uint64_t times[STEP_KINDS];
+    pass_kind pass;
+    pass_times times[PASS_KINDS]; /* their steps lie with the workers */
 };
 
 static inline const expert_layer *layer_experts(const compute *c, const step *s) { return c->m->layers[s->layer].moe; }
@@ -180,6 +188,12 @@ static inline const expert_layer *layer_experts(const compute *c, const step *s)
 /* compute_options.on_input for the matrices of a step. */
 void observe_before(const compute *c, const step *s);
 void observe_after(const compute *c, const step *s);
+
+uint64_t step_weight_bytes(const compute *c, const step *s); /* for the plan */
+static inline bool is_measured(const compute *c) { return c->options.timing || c->options.events; }
+/* A worker began a step at `start`, had done its part at `done`, and went on behind the barrier at `end` (os_time_ns). */
+void timing_add_step(compute *c, const step *s, int worker, uint64_t start, uint64_t done, uint64_t end);
+void timing_add_pass(compute *c, uint64_t start, uint64_t end);
 
 /* Rows a step works on. */
 static inline int32_t step_rows(const compute *c, const step *s) { return s->on_outputs ? c->n_outputs : c->n; }

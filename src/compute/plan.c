@@ -305,6 +305,7 @@ void compute_macs(const model *m, uint64_t macs[DIL_TYPE_COUNT])
 
 static step *add_step(compute *c, step s)
 {
+    s.weight_bytes = step_weight_bytes(c, &s);
     c->steps[c->n_steps] = s;
     return &c->steps[c->n_steps++];
 }

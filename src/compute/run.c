@@ -1,6 +1,4 @@
 /* The step loop: a batch goes in, the plan is walked by all workers, logits come out. */
-#include <string.h>
-
 #include "base/os.h"
 #include "base/status.h"
 #include "compute/exec.h"
@@ -32,28 +30,57 @@ static const struct {
 
 const char *step_name(step_kind kind) { return (unsigned)kind < STEP_KINDS ? step_kinds[kind].name : "?"; }
 
+static void begin_step(compute *c, const step *s, int worker)
+{
+    if (!c->options.on_input)
+        return;
+    if (worker == 0)
+        observe_before(c, s);
+    team_barrier(c->workers);
+}
+
+static void end_step(compute *c, const step *s, int worker)
+{
+    team_barrier(c->workers);
+    if (c->options.on_input && worker == 0)
+        observe_after(c, s);
+}
+
 static void walk(void *ctx, int worker)
 {
     compute *c = ctx;
-    bool timing = c->options.timing && worker == 0;
-    uint64_t before = timing ? os_time_ns() : 0;
     for (size_t i = 0; i < c->n_steps; i++) {
         const step *s = &c->steps[i];
-        if (c->options.on_input) {
-            if (worker == 0)
-                observe_before(c, s);
-            team_barrier(c->workers);
-        }
+        begin_step(c, s, worker);
         step_kinds[s->kind].fn(c, s, worker);
-        team_barrier(c->workers);
-        if (c->options.on_input && worker == 0)
-            observe_after(c, s);
-        if (timing) {
-            uint64_t now = os_time_ns();
-            c->times[s->kind] += now - before;
-            before = now;
-        }
+        end_step(c, s, worker);
     }
+}
+
+/* The same with a look at the clock before and behind every barrier. */
+static void walk_measured(void *ctx, int worker)
+{
+    compute *c = ctx;
+    uint64_t start = os_time_ns();
+    for (size_t i = 0; i < c->n_steps; i++) {
+        const step *s = &c->steps[i];
+        begin_step(c, s, worker);
+        step_kinds[s->kind].fn(c, s, worker);
+        uint64_t done = os_time_ns();
+        end_step(c, s, worker);
+        uint64_t end = os_time_ns();
+        timing_add_step(c, s, worker, start, done, end);
+        start = end;
+    }
+}
+
+static void walk_all(compute *c)
+{
+    bool measured = is_measured(c);
+    uint64_t start = measured ? os_time_ns() : 0;
+    team_run_some(c->workers, c->n_workers, measured ? walk_measured : walk, c);
+    if (measured)
+        timing_add_pass(c, start, os_time_ns());
 }
 
 /* Splits the batch into runs of one sequence, numbers positions and outputs. */
@@ -144,11 +171,12 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
     DIL_TRY(reserve(c, err));
     c->tokens = tokens;
     c->n = n;
+    c->pass = c->n_runs == n ? PASS_DECODE : PASS_PREFILL;
     number_attention_items(c);
     route_begin(c);
     divide_work(c);
     atomic_store(&c->unreadable, false);
-    team_run_some(c->workers, c->n_workers, walk, c);
+    walk_all(c);
     moe_release(c);
     if (atomic_exchange(&c->moe.lost, false)) {
         give_back(c, c->n_runs);
@@ -172,5 +200,3 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
 }
 
 const float *compute_logits(const compute *c, int32_t i) { return c->logits + (size_t)i * c->logit_stride; }
-const uint64_t *compute_times(const compute *c) { return c->times; }
-void compute_times_reset(compute *c) { memset(c->times, 0, sizeof c->times); }

@@ -156,6 +156,7 @@ static dil_status build(engine *e, const char *path, dil_error *err)
         e->adjusts = automatic;
     }
     co.experts = e->experts;
+    co.events = o->events;
     co.route = o->route;
     co.on_choice = o->on_choice;
     co.choice_ctx = o->choice_ctx;
@@ -216,6 +217,7 @@ const vocab *engine_vocab(const engine *e) { return e->m->words; }
 const chat_template *engine_chat(const engine *e) { return e->chat; }
 const kernels *engine_kernels(const engine *e) { return &e->k; }
 compute *engine_compute(engine *e) { return e->c; }
+events *engine_events(const engine *e) { return e->options.events; }
 pool *engine_experts(const engine *e) { return e->experts; }
 int32_t engine_context(const engine *e) { return e->options.context; }
 int32_t engine_n_threads(const engine *e) { return e->options.n_threads; }

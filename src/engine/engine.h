@@ -26,6 +26,7 @@ typedef struct engine_options {
     const char *cpu;         /* kernel level, NULL: auto */
     uint64_t memory_bytes;   /* most memory for weights, KV and buffers; 0: no limit of our own */
     bool timing, exact, no_vocab;
+    events *events;             /* [borrowed] compute.h; besides, what is done between passes; NULL: record nothing */
     uint64_t experts_memory;    /* most memory for experts, the rest stays on disk; 0: all in memory; ENGINE_EXPERTS_AUTO */
     policy_kind experts_policy; /* which experts stay */
     route_options route;        /* how experts are chosen */
@@ -64,7 +65,8 @@ const vocab *engine_vocab(const engine *e); /* NULL with no_vocab */
 const chat_template *engine_chat(const engine *e);
 const kernels *engine_kernels(const engine *e);
 compute *engine_compute(engine *e);
-pool *engine_experts(const engine *e); /* NULL: all experts are in memory */
+events *engine_events(const engine *e); /* NULL: nothing is recorded */
+pool *engine_experts(const engine *e);  /* NULL: all experts are in memory */
 int32_t engine_context(const engine *e);
 int32_t engine_n_threads(const engine *e);
 int32_t engine_micro_batch(const engine *e);

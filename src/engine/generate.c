@@ -22,6 +22,16 @@ dil_status generate_prompt(const engine *e, const chat_message *messages, size_t
     return status;
 }
 
+static token_id pick(const engine *e, sampler *sm, const float *logits, size_t n_tokens)
+{
+    events *record = engine_events(e);
+    uint64_t start = record ? os_time_ns() : 0;
+    token_id id = sampler_pick(sm, logits, n_tokens, NULL);
+    if (record)
+        events_add(record, &(event_span){start, os_time_ns(), "sample", -1, -1, EVENTS_COMMAND});
+    return id;
+}
+
 /* One token after another until something ends it. */
 static dil_status generate_loop(engine *e, session *s, sampler *sm, stream *st, token_list *tokens, const generate_options *o,
                                 const float *logits, generate_stats *stats, uint64_t started, dil_error *err)
@@ -30,7 +40,7 @@ static dil_status generate_loop(engine *e, session *s, sampler *sm, stream *st, 
     uint64_t first = os_time_ns();
     stats->finish = "length";
     for (; o->n_predict < 0 || stats->n_generated < o->n_predict;) {
-        token_id id = sampler_pick(sm, logits, tokens->n, NULL);
+        token_id id = pick(e, sm, logits, tokens->n);
         if (stats->n_generated == 0)
             stats->first_token_seconds = (double)(os_time_ns() - started) * 1e-9;
         sampler_accept(sm, id);
