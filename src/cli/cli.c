@@ -84,6 +84,7 @@ engine_options cli_engine_options(const cli_options *o)
     e.experts_policy = o->experts_policy;
     e.route = (route_options){(route_mode)o->route, (float)o->route_mass};
     e.timing = o->timing;
+    e.events = o->events;
     e.exact = o->exact;
     e.no_pack_cache = o->no_pack_cache;
     e.progress = o->quiet ? NULL : cli_progress;
@@ -94,7 +95,10 @@ dil_status cli_open(engine **out, const cli_options *o, const engine_options *eo
 {
     char path[4096];
     DIL_TRY(cli_model_path(o->model, path, sizeof path, err));
+    uint64_t start = os_time_ns();
     dil_status status = engine_open(out, path, eo, err);
+    if (eo->events)
+        events_add(eo->events, &(event_span){start, os_time_ns(), "load", -1, -1, EVENTS_COMMAND});
     cli_progress_end();
     if (status == DIL_OK && !o->quiet && engine_model(*out)->cache_state == PACK_CACHE_FAILED) {
         fputs("dil: warning: the packed weights were not kept for the next start: ", stderr);

@@ -1,10 +1,13 @@
 /* dil: the table of subcommands. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/os.h"
+#include "base/status.h"
 #include "cli/cli.h"
+#include "cli/print.h"
 
 static const cli_command *const commands[] = {
     &command_run,         &command_chat,
@@ -90,6 +93,51 @@ static int help_on(int argc, char **argv)
     return CLI_OK;
 }
 
+#define MOST_EVENTS ((uint64_t)1 << 20)
+
+/* No model is overwritten, by whatever name it goes; bench takes several. */
+static dil_status begin_events(cli_options *o, dil_error *err)
+{
+    char names[4096], path[4096];
+    dil_error ignored;
+    const char *const others[] = {o->model, o->file, o->base, o->save_base, o->output}, *const model[] = {path};
+    DIL_TRY(cli_check_output("the events", o->trace_events, others, 5, err));
+    snprintf(names, sizeof names, "%s", o->model);
+    for (char *rest = names, *name; (name = strsep(&rest, ","));)
+        if (cli_model_path(name, path, sizeof path, &ignored) == DIL_OK)
+            DIL_TRY(cli_check_output("the events", o->trace_events, model, 1, err));
+    return events_new(&o->events, MOST_EVENTS, err);
+}
+
+static dil_status end_events(const cli_options *o, dil_error *err)
+{
+    uint64_t n = events_recorded(o->events), dropped = events_dropped(o->events);
+    DIL_TRY(events_write(o->events, o->trace_events, err));
+    if (o->quiet)
+        return DIL_OK;
+    fprintf(stderr, "[%" PRIu64 " events written to ", n - dropped);
+    print_text(stderr, str_of(o->trace_events), 4096);
+    if (dropped)
+        fprintf(stderr, "; the %" PRIu64 " oldest were dropped", dropped);
+    fputs("]\n", stderr);
+    return DIL_OK;
+}
+
+/* Runs the command; with --trace-events a recorder is there for its engines, and the file is written however it ends. */
+static int run(const cli_command *c, cli_options *o, char **positional, int n_positional)
+{
+    dil_error err = {0};
+    if (!o->trace_events)
+        return c->run(o, positional, n_positional);
+    if (begin_events(o, &err) != DIL_OK)
+        return cli_fail(&err);
+    int code = c->run(o, positional, n_positional);
+    if (code != CLI_USAGE && end_events(o, &err) != DIL_OK)
+        code = cli_fail(&err);
+    events_free(o->events);
+    return code;
+}
+
 /* What was printed must have arrived; a reader that left (head, less) is no news. */
 static int finish(int code)
 {
@@ -137,5 +185,5 @@ int main(int argc, char **argv)
     if (!o.model && takes_model(c) && !(c->model_argument && n_positional > 0))
         return cli_usage("%s: no model given; use -m MODEL (a GGUF file or a fetched name, see dil list)", c->name);
     os_interrupt_install();
-    return finish(c->run(&o, argv + n_words, n_positional));
+    return finish(run(c, &o, argv + n_words, n_positional));
 }

@@ -64,6 +64,8 @@ static const option_row table[] = {
     {"no-special", NULL, NULL, OPTION_FLAG, AT(no_special), 0, 0, "no BOS/EOS, special tokens in the text are plain text"},
     {"json", NULL, NULL, OPTION_FLAG, AT(json), 0, 0, "answer as JSON"},
     {"timing", NULL, NULL, OPTION_FLAG, AT(timing), 0, 0, "print the time per kind of step"},
+    {"trace-events", NULL, "FILE", OPTION_TEXT, AT(trace_events), 0, 0,
+     "write when each step ran on each worker, for chrome://tracing or Perfetto"},
     {"tensors", NULL, NULL, OPTION_FLAG, AT(tensors), 0, 0, "list the tensors too"},
     {"quiet", "q", NULL, OPTION_FLAG, AT(quiet), 0, 0, "no progress and no figures"},
     {"chunks", NULL, "N", OPTION_INT, AT(chunks), 0, 1e9, "chunks to evaluate (0: all); sequences to calibrate with (0: 100)"},

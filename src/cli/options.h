@@ -5,6 +5,7 @@
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
+#include "base/events.h"
 #include "dilmodeli.h"
 #include "experts/policy.h"
 #include "formats/formats.h"
@@ -20,7 +21,7 @@ typedef struct cli_numbers {
 /* Every value an option can set; commands read what they listed. */
 typedef struct cli_options {
     const char *model, *prompt, *file, *system, *cpu, *output, *base, *type, *tokens, *save_base, *sha256, *compare, *policy,
-        *budget, *theme, *lang, *preset, *stats, *calibration, *like, *report;
+        *budget, *theme, *lang, *preset, *stats, *calibration, *like, *report, *trace_events;
     int64_t n_predict, context, threads, batch, micro_batch, seed, top_k, repeat_last_n, dry_allowed_length, dry_last_n, mirostat,
         chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel, steps, remove_layers, refine;
     double temperature, top_p, min_p, typical_p, repeat_penalty, presence_penalty, frequency_penalty, dry_multiplier, dry_base,
@@ -37,6 +38,7 @@ typedef struct cli_options {
     const char *pairs[CLI_MAX_LIST];
     int n_stops, n_biases, n_pairs;
     cli_numbers prompts, gens, depths, thread_counts, micro_batches, parallels, types_k, types_v; /* commands with lists only */
+    events *events; /* with trace_events, which main opens and writes: what the command's engines record */
 } cli_options;
 
 typedef enum option_kind {

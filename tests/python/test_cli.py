@@ -228,6 +228,180 @@ def test_bench(room):
     want("wanted llama-bench's output" in err and "hello" in err, err)
 
 
+def test_timing(room):
+    """The table of --timing, and its numbers as JSON: what a token reads is what plan says, for every kind of layer."""
+    specs = [make_models.MODELS[name] for name in ("qwen2moe", "ernie-moe", "deepseek2-full", "deepseek2-full-expanded", "deepseek2-lite-absorbed")]
+    for spec in specs:
+        make_models.write_model(spec, room(spec.name + ".gguf"))
+    for name in ["llama", "odd", *[spec.name for spec in specs]]:
+        model = room(name + ".gguf")
+        run = ("run", "-m", model, "-p", "the day was long", "-n", "6", "--ignore-eos", "--temp", "0", "--no-pack-cache", "-t", "2", "-ub", "5", "--json")
+        want("timing" not in json.loads(dil(*run)[0]), "times that nobody asked for")
+        out, err = dil(*run, "--timing")
+        found = json.loads(out)
+        timing, decode, prefill = found["timing"], found["timing"]["decode"], found["timing"]["prefill"]
+        n_prompt = found["prompt_tokens"]
+        rest = n_prompt % 5 == 1  # a last pass of one token counts as one of the answer
+        want(timing["workers"] == 2 and decode["passes"] == decode["tokens"] == 5 + rest, f"{name}: {timing}")
+        want(prefill["tokens"] == n_prompt - rest and prefill["passes"] == -(-(n_prompt - rest) // 5), f"{name}: {prefill}")
+        per_token = json.loads(dil("plan", model, "--json")[0])["weight_bytes_per_token"]
+        want(sum(s["weight_bytes"] for s in decode["steps"]) == decode["passes"] * per_token, f"{name}: wanted {per_token} bytes per token: {decode['steps']}")
+        for p in (prefill, decode):
+            steps = p["steps"]
+            want(len({s["step"] for s in steps}) == len(steps) and {"embed", "norm", "attention", "head"} <= {s["step"] for s in steps}, f"{name}: {steps}")
+            want(all(s["calls"] % p["passes"] == 0 and s["seconds"] > 0 and s["work_seconds"] + s["wait_seconds"] >= s["seconds"] - 1e-8 for s in steps), str(steps))
+            want(0 < sum(s["seconds"] for s in steps) <= p["seconds"], str(p))
+        rows = {k: dict(re.findall(r"^  (\S.*?\S) +\d+ +([\d.]+) +[\d.]+ % +[\d.]+ %", table, re.M)) for k, table in
+                zip(("prefill", "decode"), re.split(r"^decode: ", err, flags=re.M))}
+        for k, p in (("prefill", prefill), ("decode", decode)):
+            want([*rows[k]] == [s["step"] for s in p["steps"]] + ["all"], f"{name}: {err}")
+            for s in p["steps"]:
+                want(abs(float(rows[k][s["step"]]) - 1e3 * s["seconds"] / p["passes"]) < 6e-4, f"{name}: {s}: {err}")
+        want(re.search(r"^  head .*%\s+[\d.]+\s+[\d.]+$", err, re.M), f"{name}: bytes and their speed: {err}")
+    rows = json.loads(dil("bench", "-m", room("llama.gguf"), "-p", "8", "-n", "3", "-r", "2", "-q", "--no-limits", "-o", "json", "--timing")[0])
+    want([[*r["timing"]] for r in rows] == [["workers", "prefill"], ["workers", "decode"]], str(rows))
+    want(rows[0]["timing"]["prefill"]["passes"] == 2 and rows[1]["timing"]["decode"]["passes"] == 6, "measured runs alone")
+    line = dil("bench", "-m", room("llama.gguf"), "-p", "0", "-n", "3", "-r", "1", "-q", "--no-limits", "-o", "jsonl", "--timing", "-npl", "4")[0]
+    want(json.loads(line)["timing"]["decode"]["tokens"] == 12, line)
+    text = room("timing.txt")
+    with open(text, "w", encoding="utf-8") as f:
+        f.write("the day was long and he said that it was time " * 40)
+    for args in (("perplexity", "-f", text), ("logits", "--tokens", "1,2,3", "-o", room("timing.npy"))):
+        _, err = dil("eval", *args, "-m", room("llama.gguf"), "-c", "64", "--timing")
+        want(re.search(r"^prefill: \d+ pass", err, re.M) and "decode:" not in err, err)
+    _, err = chat(room, "the day\n", "--timing")
+    want(re.search(r"^prefill: ", err, re.M) and re.search(r"^decode: ", err, re.M), err)
+
+
+def spans_of(path):
+    """Of a file of events: complete events by track, names of tracks, counts of all and dropped ones."""
+    with open(path, encoding="utf-8") as f:
+        root = json.load(f)
+    tracks, names = {}, {}
+    for e in root["traceEvents"]:
+        want(e["ph"] in "MX" and e["pid"] > 0, str(e))
+        if e["ph"] == "X":
+            want(e["dur"] >= 0 and e["ts"] >= 0, str(e))
+            tracks.setdefault(e["tid"], []).append(e)
+        elif e["name"] == "thread_name":
+            names[e["tid"]] = e["args"]["name"]
+    want(set(names) == set(tracks), f"{path}: tracks {names}, events on {set(tracks)}")
+    other = root["otherData"]
+    want(other["recorded"] - other["dropped"] == sum(map(len, tracks.values())), f"{path}: {other}")
+    return tracks, names
+
+
+PASSES, COMMAND = 256, 257
+STEPS_OF_LLAMA = ["embed"] + 2 * ["norm", "qkv", "rope + kv", "attention", "attn out", "norm", "gate + up", "down"] + ["norm", "head"]
+
+
+def check_passes(tracks, threads, passes):
+    """Passes by name, in order; in each, every worker that takes part walks all steps one after the other, and worker 0 fills it."""
+    for spans in tracks.values():
+        want(all(a["ts"] + a["dur"] <= b["ts"] + 2e-3 for a, b in zip(spans, spans[1:])), "events of a track one after the other")
+    want([p["name"] for p in tracks[PASSES]] == passes, f"passes {[p['name'] for p in tracks[PASSES]]}")
+    workers = [t for t in tracks if t < PASSES]
+    want(set(workers) == set(range(threads)), f"workers {workers}")
+    left, filled, whole = {w: list(tracks[w]) for w in workers}, 0, 0
+    for p in tracks[PASSES]:
+        rows = p["args"]["rows"]
+        for w in workers:
+            inside = [s for s in left[w] if p["ts"] <= s["ts"] + 1e-3 and s["ts"] + s["dur"] <= p["ts"] + p["dur"] + 2e-3]
+            left[w] = left[w][len(inside):]
+            if not inside and w > 0 and rows <= 8:
+                continue  # small passes leave workers out on a busy machine
+            want([s["name"] for s in inside] == STEPS_OF_LLAMA, f"{p}: worker {w}: {[s['name'] for s in inside]}")
+            want([s["args"].get("layer") for s in inside] == [None] + 8 * [0] + 8 * [1] + [None] * 2, f"layers {inside}")
+            want(inside[0]["args"]["rows"] == inside[8]["args"]["rows"] == rows >= inside[-1]["args"]["rows"], f"rows {inside}")
+            if w == 0:
+                gaps = sum(b["ts"] - a["ts"] - a["dur"] for a, b in zip(inside, inside[1:]))
+                filled += sum(s["dur"] for s in inside) + max(gaps, 0)
+        whole += p["dur"]
+    want(not any(left.values()), f"steps outside of passes: {left}")
+    want(filled <= whole + 1 and (threads > 1 or filled > 0.9 * whole), f"worker 0: {filled} of {whole} us")
+
+
+def test_trace_events(room):
+    """The file of --trace-events: every step of every worker in its pass, loading and sampling beside them."""
+    path, model = room("events.json"), room("llama.gguf")
+    for threads in (1, 2):
+        run = ("run", "-m", model, "--no-template", "-p", "the day was long", "-n", "6", "--ignore-eos", "--no-pack-cache", "-t", str(threads), "-ub", "40",
+               "--temp", "0", "--json")
+        plain = json.loads(dil(*run)[0])
+        out, err = dil(*run, "--trace-events", path)
+        want(json.loads(out)["text"] == plain["text"], "recording changes the answer")
+        tracks, names = spans_of(path)
+        want(re.search(rf"^\[{sum(map(len, tracks.values()))} events written to {re.escape(path)}\]$", err, re.M), err)
+        check_passes(tracks, threads, [f"prefill {plain['prompt_tokens']}"] + 5 * ["decode"])
+        want(names == {**{w: f"worker {w}" for w in range(threads)}, PASSES: "passes", COMMAND: "command"}, str(names))
+        want([s["name"] for s in tracks[COMMAND]] == ["load"] + 6 * ["sample"], str(tracks[COMMAND]))
+        want(all(s["cat"] == ("step" if t < PASSES else "pass" if t == PASSES else "command") for t in tracks for s in tracks[t]), "categories")
+    _, err = dil("bench", "-m", model, "-p", "70", "-n", "2", "-r", "1", "-npl", "1,3", "-ub", "64", "-q", "--no-limits", "-t", "2", "--trace-events", path)
+    tracks, _ = spans_of(path)
+    warm_and_run = lambda passes: passes + passes  # noqa: E731
+    check_passes(tracks, 2, warm_and_run(["prefill 64", "prefill 6"]) + warm_and_run(2 * ["decode"]) + warm_and_run(2 * ["decode 3"]))
+    want("events written" not in err, "quiet")
+    text = room("events.txt")
+    with open(text, "w", encoding="utf-8") as f:
+        f.write("the day was long and he said that it was time " * 40)
+    dil("eval", "perplexity", "-m", model, "-f", text, "-c", "64", "--chunks", "2", "-t", "1", "--trace-events", path)
+    tracks, _ = spans_of(path)
+    check_passes(tracks, 1, [p["name"] for p in tracks[PASSES]])
+    want(sum(p["args"]["rows"] for p in tracks[PASSES]) >= 2 * 63, str(tracks[PASSES]))
+    chat(room, "the day\nand\n", "--trace-events", path, "-t", "1")
+    tracks, _ = spans_of(path)
+    check_passes(tracks, 1, [p["name"] for p in tracks[PASSES]])
+    want(len([p for p in tracks[PASSES] if p["name"].startswith("prefill")]) == 2, str(tracks[PASSES]))
+
+
+def test_trace_events_refused(room):
+    """What cannot be written is said before work begins; nothing else is overwritten; bad usage leaves no file."""
+    model, path = room("llama.gguf"), room("no-events.json")
+    run = ("run", "-m", model, "-p", "a", "-n", "1")
+    size = os.path.getsize(model)
+    out, err = dil(*run, "--trace-events", room("no/folder/events.json"), code=1)
+    want(out == "" and "folder" in err and "events written" not in err, err)
+    want("another name" in dil(*run, "--trace-events", model, code=1)[1] and os.path.getsize(model) == size, "the model itself")
+    home = {"XDG_DATA_HOME": room("home")}
+    os.makedirs(room("home/dilmodeli"), exist_ok=True)
+    shutil.copy(model, room("home/dilmodeli/named.gguf"))
+    _, err = dil("run", "-m", "named", "-p", "a", "-n", "1", "--trace-events", room("home/dilmodeli/named.gguf"), code=1, env=home)
+    want("another name" in err and os.path.getsize(room("home/dilmodeli/named.gguf")) == size, err)
+    want("another name" in dil("bench", "-m", f"{room('wide.gguf')},{model}", "--trace-events", model, code=1)[1], "one of several models")
+    dil("bench", "-m", model, "-o", "xml", "--trace-events", path, code=2)
+    want(not os.path.exists(path), "a file after bad usage")
+    dil("run", "-m", room("absent.gguf"), "-p", "a", "--trace-events", path, code=1)
+    want(spans_of(path)[0] == {}, "an engine that did not open")
+
+
+def stopped_after(seconds, args, path):
+    """Events of a command that Ctrl-C has stopped: `seconds` after its start, or when its answer began."""
+    child = subprocess.Popen([BINARY, *args, "-q", "-t", "2", "--trace-events", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if seconds:
+        time.sleep(seconds)
+    else:
+        child.stdout.read(20)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=120)
+    want(child.returncode == 1, f"{args}: {child.returncode}: {err}")
+    want(os.listdir(os.path.dirname(path)) == [os.path.basename(path)], str(os.listdir(os.path.dirname(path))))
+    return spans_of(path)[0]
+
+
+def test_trace_events_interrupt(room):
+    """Ctrl-C: the file is whole, with what happened until then."""
+    os.makedirs(room("events"), exist_ok=True)
+    path, model = room("events/events.json"), room("llama.gguf")
+    tracks = stopped_after(0, ("run", "-m", model, "-p", "the day", "--ignore-eos", "-c", "200000"), path)
+    want({0, PASSES, COMMAND} <= set(tracks), f"{set(tracks)}")
+    check_passes(tracks, len([t for t in tracks if t < PASSES]), [p["name"] for p in tracks[PASSES]])
+    for seconds in (0.2, 1, 5, 20):  # until it has come to its passes
+        tracks = stopped_after(seconds, ("bench", "-m", model, "-p", "0", "-n", "2000", "-r", "1000", "--no-limits"), path)
+        if PASSES in tracks:
+            break
+    want(0 in tracks and len(tracks[PASSES]) > 1, f"{set(tracks)}")
+
+
 def test_show(room):
     path = room("llama.gguf")
     out, _ = dil("show", path, "--tensors")
