@@ -82,13 +82,13 @@ HEADERS = [
     (r"liburing.*", ("src/base/",), "go through base/aio.h"),
     (
         r"xxhash\.h",
-        ("src/model/", "src/experts/", "src/train/", "src/quantize/work", "src/machine/rates"),
-        "checksums of files belong to model (packed weights), experts (the pool, traces), train (tokens, checkpoints), quantize/work and machine/rates",
+        ("src/model/", "src/experts/", "src/train/", "src/quantize/work", "src/machine/facts", "src/engine/profile"),
+        "checksums of files belong to model (packed weights), experts (the pool, traces), train (tokens, checkpoints), quantize/work, machine/facts and engine/profile",
     ),
     (r"zstd.*", ("src/train/",), "only texts for training are compressed: corpus_read"),
     (
         r"jansson\.h|curl/.*|gnutls/.*|histedit\.h|editline/.*",
-        ("src/cli/", "src/serve/", "src/evaluate/", "src/api/", "src/train/config", "src/view/bits"),
+        ("src/cli/", "src/serve/", "src/evaluate/", "src/api/", "src/train/config", "src/view/bits", "src/engine/profile"),
         "go through cli",
     ),
 ]

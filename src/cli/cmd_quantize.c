@@ -11,7 +11,7 @@
 #include "cli/quantize_report.h"
 #include "cli/report_json.h"
 #include "cli/work_progress.h"
-#include "machine/rates.h"
+#include "machine/facts.h"
 #include "quantize/compress.h"
 #include "quantize/importance.h"
 #include "quantize/preset.h"
@@ -154,13 +154,23 @@ static dil_status compress_report_all(const cli_options *o, const preset_report 
     return status;
 }
 
-/* price: of a millisecond. */
-static dil_status add_speed(compress_options *co, machine_rates *rates, double price, dil_error *err)
+#define FAR_BYTES ((double)(1 << 27)) /* weights that lie in memory as a model's do */
+
+/* price: of a millisecond. rates: [DIL_TYPE_COUNT] */
+static dil_status add_speed(compress_options *co, double *rates, double price, dil_error *err)
 {
     kernels k;
+    machine *m;
+    machine_facts f;
     DIL_TRY(kernels_select(&k, NULL, err));
-    DIL_TRY(machine_rates_get(rates, &k, err));
-    co->weights_per_second = rates->weights;
+    DIL_TRY(machine_topology(&m, NULL, err));
+    dil_status status = machine_facts_get(&f, m, &k, 0, false, cli_progress, NULL, err);
+    cli_progress_end();
+    machine_free(m);
+    DIL_TRY(status);
+    for (int type = 0; type < DIL_TYPE_COUNT; type++)
+        rates[type] = machine_weight_rate(&f, (dil_type)type, f.limits[f.n_counts - 1].n_threads, FAR_BYTES);
+    co->weights_per_second = rates;
     co->second_price = 1000 * price;
     return DIL_OK;
 }
@@ -179,7 +189,7 @@ static int compress(const cli_options *o, char **positional)
     char in_path[4096], *text = NULL;
     size_t n = 0;
     preset_report report = {0};
-    machine_rates rates;
+    double rates[DIL_TYPE_COUNT];
     work_progress run = {.quiet = o->quiet};
     uint64_t started_ns = os_time_ns();
     compress_options co = {.type = DIL_TYPE_COUNT,
@@ -212,7 +222,7 @@ static int compress(const cli_options *o, char **positional)
     if (status == DIL_OK)
         status = check_outputs(o, in_path, positional[1], &err);
     if (status == DIL_OK && o->speed_price >= 0)
-        status = add_speed(&co, &rates, o->speed_price, &err);
+        status = add_speed(&co, rates, o->speed_price, &err);
     if (status == DIL_OK && o->calibration)
         status = cli_read_text(o->calibration, &text, &n, &err);
     co.text = (str){text, n};

@@ -64,3 +64,5 @@ dil_status kernels_select(kernels *out, const char *name, dil_error *err)
     *out = k;
     return DIL_OK;
 }
+
+const char *kernels_build(void) { return DIL_BUILD; }

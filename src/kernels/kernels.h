@@ -212,6 +212,8 @@ typedef struct kernels {
 /* Which level to use: "auto", "scalar", "avx2", "avx512", "avx512_bf16"; BAD_ARGUMENT lists what this CPU has. */
 DIL_MUST_CHECK dil_status kernels_select(kernels *out, const char *level, dil_error *err);
 
+const char *kernels_build(void); /* changes with the code of kernels and steps and with how it was compiled */
+
 /* Overlays; each file defines one and sets only what it has. */
 void kernels_add_scalar(kernels *k);
 void kernels_add_avx2(kernels *k);

@@ -15,11 +15,16 @@ typedef struct machine_rate {
     double best, median;
 } machine_rate;
 
+#define READ_POINTS 9
+#define READ_LEAST ((uint64_t)4 << 20)
+
 typedef struct machine_limits {
     int n_threads;
-    machine_rate memory, l3, l2;  /* bytes per second, all threads together */
-    machine_rate int8, bf16, f32; /* multiply-adds per second, all threads together */
-    machine_rate barrier;         /* seconds per barrier; 0 with one thread */
+    machine_rate memory, l3, l2, l1; /* bytes per second, all threads together */
+    machine_rate curve[READ_POINTS]; /* the same of working sets of machine_read_point(i) bytes, shared out over the threads */
+    machine_rate int8, bf16, f32;    /* multiply-adds per second, all threads together */
+    machine_rate barrier;            /* seconds per barrier; 0 with one thread */
+    machine_rate claim;              /* seconds per chunk of work claimed by one thread while all do */
 } machine_limits;
 
 enum {
@@ -30,7 +35,9 @@ enum {
     LIMIT_BF16 = 16,
     LIMIT_F32 = 32,
     LIMIT_BARRIER = 64,
-    LIMIT_ALL = 127
+    LIMIT_L1 = 128,
+    LIMIT_CURVE = 256,
+    LIMIT_ALL = 511
 };
 
 /*
@@ -41,15 +48,12 @@ enum {
 DIL_MUST_CHECK dil_status machine_measure(machine_limits *out, const machine *m, const kernels *k, team *workers, unsigned what,
                                           double seconds, dil_error *err);
 
-/*
- * How fast one token goes through weights of each format: weights per second, all threads together, of products with matrices of
- * RATE_COLUMNS columns that lie in memory as a model's do; the best of the repetitions. 0 where this level has no kernel.
- */
-#define RATE_COLUMNS 2048
-typedef struct machine_rates {
-    double weights[DIL_TYPE_COUNT];
-} machine_rates;
-/* Each format for about `seconds`. Takes 128 MiB, or an eighth of the memory there is if that is less. */
-DIL_MUST_CHECK dil_status machine_measure_rates(machine_rates *out, const machine *m, const kernels *k, team *workers,
-                                                double seconds, dil_error *err);
+/* One working set of so many bytes (at most an eighth of the memory there is) for about `seconds`. */
+DIL_MUST_CHECK dil_status machine_measure_reading(machine_rate *out, const machine *m, const kernels *k, team *workers,
+                                                  double bytes, double seconds, dil_error *err);
+
+uint64_t machine_read_point(int point); /* READ_LEAST, doubled point times */
+/* Bytes per second of reading a working set of so many bytes again and again, from a measured curve. */
+double machine_read_rate(const machine_limits *l, double bytes);
+
 #endif

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/status.h"
-#include "machine/rates.h"
+#include "machine/facts.h"
 
 static char directory[256];
 
@@ -329,43 +330,69 @@ static void limits_measured(void **state)
     machine_free(m);
 }
 
-static void rates_measured(void **state)
+/* Every format the kernels have takes some time, more for more columns, rows and tokens; the others take none. */
+static void costs_measured(void **state)
 {
     (void)state;
     kernels k;
     machine *m;
     team *t;
-    machine_rates r = {0}, before;
     dil_error err = {0};
+    kernel_costs *c = mem_calloc(2, sizeof *c, MEM_MISC);
+    assert_non_null(c);
     assert_int_equal(machine_topology(&m, NULL, &err), DIL_OK);
-    m->memory_bytes = 16u << 20; /* a small buffer is enough here */
+    m->memory_bytes = 64u << 20; /* a small buffer is enough here */
     assert_int_equal(kernels_select(&k, "auto", &err), DIL_OK);
     assert_int_equal(team_new(&t, 2, &err), DIL_OK);
-    assert_int_equal(machine_measure_rates(&r, m, &k, t, 0.0, &err), DIL_OK);
-    for (int type = 0; type < DIL_TYPE_COUNT; type++)
-        assert_true((r.weights[type] > 1e5 && r.weights[type] < 1e13) == (panel_bytes((dil_type)type, RATE_COLUMNS) > 0));
-    assert_true(r.weights[DIL_TYPE_F32] < r.weights[DIL_TYPE_Q4_K]); /* eight times the bytes */
-    before = r;
-    for (int64_t i = 0; i < 3; i++) {
+    assert_int_equal(costs_measure(&c[0], m, &k, t, 1e10, 0.0, NULL, NULL, &err), DIL_OK);
+    for (int i = 0; i < DIL_TYPE_COUNT; i++) {
+        const dil_type type = (dil_type)i;
+        const bool has = panel_bytes(type, 2048) > 0, caches = kv_page_bytes(type, 128) > 0;
+        const double one = cost_panel(&c[0], &k, type, 2048, 1), many = cost_panel(&c[0], &k, type, 2048, 256);
+        assert_true(has ? one > 1e-9 && one < 0.1 && many > one : one <= 0.0 && many <= 0.0);
+        const attention_cost *a = &c[0].attention[type];
+        const double page = a->page + a->row + 64 * (a->page_value + a->row_value);
+        assert_true(caches ? page > 0.0 && page < 0.1 && c[0].store[type] > 0.0 : page <= 0.0 && c[0].store[type] <= 0.0);
+    }
+    assert_true(c[0].vector.norm > 0.0 && c[0].vector.quantize > 0.0 && c[0].vector.rope > 0.0 && c[0].vector.act[1] > 0.0);
+    memcpy(&c[1], &c[0], sizeof *c);
+    for (int64_t i = 0; i < 2; i++) {
         mem_inject_failure(i);
-        dil_status status = machine_measure_rates(&r, m, &k, t, 0.0, &err);
+        dil_status status = costs_measure(&c[0], m, &k, t, 1e10, 0.0, NULL, NULL, &err);
         mem_inject_failure(-1);
         assert_int_equal(status, DIL_NO_MEMORY);
-        assert_memory_equal(&r, &before, sizeof r);
+        assert_memory_equal(&c[0], &c[1], sizeof *c);
     }
     team_free(t);
     machine_free(m);
+    mem_free(c);
 }
 
-/* The only file in the folder of rates. */
-static char rates_path[1024];
+/* A curve is read between its points on the time of a byte, and goes on level at its ends. */
+static void curve_read(void **state)
+{
+    (void)state;
+    machine_limits l = {.n_threads = 1};
+    for (int i = 0; i < READ_POINTS; i++)
+        l.curve[i] = (machine_rate){100.0 / (i + 1), 100.0 / (i + 1)};
+    assert_float_equal(machine_read_rate(&l, 1), 100.0, 1e-9);
+    assert_float_equal(machine_read_rate(&l, (double)machine_read_point(2)), 100.0 / 3, 1e-9);
+    assert_float_equal(machine_read_rate(&l, sqrt(2) * (double)machine_read_point(2)), 100.0 / 3.5, 1e-9);
+    assert_float_equal(machine_read_rate(&l, 1e15), 100.0 / READ_POINTS, 1e-9);
+    assert_float_equal(cost_together(3, 0, 1), 3.0, 1e-9);
+    assert_float_equal(cost_together(3, 2, 0.5), 4.0, 1e-9);
+    assert_float_equal(cost_together(1, 9, 0.5), 9.0, 1e-9); /* never faster than reading alone */
+}
+
+/* The only file in the folder of facts. */
+static char facts_path[1024];
 
 static void note_file(void *ctx, const char *name, bool is_dir, uint64_t size)
 {
     (void)is_dir;
     (void)size;
     ++*(int *)ctx;
-    (void)snprintf(rates_path, sizeof rates_path, "%s/dilmodeli/rates/%s", directory, name);
+    (void)snprintf(facts_path, sizeof facts_path, "%s/dilmodeli/machine/%s", directory, name);
 }
 
 static int count_files(void)
@@ -373,42 +400,68 @@ static int count_files(void)
     char folder[600];
     dil_error err;
     int n = 0;
-    (void)snprintf(folder, sizeof folder, "%s/dilmodeli/rates", directory);
+    (void)snprintf(folder, sizeof folder, "%s/dilmodeli/machine", directory);
     assert_int_equal(os_list_dir(folder, note_file, &n, &err), DIL_OK);
     return n;
 }
 
-static void rates_kept(void **state)
+static bool stop_at_once(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)user, (void)what, (void)done, (void)total;
+    return false;
+}
+
+static dil_status get(machine_facts *f, const machine *m, const kernels *k, bool again)
+{
+    dil_error err = {0};
+    return machine_facts_get(f, m, k, 1, again, NULL, NULL, &err);
+}
+
+static void facts_kept(void **state)
 {
     (void)state;
-    kernels k, scalar;
-    machine_rates first, second;
+    kernels k, other;
+    machine *m;
     dil_error err = {0};
-    assert_int_equal(setenv("XDG_CACHE_HOME", directory, 1), 0);
-    assert_int_equal(kernels_select(&k, "auto", &err), DIL_OK);
-    scalar = k;
-    scalar.name = "another";
-    assert_int_equal(machine_rates_get(&first, &k, &err), DIL_OK);
-    assert_int_equal(machine_rates_get(&second, &k, &err), DIL_OK);
-    assert_memory_equal(&first, &second, sizeof first); /* not measured again */
-    assert_int_equal(count_files(), 1);
-    FILE *f = fopen(rates_path, "r+b"); /* one bit of one rate */
+    machine_facts *f = mem_calloc(2, sizeof *f, MEM_MISC);
     assert_non_null(f);
-    assert_int_equal(fseek(f, -200, SEEK_END), 0);
-    int byte = fgetc(f);
-    assert_int_equal(fseek(f, -200, SEEK_END), 0);
-    assert_int_equal(fputc(byte ^ 1, f), byte ^ 1);
-    assert_int_equal(fclose(f), 0);
-    assert_int_equal(machine_rates_get(&second, &k, &err), DIL_OK);
-    assert_memory_not_equal(&first, &second, sizeof first); /* measured anew */
-    assert_int_equal(machine_rates_get(&first, &k, &err), DIL_OK);
-    assert_memory_equal(&first, &second, sizeof first);
-    assert_int_equal(machine_rates_get(&second, &scalar, &err), DIL_OK);
-    assert_int_equal(count_files(), 2); /* other kernels, other rates */
-    assert_memory_not_equal(&first, &second, sizeof first);
-    assert_int_equal(setenv("XDG_CACHE_HOME", "/proc/nowhere", 1), 0);
-    assert_int_equal(machine_rates_get(&second, &k, &err), DIL_IO);
     assert_int_equal(setenv("XDG_CACHE_HOME", directory, 1), 0);
+    assert_int_equal(machine_topology(&m, NULL, &err), DIL_OK);
+    m->memory_bytes = 64u << 20; /* a small buffer is enough here */
+    assert_int_equal(kernels_select(&k, "auto", &err), DIL_OK);
+    other = k;
+    other.name = "another";
+    assert_int_equal(machine_facts_get(&f[0], m, &k, 1, false, stop_at_once, NULL, &err), DIL_CANCELLED);
+    assert_int_equal(count_files(), 0);
+    assert_int_equal(get(&f[0], m, &k, false), DIL_OK);
+    assert_int_equal(get(&f[1], m, &k, false), DIL_OK);
+    assert_true(f[0].busy || memcmp(&f[0], &f[1], sizeof *f) == 0); /* not measured again */
+    assert_int_equal(count_files(), 1);
+    assert_int_equal(f[0].n_counts, 1);
+    measured(f[0].limits[0].curve[READ_POINTS - 1]);
+    assert_ptr_equal(machine_facts_limits(&f[0], 7), &f[0].limits[0]);
+    assert_true(machine_weight_rate(&f[0], DIL_TYPE_F32, 1, 1e9) <
+                machine_weight_rate(&f[0], DIL_TYPE_Q4_K, 1, 1e9)); /* 8 x the bytes */
+    FILE *file = fopen(facts_path, "r+b");                          /* one bit of one fact */
+    assert_non_null(file);
+    assert_int_equal(fseek(file, -200, SEEK_END), 0);
+    int byte = fgetc(file);
+    assert_int_equal(fseek(file, -200, SEEK_END), 0);
+    assert_int_equal(fputc(byte ^ 1, file), byte ^ 1);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(get(&f[1], m, &k, false), DIL_OK);
+    assert_memory_not_equal(&f[0], &f[1], sizeof *f); /* measured anew */
+    assert_int_equal(get(&f[0], m, &k, false), DIL_OK);
+    assert_true(f[1].busy || memcmp(&f[0], &f[1], sizeof *f) == 0);
+    assert_int_equal(get(&f[1], m, &k, true), DIL_OK);
+    assert_memory_not_equal(&f[0], &f[1], sizeof *f); /* because that was asked for */
+    assert_int_equal(get(&f[1], m, &other, false), DIL_OK);
+    assert_int_equal(count_files(), 2); /* other kernels, other facts */
+    assert_int_equal(setenv("XDG_CACHE_HOME", "/proc/nowhere", 1), 0);
+    assert_int_equal(get(&f[1], m, &k, false), DIL_IO);
+    assert_int_equal(setenv("XDG_CACHE_HOME", directory, 1), 0);
+    machine_free(m);
+    mem_free(f);
 }
 
 int main(void)
@@ -418,7 +471,7 @@ int main(void)
         cmocka_unit_test(limits_none),    cmocka_unit_test(smt_and_numa),     cmocka_unit_test(part_of_a_machine),
         cmocka_unit_test(quota),          cmocka_unit_test(hybrid),           cmocka_unit_test(broken_description),
         cmocka_unit_test(this_machine),   cmocka_unit_test(no_memory),        cmocka_unit_test(limits_measured),
-        cmocka_unit_test(rates_measured), cmocka_unit_test(rates_kept),
+        cmocka_unit_test(costs_measured), cmocka_unit_test(facts_kept),       cmocka_unit_test(curve_read),
     };
     return cmocka_run_group_tests(tests, make_room, clear_room);
 }

@@ -1,0 +1,53 @@
+/*
+ * What the kernels take on this machine, measured one by one where their data is at hand: the numbers from which the speed of any
+ * model can be told. All are seconds of one thread while every thread of the team does the same, so that units and clock are shared
+ * as in a run. Data from far away takes the time of its bytes instead, see machine_read_rate.
+ */
+#ifndef MACHINE_COSTS_H
+#define MACHINE_COSTS_H
+
+#include "base/threads.h"
+#include "kernels/kernels.h"
+#include "machine/machine.h"
+
+/* A panel of k columns. One token: row + k * value. Some tokens at once (gemv): (row + k * value) + (n - 1) * k * more. Many (gemm):
+ * k * expand + n * (output + k * mac). All 0 where the format has no kernel. */
+typedef struct linear_cost {
+    double row, value, more;
+    double expand, output, mac;
+    double stall; /* how much of the time that far away panels take to be read comes on top of the arithmetic: 0 none, 1 all */
+} linear_cost;
+
+/* A page of KV_PAGE cached tokens (K and V of one head) met by n rows of queries of head_dim values: page + head_dim * page_value +
+ * n * (row + head_dim * row_value). */
+typedef struct attention_cost {
+    double page, page_value, row, row_value;
+} attention_cost;
+
+/* Of one value of a row. */
+typedef struct vector_cost {
+    double norm, quantize, round_bf16, add, rope;
+    double act[3]; /* silu, gelu, swiglu_oai: act(gate) * up */
+    double angle;  /* a cosine and a sine */
+} vector_cost;
+
+typedef struct kernel_costs {
+    linear_cost linear[DIL_TYPE_COUNT];
+    attention_cost attention[DIL_TYPE_COUNT]; /* by type of K and V */
+    double store[DIL_TYPE_COUNT];             /* a value of K or V */
+    vector_cost vector;
+} kernel_costs;
+
+#define COSTS_FAR_BYTES ((uint64_t)192 << 20) /* panels that are far away: all threads together, less where memory is small */
+
+/* Seconds of arithmetic that takes `units` on operands whose reading takes `bytes`, of a kernel with that stall. */
+double cost_together(double units, double bytes, double stall);
+
+/* reading: bytes per second of COSTS_FAR_BYTES by all threads, for stall. `seconds` for each number; some two hundred are measured. Progress may be NULL and cancels when it says false. */
+DIL_MUST_CHECK dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, team *workers, double reading,
+                                        double seconds, dil_progress_fn progress, void *user, dil_error *err);
+
+/* Seconds of one thread; n tokens through a panel of k columns as the engine chooses the kernel. */
+double cost_panel(const kernel_costs *c, const kernels *k, dil_type type, int64_t columns, int32_t n_tokens);
+
+#endif
