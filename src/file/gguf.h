@@ -81,6 +81,9 @@ const os_file *gguf_shard_file(const gguf *g, int shard);
 /* The bytes before the tensors' data; mapped: a truncated file faults (os_guard). */
 str gguf_shard_header(const gguf *g, int shard);
 
+/* Pages of the tensors' data that are in memory may go: they come back from the file when somebody reads them. */
+void gguf_drop(const gguf *g);
+
 uint64_t gguf_n_values(const gguf *g);
 const gguf_value *gguf_value_at(const gguf *g, uint64_t i);
 const gguf_value *gguf_find(const gguf *g, const char *key); /* NULL when absent */

@@ -322,6 +322,15 @@ void gguf_close(gguf *g)
 
 const char *gguf_path(const gguf *g) { return g->path; }
 uint32_t gguf_version(const gguf *g) { return g->shards[0].version; }
+void gguf_drop(const gguf *g)
+{
+    for (int i = 0; i < g->n_shards; i++) {
+        const gguf_shard *s = &g->shards[i];
+        if (s->file.fd >= 0 && s->bytes)
+            os_advise_drop(s->bytes + s->data_offset, (size_t)(s->size_bytes - s->data_offset));
+    }
+}
+
 int gguf_shards(const gguf *g) { return g->n_shards; }
 
 uint64_t gguf_size_bytes(const gguf *g)

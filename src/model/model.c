@@ -66,6 +66,7 @@ static dil_status load(model *m, const char *path, const model_options *options,
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to load", path);
     DIL_TRY(gguf_open(&m->file, path, &file_options, err));
     DIL_TRY(model_read(m, options, err));
+    gguf_drop(m->file);
     return options->header_only ? DIL_OK : pack_weights(m, options, err);
 }
 
@@ -95,30 +96,32 @@ void model_close(model *m)
     mem_free(m);
 }
 
-typedef struct row_read {
-    const gguf_tensor *tensor;
-    const uint8_t *bytes;
-    float *dst;
-} row_read;
+#define PIECE_BYTES 4096
 
-static void read_row(void *ctx)
+/* Read, not mapped: a mapping would bring in, and keep, what lies around each row. */
+static dil_status read_row(const gguf *g, const gguf_tensor *t, uint64_t row, float *dst, dil_error *err)
 {
-    const row_read *r = ctx;
-    format_get(r->tensor->type)->decode(r->bytes, r->dst, (size_t)r->tensor->ne[0]);
+    const format *f = format_get(t->type);
+    const uint64_t row_bytes = t->size_bytes / t->ne[1], most = PIECE_BYTES / f->block_bytes;
+    uint8_t piece[PIECE_BYTES];
+    for (uint64_t left = row_bytes / f->block_bytes, at = t->offset + row * row_bytes, n; left > 0; left -= n) {
+        n = left < most ? left : most;
+        DIL_TRY(os_file_read(gguf_shard_file(g, t->shard), at, piece, (size_t)(n * f->block_bytes), err));
+        f->decode(piece, dst, (size_t)(n * f->block_values));
+        dst += n * f->block_values;
+        at += n * f->block_bytes;
+    }
+    return DIL_OK;
 }
 
 dil_status model_embed(const model *m, token_id id, float *dst, dil_error *err)
 {
     uint32_t row = (uint32_t)id;
-    if (m->tied) {
-        const weight *w = &m->head;
-        panel_decode_row(w->type, w->panels + (size_t)(row / PANEL_ROWS) * w->panel_bytes, (int)(row % PANEL_ROWS), w->cols, dst);
-        return DIL_OK;
-    }
-    const gguf_tensor *t = m->embd.tensor;
-    size_t row_bytes = (size_t)(t->size_bytes / t->ne[1]);
-    row_read r = {t, (const uint8_t *)t->data + row * row_bytes, dst};
-    return os_guard(read_row, &r, r.bytes, row_bytes, err);
+    if (!m->tied)
+        return read_row(m->file, m->embd.tensor, row, dst, err);
+    const weight *w = &m->head;
+    panel_decode_row(w->type, w->panels + (size_t)(row / PANEL_ROWS) * w->panel_bytes, (int)(row % PANEL_ROWS), w->cols, dst);
+    return DIL_OK;
 }
 
 bool model_lost(const model *m) { return os_mapping_lost(&m->cache); }
