@@ -41,7 +41,7 @@ uint32_t attention_items(const compute *c, const batch_run *run, int32_t n_token
 uint32_t attention_splits(const compute *c, const batch_run *run)
 {
     int32_t chunks = (run->position + run->n - 1) / ATTN_SLOTS + 1;
-    return c->n <= ATTN_SPLIT_TOKENS && (size_t)chunks <= c->max_chunks ? (uint32_t)chunks : 1;
+    return c->n <= COMPUTE_SPLIT_TOKENS && (size_t)chunks <= c->max_chunks ? (uint32_t)chunks : 1;
 }
 
 /* First position a token at `position` sees. */

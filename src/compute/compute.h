@@ -97,11 +97,40 @@ typedef enum step_kind {
 
 const char *step_name(step_kind kind);
 
+/* How steps are cut into items for the workers. */
+#define COMPUTE_FEW_ROWS 8     /* batches up to here have little work between two barriers */
+#define COMPUTE_PART_ROWS 128  /* rows of the batch per worker that are worth expanding weights for */
+#define COMPUTE_NORM_ROWS 8    /* rows a worker takes at most in a norm */
+#define COMPUTE_ROPE_TOKENS 8  /* neighbours in a page share cache lines of K: one worker takes them together */
+#define COMPUTE_SPLIT_TOKENS 4 /* batches up to here share a long context among all workers */
+
+/* How matrix steps are cut, where that is not left to the kernel table: 0 is. Changes how fast a pass is, never what it gives. */
+typedef struct compute_tile {
+    int32_t panels, tokens; /* most of an item with many rows */
+} compute_tile;
+typedef struct compute_tuning {
+    compute_tile tile[STEP_KINDS];
+    int32_t items_few, items_many;     /* per worker, of a step with few rows (6) and with many (8) */
+    int32_t threads_few, threads_many; /* that take part in passes of at most COMPUTE_FEW_ROWS rows, and of more (all) */
+    int32_t part_rows;                 /* see COMPUTE_PART_ROWS */
+    int32_t attention_rows;            /* most query rows of an item of attention (ATTN_ROWS) */
+} compute_tuning;
+#define COMPUTE_ITEMS_FEW 6
+#define COMPUTE_ITEMS_MANY 8
+#define COMPUTE_ATTENTION_ROWS 96
+
+/* Query heads and tokens that are attended to together, of one KV head, with at most so many rows. */
+void compute_attention_tile(const hparams *h, int most_rows, int *n_heads, int *n_tokens);
+
 /* m, k and workers are borrowed. [owned: free with compute_free] */
 DIL_MUST_CHECK dil_status compute_new(compute **out, const model *m, const kernels *k, team *workers,
                                       const compute_options *options, dil_error *err);
 void compute_free(compute *c);
 size_t compute_bytes(const model *m, const compute_options *options, int n_workers); /* of buffers, without making them */
+
+/* Between runs. What cannot be becomes what can be next to it. */
+void compute_tune(compute *c, const compute_tuning *tuning);
+const compute_tuning *compute_tuned(const compute *c);
 
 /* Runs the batch (1 <= n <= max_tokens), storing K and V and advancing the sequences. Logits of the tokens that want them,
  * in batch order: row i at compute_logits(c, i), [n_vocab], valid until the next run. Nothing changes on failure. */

@@ -53,7 +53,7 @@ typedef struct expert_batch {
     uint16_t *wanted;        /* [n_experts] */
     uint64_t hinted, wasted; /* reads the last guesses of the next layer began, and those nobody asked for, when last looked at */
     int32_t silent;          /* layers to come in which nothing is guessed */
-    float *ahead;            /* [FEW_ROWS][x_stride]: what the next router would see */
+    float *ahead;            /* [COMPUTE_FEW_ROWS][x_stride]: what the next router would see */
     atomic_bool lost;        /* an expert could not be read */
 } expert_batch;
 
@@ -99,7 +99,7 @@ typedef struct worker_times {
 typedef struct worker_scratch {
     uint8_t *linear;     /* linear_scratch_bytes(largest k) */
     float *exact;        /* exact mode: [16][k] rows and their [k][16] panel */
-    float *rows;         /* [NORM_ROWS][n_embd]: normalised rows on their way to their quantized form */
+    float *rows;         /* [COMPUTE_NORM_ROWS][n_embd]: normalised rows on their way to their quantized form */
     float *gate, *up;    /* [ffn_room]: [rows][panels * PANEL_ROWS] */
     act_buffer gathered; /* [at most GEMM_TOKENS_MOST]: rows of nrm that take the same expert_weights */
     float *choosing;     /* [4 * n_experts] */
@@ -116,14 +116,9 @@ typedef struct worker_scratch {
 #define FFN_CHUNK 8          /* panels of gate and up a worker takes at most; even, so that 32-value blocks are its own */
 #define FFN_CHUNK_FEW 64     /* the same where rows are so few that reading counts: long runs of memory */
 #define LEAST_TOKEN_CHUNK 32 /* of any level's token_chunk */
-#define FEW_ROWS 8           /* batches up to here have little work between two barriers */
-#define PART_ROWS_LEAST 128  /* rows of the batch that are worth expanding weights for */
-#define NORM_ROWS 8          /* rows a worker takes at most in a norm */
-#define ROPE_TOKENS 8        /* neighbours in a page share cache lines of K: one worker takes them together */
 #define HEAD_ROWS 64         /* rows that go through a matrix of one head together */
-#define ATTN_ROWS 96         /* query rows (tokens x heads of a group) handled together */
+#define ATTN_ROWS COMPUTE_ATTENTION_ROWS
 #define ATTN_SCORE_STRIDE (ATTN_SLOTS + 16) /* rows apart in cache sets */
-#define ATTN_SPLIT_TOKENS 4                 /* batches up to here share a long context among all workers */
 
 struct compute {
     const model *m;
@@ -135,6 +130,7 @@ struct compute {
     uint8_t *region; /* all large buffers */
     size_t region_bytes;
 
+    compute_tuning tuning; /* nothing left to others: see compute_tune */
     step *steps;
     size_t n_steps;
 
@@ -162,8 +158,8 @@ struct compute {
     size_t ffn_room;          /* floats of a worker's gate and of its up */
     size_t head_out_stride;   /* floats: kv_rank, n_value or a key, rounded up to whole panels */
     size_t max_chunks;        /* of ATTN_CHUNK pages in a context */
-    float *partials;          /* [ATTN_SPLIT_TOKENS][n_head][max_chunks][head_stride + 16] */
-    atomic_uint *chunks_done; /* [ATTN_SPLIT_TOKENS * n_head]: per block whose chunks are items */
+    float *partials;          /* [COMPUTE_SPLIT_TOKENS][n_head][max_chunks][head_stride + 16] */
+    atomic_uint *chunks_done; /* [COMPUTE_SPLIT_TOKENS * n_head]: per block whose chunks are items */
 
     /* the batch */
     const batch_token *tokens;
@@ -277,7 +273,7 @@ typedef struct tile {
 } tile;
 
 /* most: panels of an item; unit: chunks are multiples of it. */
-split split_matrix(const compute *c, int n_panels, int most, int unit, int32_t n_rows, size_t bytes_per_panel);
+split split_matrix(const compute *c, step_kind kind, int n_panels, int most, int unit, int32_t n_rows, size_t bytes_per_panel);
 tile split_tile(const compute *c, const split *s, int part, uint32_t index);
 
 /* y[t][..] for panels [panel, panel + n_panels) and rows [first, first + n) of x; t counts from first. */
@@ -292,7 +288,7 @@ typedef struct projection {
     float *y;
     size_t y_stride;
 } projection;
-void project_all(compute *c, int worker, const projection *list, int n);
+void project_all(compute *c, step_kind kind, int worker, const projection *list, int n);
 /* Panels of gate and up, or of experts' outputs, that a worker computes at a time when it holds so many rows of them. */
 int ffn_chunk(const compute *c, const step *s, int32_t held);
 /* y += bias of the n_values from first_row on, in n rows; bias NULL: nothing. */

@@ -22,7 +22,7 @@ void step_latent_down(compute *c, const step *s, int worker)
     projection queries = a->q_a.rows ? (projection){&a->q_a, NULL, x, b->q_a, b->q_a_stride}
                                      : (projection){&l->q, l->q_bias, x, b->raw_q, b->raw_q_stride};
     projection list[] = {queries, {&a->kv_a, NULL, x, b->kv, b->kv_stride}};
-    project_all(c, worker, list, 2);
+    project_all(c, s->kind, worker, list, 2);
 }
 
 void step_latent_norm(compute *c, const step *s, int worker)
@@ -58,7 +58,7 @@ void step_latent_up(compute *c, const step *s, int worker)
         list[n++] = (projection){&a->q_b, NULL, &b->q_latent.view, b->raw_q, b->raw_q_stride};
     if (a->kv_b.rows)
         list[n++] = (projection){&a->kv_b, NULL, &b->kv_latent.view, b->expanded, b->expanded_stride};
-    project_all(c, worker, list, n);
+    project_all(c, s->kind, worker, list, n);
 }
 
 static const float *angles(const compute *c, int32_t t) { return c->cs[0] + (size_t)t * c->h->n_rot; }
@@ -83,9 +83,9 @@ void step_latent_store(compute *c, const step *s, int worker)
     latent_batch *b = &c->latent;
     float *key = c->scratch[worker].head;
     uint32_t n_items[TEAM_QUEUES], index;
-    count_items(c, c->n, ROPE_TOKENS, h->n_head, n_items);
+    count_items(c, c->n, COMPUTE_ROPE_TOKENS, h->n_head, n_items);
     for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
-        head_item it = nth_head_item(c, cl.part, index, c->n, ROPE_TOKENS);
+        head_item it = nth_head_item(c, cl.part, index, c->n, COMPUTE_ROPE_TOKENS);
         for (int32_t t = it.from; t < it.to; t++) {
             c->k->rope(c->q + (size_t)t * c->q_stride + (size_t)it.head * h->head_dim + p->n_plain, angles(c, t), (int)h->n_rot,
                        h->pairs);

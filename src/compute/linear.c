@@ -66,10 +66,10 @@ void linear(const compute *c, const weight *w, const act *x, int panel, int n_pa
     }
 }
 
-split split_matrix(const compute *c, int n_panels, int most, int unit, int32_t n_rows, size_t bytes_per_panel)
+split split_matrix(const compute *c, step_kind kind, int n_panels, int most, int unit, int32_t n_rows, size_t bytes_per_panel)
 {
     int workers = c->n_workers, chunk;
-    int32_t rows = c->by_rows ? c->part_rows : n_rows, tokens = c->k->token_chunk, unit_rows = c->k->token_tile;
+    int32_t rows = c->by_rows ? c->part_rows : n_rows, tokens = c->tuning.tile[kind].tokens, unit_rows = c->k->token_tile;
     if (n_rows == 0) /* nobody wants logits of this batch */
         return (split){.n_panels = n_panels, .chunk = 1, .block = 1};
     int32_t n_blocks = rows > tokens ? (rows + tokens - 1) / tokens : 1;
@@ -77,12 +77,12 @@ split split_matrix(const compute *c, int n_panels, int most, int unit, int32_t n
                .n_rows = n_rows,
                .block = ((rows + n_blocks - 1) / n_blocks + unit_rows - 1) / unit_rows * unit_rows};
     if (n_rows >= 16) {
-        chunk = n_panels * ((n_rows + s.block - 1) / s.block) / (8 * workers);
-        chunk = chunk < c->k->panel_chunk ? chunk : c->k->panel_chunk;
+        chunk = n_panels * ((n_rows + s.block - 1) / s.block) / (c->tuning.items_many * workers);
+        chunk = chunk < c->tuning.tile[kind].panels ? chunk : c->tuning.tile[kind].panels;
         unit = unit > 2 ? unit : 2; /* gemm wants even panels */
     } else {
         int least = (int)(8192 / (bytes_per_panel + 1)) + 1;
-        chunk = (n_panels + 6 * workers - 1) / (6 * workers);
+        chunk = (n_panels + c->tuning.items_few * workers - 1) / (c->tuning.items_few * workers);
         chunk = workers == 1 ? n_panels : chunk > least ? chunk : least;
     }
     chunk = chunk < most ? chunk : most;
@@ -124,12 +124,12 @@ int chunk_values(const weight *w, int panel, int n_panels)
     return values < left ? values : left;
 }
 
-void project_all(compute *c, int worker, const projection *list, int n)
+void project_all(compute *c, step_kind kind, int worker, const projection *list, int n)
 {
     split parts[PROJECTIONS_MOST];
     uint32_t n_items[TEAM_QUEUES] = {0}, index;
     for (int i = 0; i < n; i++) {
-        parts[i] = split_matrix(c, list[i].w->n_panels, INT_MAX, 1, c->n, list[i].w->panel_bytes);
+        parts[i] = split_matrix(c, kind, list[i].w->n_panels, INT_MAX, 1, c->n, list[i].w->panel_bytes);
         for (int p = 0; p < c->n_parts; p++)
             n_items[p] += parts[i].n_items[p];
     }
@@ -152,7 +152,7 @@ void step_qkv(compute *c, const step *s, int worker)
     projection list[] = {{&l->q, l->q_bias, x, c->q, c->q_stride},
                          {&l->k, l->k_bias, x, c->kk, c->k_stride},
                          {&l->v, l->v_bias, x, c->v, c->v_stride}};
-    project_all(c, worker, list, 3);
+    project_all(c, s->kind, worker, list, 3);
 }
 
 /* A projection back into the residual stream: x += residual_scale * (w * a + bias), or into tmp when a norm comes between. row_scale
@@ -160,7 +160,7 @@ void step_qkv(compute *c, const step *s, int worker)
 static void project(compute *c, const step *s, int worker, const weight *w, const float *bias, const act_buffer *a,
                     const float *row_scale)
 {
-    split parts = split_matrix(c, w->n_panels, INT_MAX, 1, step_rows(c, s), w->panel_bytes);
+    split parts = split_matrix(c, s->kind, w->n_panels, INT_MAX, 1, step_rows(c, s), w->panel_bytes);
     bool add = !c->h->post_norm;
     uint32_t index;
     for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
@@ -212,8 +212,8 @@ void finish_hidden(compute *c, act_buffer *hidden, const tile *it, int values, s
 
 int ffn_chunk(const compute *c, const step *s, int32_t held)
 {
-    if (step_rows(c, s) > FEW_ROWS)
-        return FFN_CHUNK;
+    if (step_rows(c, s) > COMPUTE_FEW_ROWS)
+        return s->kind == STEP_GATE_UP ? c->tuning.tile[STEP_GATE_UP].panels : FFN_CHUNK;
     int room = (int)(c->ffn_room / ((size_t)(held > 0 ? held : 1) * PANEL_ROWS));
     return room < FFN_CHUNK ? FFN_CHUNK : room < FFN_CHUNK_FEW ? room / 2 * 2 : FFN_CHUNK_FEW;
 }
@@ -223,7 +223,8 @@ void step_gate_up(compute *c, const step *s, int worker)
 {
     const layer_weights *l = &c->m->layers[s->layer];
     worker_scratch *ws = &c->scratch[worker];
-    split parts = split_matrix(c, l->gate.n_panels, ffn_chunk(c, s, step_rows(c, s)), 2, step_rows(c, s), 2 * l->gate.panel_bytes);
+    split parts =
+        split_matrix(c, s->kind, l->gate.n_panels, ffn_chunk(c, s, step_rows(c, s)), 2, step_rows(c, s), 2 * l->gate.panel_bytes);
     uint32_t index;
     for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
         tile it = split_tile(c, &parts, cl.part, index);
@@ -241,7 +242,7 @@ void step_head(compute *c, const step *s, int worker)
 {
     const weight *w = &c->m->head;
     const hparams *h = c->h;
-    split parts = split_matrix(c, w->n_panels, INT_MAX, 1, step_rows(c, s), w->panel_bytes);
+    split parts = split_matrix(c, s->kind, w->n_panels, INT_MAX, 1, step_rows(c, s), w->panel_bytes);
     uint32_t index;
     for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
         tile it = split_tile(c, &parts, cl.part, index);

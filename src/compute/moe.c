@@ -40,7 +40,8 @@ static void number_slots(compute *c, int32_t n_rows)
 static void add_blocks(compute *c, uint32_t e)
 {
     expert_batch *b = &c->moe;
-    int32_t n = b->first_slot[e + 1] - b->first_slot[e], most = c->k->token_chunk, n_parts = (n + most - 1) / most;
+    int32_t n = b->first_slot[e + 1] - b->first_slot[e], most = c->tuning.tile[STEP_EXPERTS].tokens,
+            n_parts = (n + most - 1) / most;
     for (int32_t i = 0; i < n_parts; i++) {
         int32_t from = b->first_slot[e] + n * i / n_parts, to = b->first_slot[e] + n * (i + 1) / n_parts;
         b->blocks[b->n_blocks++] = (expert_block){e, from, to - from};
@@ -172,7 +173,7 @@ static void hint_next_layer(compute *c, const step *s, int worker)
     const hparams *h = c->h;
     uint32_t next = next_moe_layer(c, s->layer), n_used = h->experts.n_used;
     int32_t n = step_rows(c, s);
-    if (next == h->n_layer || n > FEW_ROWS || c->m->layers[next].moe->router.type != DIL_TYPE_F32 || !guesses_pay(c))
+    if (next == h->n_layer || n > COMPUTE_FEW_ROWS || c->m->layers[next].moe->router.type != DIL_TYPE_F32 || !guesses_pay(c))
         return;
     const layer_weights *l = &c->m->layers[next];
     const weight *w = &l->moe->router;
@@ -235,7 +236,7 @@ static act gather(const compute *c, const weight *w, const expert_block *blk, in
 static int block_chunks(const compute *c, int n_panels, size_t panel_bytes)
 {
     int least = (int)(8192 / (panel_bytes + 1)) + 1, most = n_panels / (least > 2 ? least : 2);
-    int wanted = (8 * c->n_workers - 1) / (c->moe.n_blocks > 0 ? c->moe.n_blocks : 1) + 1;
+    int wanted = (c->tuning.items_many * c->n_workers - 1) / (c->moe.n_blocks > 0 ? c->moe.n_blocks : 1) + 1;
     return c->n_workers == 1 || most < 1 ? 1 : wanted < most ? wanted : most;
 }
 
@@ -336,7 +337,7 @@ static void down_and_combine(compute *c, const step *s, int worker)
     const weight *any = &layer_experts(c, s)->experts[0].down;
     int32_t n = step_rows(c, s);
     int most = ffn_chunk(c, s, n * (int32_t)c->h->experts.n_used);
-    split parts = split_matrix(c, any->n_panels, most, 1, n, any->panel_bytes * (size_t)b->n_blocks);
+    split parts = split_matrix(c, s->kind, any->n_panels, most, 1, n, any->panel_bytes * (size_t)b->n_blocks);
     uint32_t index;
     for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
         tile it = split_tile(c, &parts, cl.part, index);
@@ -385,7 +386,7 @@ static void down_phase(compute *c, const step *s, int worker)
 void step_experts(compute *c, const step *s, int worker)
 {
     int32_t n_rounds = c->moe.n_rounds; /* nobody changes it before all have read it */
-    bool few = n_rounds == 1 && step_rows(c, s) <= FEW_ROWS;
+    bool few = n_rounds == 1 && step_rows(c, s) <= COMPUTE_FEW_ROWS;
     for (int32_t round = 0; round < n_rounds; round++) {
         if (round > 0) {
             if (worker == 0)

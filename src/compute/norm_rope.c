@@ -71,7 +71,7 @@ void step_embed(compute *c, const step *s, int worker)
 static int32_t claim_rows(const compute *c, int32_t n)
 {
     int32_t share = n / (8 * c->n_workers);
-    return share < 1 ? 1 : share < NORM_ROWS ? share : NORM_ROWS;
+    return share < 1 ? 1 : share < COMPUTE_NORM_ROWS ? share : COMPUTE_NORM_ROWS;
 }
 
 /* nrm: [n_embd] */
@@ -146,10 +146,11 @@ void step_rope(compute *c, const step *s, int worker)
     const layer_weights *l = &c->m->layers[s->layer];
     bool whole_rows = h->qk == QK_NORM_FULL;
     uint32_t per_block = whole_rows ? 1 : h->n_head_kv, n_items[TEAM_QUEUES], item;
-    count_items(c, c->n, ROPE_TOKENS, per_block, n_items);
+    count_items(c, c->n, COMPUTE_ROPE_TOKENS, per_block, n_items);
     for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &item);) {
         int32_t first = part_first(c, cl.part), end = first + part_size(c, cl.part, c->n);
-        int32_t from = first + (int32_t)(item / per_block) * ROPE_TOKENS, to = from + ROPE_TOKENS < end ? from + ROPE_TOKENS : end;
+        int32_t from = first + (int32_t)(item / per_block) * COMPUTE_ROPE_TOKENS,
+                to = from + COMPUTE_ROPE_TOKENS < end ? from + COMPUTE_ROPE_TOKENS : end;
         for (int32_t t = from; t < to; t++) {
             if (!whole_rows) {
                 rope_and_store(c, s, t, item % per_block);

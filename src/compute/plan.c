@@ -139,12 +139,12 @@ static void carve_scratch(carver *cv, compute *c, readers nrm, worker_scratch *w
     ws->exact = carve(cv, c->options.exact ? (size_t)widest * (PANEL_ROWS + 1) : 0, sizeof *ws->exact);
     size_t part = tokens < GEMM_TOKENS_MOST ? tokens : GEMM_TOKENS_MOST;
     bool mixed = h->experts.n_experts > 0;
-    size_t few_slots = (tokens < FEW_ROWS ? tokens : FEW_ROWS) * (h->experts.n_used > 0 ? h->experts.n_used : 1);
+    size_t few_slots = (tokens < COMPUTE_FEW_ROWS ? tokens : COMPUTE_FEW_ROWS) * (h->experts.n_used > 0 ? h->experts.n_used : 1);
     size_t one = FFN_CHUNK_FEW / FFN_CHUNK, rows = part > few_slots ? part : few_slots;
     c->ffn_room = (rows > one ? rows : one) * FFN_CHUNK * PANEL_ROWS;
     carve_act(cv, &ws->gathered, mixed ? part : 0, h->n_embd, nrm);
     ws->choosing = carve(cv, 4 * (size_t)h->experts.n_experts, sizeof *ws->choosing);
-    ws->rows = carve(cv, NORM_ROWS * c->x_stride, sizeof *ws->rows);
+    ws->rows = carve(cv, COMPUTE_NORM_ROWS * c->x_stride, sizeof *ws->rows);
     ws->gate = carve(cv, c->ffn_room, sizeof *ws->gate);
     ws->up = carve(cv, c->ffn_room, sizeof *ws->up);
     ws->queries = carve(cv, ATTN_ROWS, attn_row_bytes((int)h->head_dim));
@@ -171,11 +171,11 @@ static void carve_experts(carver *cv, compute *c, size_t n_tokens, readers slots
     b->blocks = carve(cv, p->n_experts + n / LEAST_TOKEN_CHUNK + 1, sizeof *b->blocks);
     carve_act(cv, &b->hidden, n, p->n_ff, slots);
     bool apart = c->options.experts != NULL;
-    b->out = carve(cv, n_tokens > FEW_ROWS || apart ? n * c->x_stride : 0, sizeof *b->out);
+    b->out = carve(cv, n_tokens > COMPUTE_FEW_ROWS || apart ? n * c->x_stride : 0, sizeof *b->out);
     b->round_first = carve(cv, (size_t)p->n_experts + 2, sizeof *b->round_first);
     b->resident = carve(cv, p->n_experts, sizeof *b->resident);
     b->wanted = carve(cv, p->n_experts, sizeof *b->wanted);
-    b->ahead = carve(cv, apart ? FEW_ROWS * c->x_stride : 0, sizeof *b->ahead);
+    b->ahead = carve(cv, apart ? COMPUTE_FEW_ROWS * c->x_stride : 0, sizeof *b->ahead);
     b->held_layer = -1;
 }
 
@@ -236,7 +236,7 @@ static void carve_all(carver *cv, compute *c, int n_workers, worker_scratch *scr
     c->output_of = carve(cv, n, sizeof *c->output_of);
     c->token_of = carve(cv, (size_t)c->options.max_outputs, sizeof *c->token_of);
     c->runs = carve(cv, n + 1, sizeof *c->runs);
-    size_t split_rows = (n < ATTN_SPLIT_TOKENS ? n : ATTN_SPLIT_TOKENS) * h->n_head;
+    size_t split_rows = (n < COMPUTE_SPLIT_TOKENS ? n : COMPUTE_SPLIT_TOKENS) * h->n_head;
     c->partials = carve(cv, split_rows * c->max_chunks * (c->head_stride + 16), sizeof *c->partials);
     c->chunks_done = carve(cv, split_rows, sizeof *c->chunks_done);
     worker_scratch none;
@@ -390,12 +390,46 @@ static dil_status make_plan(compute *c, dil_error *err)
     return DIL_OK;
 }
 
-static void choose_items(compute *c)
+void compute_attention_tile(const hparams *h, int most_rows, int *n_heads, int *n_tokens)
 {
-    int group = (int)(c->h->n_head / c->h->n_head_kv);
-    c->heads_per_item = group < ATTN_ROWS ? group : ATTN_ROWS / 2;
-    c->tokens_per_item = ATTN_ROWS / c->heads_per_item;
+    int group = (int)(h->n_head / h->n_head_kv);
+    *n_heads = group < most_rows ? group : (most_rows + 1) / 2;
+    *n_tokens = most_rows / *n_heads;
 }
+
+static int32_t within(int32_t value, int32_t usual, int32_t least, int32_t most)
+{
+    value = value > 0 ? value : usual;
+    return value < least ? least : value < most ? value : most;
+}
+
+void compute_tune(compute *c, const compute_tuning *tuning)
+{
+    compute_tuning *t = &c->tuning;
+    const int32_t n = team_size(c->workers), unit = c->k->token_tile;
+    *t = *tuning;
+    for (int i = 0; i < STEP_KINDS; i++) {
+        compute_tile *cut = &t->tile[i];
+        const bool narrow = i == STEP_GATE_UP && c->k->panel_chunk > FFN_CHUNK;
+        const int32_t usual = narrow ? FFN_CHUNK : c->k->panel_chunk,
+                      least = i == STEP_EXPERTS ? LEAST_TOKEN_CHUNK + unit - 1 : unit;
+        cut->tokens = within(cut->tokens, c->k->token_chunk, least, GEMM_TOKENS_MOST) / unit * unit;
+        const int32_t room = i == STEP_GATE_UP ? (int32_t)(c->ffn_room / PANEL_ROWS) / cut->tokens / 2 * 2 : 256;
+        cut->panels = within(cut->panels, usual, 2, room > FFN_CHUNK ? room : FFN_CHUNK) / 2 * 2;
+    }
+    t->items_few = within(t->items_few, COMPUTE_ITEMS_FEW, 1, 64);
+    t->items_many = within(t->items_many, COMPUTE_ITEMS_MANY, 1, 64);
+    t->threads_few = within(t->threads_few, n, 1, n);
+    t->threads_many = within(t->threads_many, n, 1, n);
+    t->part_rows = within(t->part_rows, COMPUTE_PART_ROWS, unit, INT32_MAX / TEAM_MAX);
+    t->attention_rows = within(t->attention_rows, ATTN_ROWS, 1, ATTN_ROWS);
+    /* Heads per item stay: which of them share a partial result's memory and are quantized together follows from them. */
+    int heads;
+    compute_attention_tile(c->h, ATTN_ROWS, &c->heads_per_item, &heads);
+    c->tokens_per_item = t->attention_rows > c->heads_per_item ? t->attention_rows / c->heads_per_item : 1;
+}
+
+const compute_tuning *compute_tuned(const compute *c) { return &c->tuning; }
 
 static dil_status build(compute *c, dil_error *err)
 {
@@ -403,7 +437,7 @@ static dil_status build(compute *c, dil_error *err)
     c->memory = arena_new(MEM_ACTIVATIONS, (size_t)1 << 30);
     if (!c->memory || !(c->scratch = arena_calloc(c->memory, (size_t)n_workers, sizeof *c->scratch)))
         return DIL_FAIL(err, DIL_NO_MEMORY, "plan: no memory");
-    choose_items(c);
+    compute_tune(c, &(compute_tuning){0});
     size_t bytes = compute_bytes(c->m, &c->options, n_workers);
     carver cv = {mem_map(bytes, MEM_ACTIVATIONS), 0};
     if (!cv.base)

@@ -18,7 +18,10 @@ router_rule route_rule(const compute *c, uint32_t layer_index)
 }
 
 /* Whether rows of this step are chosen for without all scores: few ones; many share one reading of the router anyway. */
-static bool screened(const compute *c, const step *s) { return c->screens && c->screens[s->layer] && step_rows(c, s) <= FEW_ROWS; }
+static bool screened(const compute *c, const step *s)
+{
+    return c->screens && c->screens[s->layer] && step_rows(c, s) <= COMPUTE_FEW_ROWS;
+}
 
 void step_route(compute *c, const step *s, int worker)
 {
@@ -27,7 +30,7 @@ void step_route(compute *c, const step *s, int worker)
     expert_batch *b = &c->moe;
     if (screened(c, s) || c->options.route.mode == ROUTE_NEIGHBOURS)
         return;
-    split parts = split_matrix(c, w->n_panels, w->n_panels, 1, step_rows(c, s), w->panel_bytes);
+    split parts = split_matrix(c, s->kind, w->n_panels, w->n_panels, 1, step_rows(c, s), w->panel_bytes);
     uint32_t index;
     for (claims cl = claims_begin(c, worker); claims_next(&cl, parts.n_items, &index);) {
         tile it = split_tile(c, &parts, cl.part, index);
@@ -111,8 +114,8 @@ static void choose_by_cache(compute *c, const step *s, const router_rule *rule, 
     memset(b->resident, 0, rule->n_experts);
     if (c->options.experts)
         pool_resident(c->options.experts, s->layer, b->resident);
-    if (n > FEW_ROWS && router_batch(rule, b->scores, b->score_stride, (uint32_t)n, &offer, b->chosen, b->weights, c->moved,
-                                     &report, NULL) == DIL_OK) {
+    if (n > COMPUTE_FEW_ROWS && router_batch(rule, b->scores, b->score_stride, (uint32_t)n, &offer, b->chosen, b->weights, c->moved,
+                                             &report, NULL) == DIL_OK) {
         for (int32_t row = 0; row < n; row++)
             count_moved(&ws->routed, &c->moved[row]);
         return;

@@ -117,9 +117,11 @@ static dil_status describe(compute *c, const batch_token *tokens, int32_t n, dil
 static void divide_work(compute *c)
 {
     int32_t unit_rows = c->k->token_tile;
-    c->n_workers = c->n <= FEW_ROWS ? team_unhindered(c->workers) : team_size(c->workers);
+    const int free = c->n <= COMPUTE_FEW_ROWS ? team_unhindered(c->workers) : team_size(c->workers);
+    const int most = c->n <= COMPUTE_FEW_ROWS ? c->tuning.threads_few : c->tuning.threads_many;
+    c->n_workers = free < most ? free : most;
     c->n_parts = c->n_workers < TEAM_QUEUES ? c->n_workers : TEAM_QUEUES;
-    c->by_rows = c->n >= PART_ROWS_LEAST * c->n_parts;
+    c->by_rows = c->n >= c->tuning.part_rows * c->n_parts;
     c->part_rows = (c->n + c->n_parts - 1) / c->n_parts;
     if (c->by_rows)
         c->part_rows = (c->part_rows + unit_rows - 1) / unit_rows * unit_rows;

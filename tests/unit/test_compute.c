@@ -77,10 +77,9 @@ static void popular_expert(void **state)
     static int32_t slot_of[MIX_SLOTS], row_of[MIX_SLOTS], first_slot[MIX_EXPERTS + 1], round_first[MIX_EXPERTS + 2];
     static expert_block blocks[MIX_EXPERTS + MIX_SLOTS / LEAST_TOKEN_CHUNK + 1];
     hparams h = {.experts = {.n_experts = MIX_EXPERTS, .n_used = MIX_USED}};
-    kernels k = {.token_chunk = 64};
     for (int parts = 1; parts <= 8; parts++) {
         static compute c;
-        c = (compute){.h = &h, .k = &k, .n = MIX_ROWS, .n_parts = parts, .n_workers = parts};
+        c = (compute){.h = &h, .n = MIX_ROWS, .n_parts = parts, .n_workers = parts, .tuning.tile[STEP_EXPERTS] = {8, 64}};
         c.moe = (expert_batch){.chosen = chosen,
                                .slot_of = slot_of,
                                .row_of = row_of,
