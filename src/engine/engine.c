@@ -28,6 +28,19 @@ static dil_status choose_threads(engine_options *o, team **workers, dil_error *e
 }
 
 /* Zeros become what suits this machine and model. */
+/* What the model's profile says, if there is one for these threads; the size of a pass only where nobody asked for one. */
+static profile_state add_profile(engine_options *o, profile *p, const model *m, const kernels *k, char why[128])
+{
+    const profile_key key = {m, k, o->n_threads};
+    *p = (profile){0};
+    const profile_state state = o->no_profile || o->exact ? PROFILE_NONE : profile_load(p, &key, why);
+    if (o->micro_batch == 0)
+        o->micro_batch = p->micro_batch;
+    else
+        p->micro_batch = 0;
+    return state;
+}
+
 static dil_status resolve(engine_options *o, const hparams *h, dil_error *err)
 {
     if (o->n_threads < 0 || o->context < 0 || o->n_sessions < 0 || o->micro_batch < 0 || o->max_outputs < 0)
@@ -41,7 +54,7 @@ static dil_status resolve(engine_options *o, const hparams *h, dil_error *err)
     if (o->n_sessions == 0)
         o->n_sessions = 1;
     if (o->micro_batch == 0)
-        o->micro_batch = 512;
+        o->micro_batch = ENGINE_MICRO_BATCH;
     if (o->context > MAX_CONTEXT)
         return DIL_FAIL(err, DIL_LIMIT, "context: wanted at most %d tokens, found %d", MAX_CONTEXT, o->context);
     if (o->micro_batch > (int64_t)o->context * o->n_sessions)
@@ -67,6 +80,13 @@ static compute_options compute_options_of(const engine_options *o)
         .max_tokens = o->micro_batch, .max_outputs = o->max_outputs, .context = o->context, .timing = o->timing, .exact = o->exact};
 }
 
+/* Of the process without this model: what is in memory now but for the vocabulary, which is counted apart. */
+static uint64_t program_bytes(const model *m)
+{
+    uint64_t now = os_rss_bytes(), words = m->words ? vocab_bytes(m->words) : 0;
+    return now > words ? now - words : 0;
+}
+
 static void plan_from(engine_plan *p, const model *m, const engine_options *o)
 {
     compute_options c = compute_options_of(o);
@@ -77,11 +97,13 @@ static void plan_from(engine_plan *p, const model *m, const engine_options *o)
                        .kv_bytes = (uint64_t)page * (uint64_t)pool_pages(o),
                        .activation_bytes = compute_bytes(m, &c, o->n_threads),
                        .vocab_bytes = m->words ? vocab_bytes(m->words) : 0,
+                       .program_bytes = program_bytes(m),
                        .kv_bytes_per_token = page / KV_PAGE,
                        .weight_bytes_per_token = compute_weight_bytes(m),
                        .n_threads = o->n_threads,
-                       .context = o->context};
-    p->total_bytes = p->packed_bytes + p->kv_bytes + p->activation_bytes + p->vocab_bytes;
+                       .context = o->context,
+                       .micro_batch = o->micro_batch};
+    p->total_bytes = p->packed_bytes + p->kv_bytes + p->activation_bytes + p->vocab_bytes + p->program_bytes;
 }
 
 /* With experts apart only their budget counts. */
@@ -94,17 +116,27 @@ static dil_status plan_experts(engine_plan *p, engine_options *o, const char *pa
     return DIL_OK;
 }
 
-dil_status engine_plan_file(engine_plan *out, const char *path, const engine_options *options, dil_error *err)
+dil_status engine_plan_model(engine_plan *out, const model *m, const engine_options *options, dil_error *err)
 {
     engine_options o = options ? *options : engine_options_default();
-    model_options mo = {.header_only = true, .no_vocab = o.no_vocab};
+    kernels k;
+    profile p;
+    char why[128];
+    if (o.n_threads == 0)
+        DIL_TRY(choose_threads(&o, NULL, err));
+    DIL_TRY(kernels_select(&k, o.cpu ? o.cpu : "auto", err));
+    (void)add_profile(&o, &p, m, &k, why);
+    DIL_TRY(resolve(&o, &m->h, err));
+    plan_from(out, m, &o);
+    return plan_experts(out, &o, gguf_path(m->file), err);
+}
+
+dil_status engine_plan_file(engine_plan *out, const char *path, const engine_options *options, dil_error *err)
+{
+    model_options mo = {.header_only = true, .no_vocab = options && options->no_vocab};
     model *m;
     DIL_TRY(model_open(&m, path, &mo, err));
-    dil_status status = resolve(&o, &m->h, err);
-    if (status == DIL_OK) {
-        plan_from(out, m, &o);
-        status = plan_experts(out, &o, path, err);
-    }
+    dil_status status = engine_plan_model(out, m, options, err);
     model_close(m);
     return status;
 }
@@ -148,6 +180,8 @@ static dil_status build(engine *e, const char *path, dil_error *err)
                         .progress = o->progress,
                         .user = o->user};
     DIL_TRY(model_open(&e->m, path, &mo, err));
+    profile tuned;
+    e->profiled = add_profile(o, &tuned, e->m, &e->k, e->why_stale);
     DIL_TRY(resolve(o, &e->m->h, err));
     DIL_TRY(kv_pool_new(&e->pool, &e->m->h, o->type_k, o->type_v, pool_pages(o), err));
     compute_options co = compute_options_of(o);
@@ -163,6 +197,7 @@ static dil_status build(engine *e, const char *path, dil_error *err)
     co.on_input = o->on_input;
     co.input_ctx = o->input_ctx;
     DIL_TRY(compute_new(&e->c, e->m, &e->k, e->workers, &co, err));
+    engine_tune(e, &tuned);
     e->batch = mem_calloc((size_t)o->micro_batch, sizeof *e->batch, MEM_ACTIVATIONS);
     if (!e->batch)
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for a batch", path);
@@ -212,6 +247,20 @@ void engine_close(engine *e)
     mem_free(e);
 }
 
+void engine_tune(engine *e, const profile *p)
+{
+    const int32_t most = e->options.micro_batch;
+    compute_tune(e->c, &p->tuning);
+    e->micro_batch = p->micro_batch > 0 && p->micro_batch < most ? p->micro_batch : most;
+}
+
+profile_state engine_profile(const engine *e, const char **why)
+{
+    if (why)
+        *why = e->why_stale;
+    return e->profiled;
+}
+
 const model *engine_model(const engine *e) { return e->m; }
 const vocab *engine_vocab(const engine *e) { return e->m->words; }
 const chat_template *engine_chat(const engine *e) { return e->chat; }
@@ -221,7 +270,7 @@ events *engine_events(const engine *e) { return e->options.events; }
 pool *engine_experts(const engine *e) { return e->experts; }
 int32_t engine_context(const engine *e) { return e->options.context; }
 int32_t engine_n_threads(const engine *e) { return e->options.n_threads; }
-int32_t engine_micro_batch(const engine *e) { return e->options.micro_batch; }
+int32_t engine_micro_batch(const engine *e) { return e->micro_batch; }
 int32_t engine_max_outputs(const engine *e) { return e->options.max_outputs; }
 int32_t engine_n_vocab(const engine *e) { return (int32_t)e->m->h.n_vocab; }
 size_t engine_kv_bytes(const engine *e) { return kv_pool_bytes(e->pool); }

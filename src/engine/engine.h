@@ -9,6 +9,7 @@
 #define ENGINE_ENGINE_H
 
 #include "compute/compute.h"
+#include "engine/profile.h"
 #include "experts/pool.h"
 #include "model/model.h"
 #include "tokens/chat.h"
@@ -20,7 +21,7 @@ typedef struct engine_options {
     int32_t n_threads;       /* 0: one per physical core that may be used (machine_default_threads) */
     int32_t context;         /* tokens per session; 0: the smaller of the model's and 4096 */
     int32_t n_sessions;      /* how many full contexts the KV pool has room for; 0: 1 */
-    int32_t micro_batch;     /* tokens per pass; 0: 512 */
+    int32_t micro_batch;     /* tokens per pass; 0: 512, or what the model's profile says */
     int32_t max_outputs;     /* tokens with logits per pass; 0: 8 */
     dil_type type_k, type_v; /* KV cache: DIL_TYPE_F16 (default), F32, BF16, Q8_0 */
     const char *cpu;         /* kernel level, NULL: auto */
@@ -35,12 +36,14 @@ typedef struct engine_options {
     void *choice_ctx;
     void (*on_input)(void *ctx, const compute_input *in); /* compute.h; with exact */
     void *input_ctx;
+    bool no_profile;    /* tuned settings of the model are not loaded */
     bool no_pack_cache; /* packed weights are neither read from disk nor kept there (model.h has the next two) */
     uint64_t pack_cache_least, pack_cache_most;
     dil_progress_fn progress;
     void *user;
 } engine_options;
 
+#define ENGINE_MICRO_BATCH 512 /* tokens per pass where nobody says otherwise */
 /* As much memory for experts as the machine or the control group can spare; none is set aside where all fit. */
 #define ENGINE_EXPERTS_AUTO UINT64_MAX
 
@@ -52,15 +55,23 @@ void engine_close(engine *e);
 
 /* What engine_open would take, from the header alone. */
 typedef struct engine_plan {
-    uint64_t file_bytes, packed_bytes, kv_bytes, activation_bytes, vocab_bytes, total_bytes;
+    uint64_t file_bytes, packed_bytes, kv_bytes, activation_bytes, vocab_bytes;
+    uint64_t program_bytes;  /* what the process takes already: code, libraries, what is open */
+    uint64_t total_bytes;    /* of the process, all together */
     uint64_t expert_bytes;   /* of packed_bytes: all experts */
     uint64_t experts_memory; /* the budget they share; 0: they are in memory */
     uint64_t kv_bytes_per_token, weight_bytes_per_token;
-    int32_t n_threads, context;
+    int32_t n_threads, context, micro_batch;
 } engine_plan;
 DIL_MUST_CHECK dil_status engine_plan_file(engine_plan *out, const char *path, const engine_options *options, dil_error *err);
 
+DIL_MUST_CHECK dil_status engine_plan_model(engine_plan *out, const model *m, const engine_options *options, dil_error *err);
+
 const model *engine_model(const engine *e);
+/* Whether a profile is in use; *why (may be NULL) tells why a stale one is not. */
+profile_state engine_profile(const engine *e, const char **why);
+/* Other tuned settings from the next pass on; p->micro_batch up to that of opening (0: as opened). */
+void engine_tune(engine *e, const profile *p);
 const vocab *engine_vocab(const engine *e); /* NULL with no_vocab */
 const chat_template *engine_chat(const engine *e);
 const kernels *engine_kernels(const engine *e);

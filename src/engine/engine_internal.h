@@ -14,6 +14,9 @@ struct engine {
     bool adjusts;  /* their memory was chosen by us: it shrinks when others need it */
     int32_t n_passes;
     compute *c;
+    int32_t micro_batch; /* in use: at most that of the options */
+    profile_state profiled;
+    char why_stale[128];
     chat_template *chat;
     batch_token *batch; /* [micro_batch] */
     session *sessions;  /* list of all, for shared prefixes */

@@ -101,7 +101,7 @@ dil_status session_sync(session *s, const token_id *tokens, int32_t n, const flo
     if (n_reused)
         *n_reused = same;
     for (int32_t from = same; from < n;) {
-        int32_t count = n - from < e->options.micro_batch ? n - from : e->options.micro_batch;
+        int32_t count = n - from < e->micro_batch ? n - from : e->micro_batch;
         for (int32_t i = 0; i < count; i++)
             e->batch[i] = (batch_token){&s->kv, tokens[from + i], from + i == n - 1};
         DIL_TRY(run(s, tokens + from, count, err));
@@ -119,7 +119,7 @@ dil_status session_eval(session *s, const token_id *tokens, int32_t n, const boo
     engine *e = s->e;
     for (int32_t from = 0; from < n;) {
         int32_t count = 0, outputs = 0;
-        for (; from + count < n && count < e->options.micro_batch; count++) {
+        for (; from + count < n && count < e->micro_batch; count++) {
             bool wanted = !wants || wants[from + count];
             if (wanted && outputs == e->options.max_outputs)
                 break;

@@ -211,6 +211,36 @@ static void check_prompts(const subject *s)
     engine_close(e);
 }
 
+/* Settings at random, sensible or not: they cut the work another way, nothing else. */
+static void check_settings(const subject *s)
+{
+    token_id tokens[N_LONG];
+    char what[96];
+    uint32_t random = 5;
+    make_tokens(s, 0, tokens, N_LONG);
+    rows reference = reference_of(s, 0, N_LONG);
+    engine *e = open_subject(s, 3, 600, 1, NULL);
+    for (int i = 0; i < (FEW_SUBJECTS ? 2 : 6); i++) {
+        profile p = {.micro_batch = i % 2 ? 600 : (int32_t)(tiny_random(&random) % 300 + 20)};
+        compute_tuning *t = &p.tuning;
+        for (int kind = 0; kind < STEP_KINDS; kind++)
+            t->tile[kind] = (compute_tile){(int32_t)(tiny_random(&random) % 70), (int32_t)(tiny_random(&random) % 400)};
+        t->items_few = (int32_t)(tiny_random(&random) % 20);
+        t->items_many = (int32_t)(tiny_random(&random) % 20);
+        t->threads_few = i % 4;
+        t->threads_many = (i + 1) % 4;
+        t->part_rows = i == 3 ? INT32_MAX : (int32_t)(tiny_random(&random) % 200);
+        t->attention_rows = (int32_t)(tiny_random(&random) % 120);
+        engine_tune(e, &p);
+        rows found = all_logits(e, tokens, N_LONG);
+        (void)snprintf(what, sizeof what, "%s, settings %d", s->name, i);
+        same_rows(&found, &reference, what);
+        free(found.p);
+    }
+    engine_close(e);
+    free(reference.p);
+}
+
 /* ---- batches ---- */
 
 #define N_BATCH 8
@@ -317,6 +347,12 @@ static void threads_and_passes(void **state)
     for_all(check_threads);
 }
 
+static void settings(void **state)
+{
+    (void)state;
+    for_all(check_settings);
+}
+
 static void prompts(void **state)
 {
     (void)state;
@@ -385,6 +421,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_and_passes),
+        cmocka_unit_test(settings),
         cmocka_unit_test(prompts),
         cmocka_unit_test(batches),
         cmocka_unit_test(reuse),
