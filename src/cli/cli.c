@@ -86,6 +86,7 @@ engine_options cli_engine_options(const cli_options *o)
     e.timing = o->timing;
     e.events = o->events;
     e.exact = o->exact;
+    e.no_profile = o->no_profile;
     e.no_pack_cache = o->no_pack_cache;
     e.progress = o->quiet ? NULL : cli_progress;
     return e;
@@ -105,7 +106,68 @@ dil_status cli_open(engine **out, const cli_options *o, const engine_options *eo
         print_text(stderr, str_of(engine_model(*out)->cache_note.text), sizeof engine_model(*out)->cache_note.text);
         fputc('\n', stderr);
     }
+    const char *why;
+    if (status == DIL_OK && !o->quiet && engine_profile(*out, &why) == PROFILE_STALE)
+        fprintf(stderr, "dil: note: the tuned settings of this model were made %s and are not used; dil tune makes new ones\n",
+                why);
     return status;
+}
+
+memory_freedom cli_memory_freedom(const cli_options *o)
+{
+    return (memory_freedom){.context = !options_given(o, "ctx-size"),
+                            .type_k = !options_given(o, "cache-type-k"),
+                            .type_v = !options_given(o, "cache-type-v"),
+                            .micro_batch = !options_given(o, "ubatch-size"),
+                            .experts = !options_given(o, "experts-memory")};
+}
+
+static void add_lower(strbuf *out, const char *option, const char *name)
+{
+    strbuf_add_str(out, str_of(option));
+    for (; *name; name++)
+        strbuf_add(out, &(char){(char)(*name >= 'A' && *name <= 'Z' ? *name + 32 : *name)}, 1);
+}
+
+void cli_memory_text(char *out, size_t n, const engine_options *eo, const memory_report *r)
+{
+    strbuf text = STRBUF(n);
+    char number[64];
+    if (r->after.context != r->before.context) {
+        snprintf(number, sizeof number, "%d", r->after.context);
+        add_lower(&text, " -c ", number);
+    }
+    if (r->after.kv_bytes_per_token != r->before.kv_bytes_per_token) {
+        add_lower(&text, " -ctk ", format_get(eo->type_k)->name);
+        add_lower(&text, " -ctv ", format_get(eo->type_v)->name);
+    }
+    if (r->after.micro_batch != r->before.micro_batch) {
+        snprintf(number, sizeof number, "%d", r->after.micro_batch);
+        add_lower(&text, " -ub ", number);
+    }
+    if (r->after.experts_memory != r->before.experts_memory) {
+        snprintf(number, sizeof number, "%llu", (unsigned long long)r->after.experts_memory);
+        add_lower(&text, " --experts-memory ", number);
+    }
+    str all = strbuf_str(&text);
+    snprintf(out, n, "%.*s", all.n ? (int)all.n - 1 : 0, all.n ? all.p + 1 : "");
+    strbuf_free(&text);
+}
+
+dil_status cli_fit_memory(const cli_options *o, engine_options *eo, dil_error *err)
+{
+    char path[4096], text[192], size[32];
+    memory_report r;
+    const memory_freedom may = cli_memory_freedom(o);
+    if (eo->memory_bytes == 0)
+        return DIL_OK;
+    DIL_TRY(cli_model_path(o->model, path, sizeof path, err));
+    DIL_TRY(memory_fit(eo, path, &may, &r, err));
+    if (!r.changed || o->quiet)
+        return DIL_OK;
+    cli_memory_text(text, sizeof text, eo, &r);
+    fprintf(stderr, "dil: to fit in --memory: %s (%s in all)\n", text, str_bytes(r.after.total_bytes, size, sizeof size));
+    return DIL_OK;
 }
 
 static dil_status parse_bias(const char *text, sampler_bias *out, dil_error *err)

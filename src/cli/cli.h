@@ -6,6 +6,7 @@
 #include "cli/options.h"
 #include "engine/engine.h"
 #include "sampling/sampler.h"
+#include "tune/memory.h"
 
 /* Exit codes. */
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
@@ -23,6 +24,11 @@ const char *cli_model_named(const cli_options *o, char **positional, int n_posit
 /* The engine the options describe; fills only what was given. */
 engine_options cli_engine_options(const cli_options *o);
 DIL_MUST_CHECK dil_status cli_open(engine **out, const cli_options *o, const engine_options *eo, dil_error *err);
+/* With --memory, changes of eo what nobody asked for until the model fits; says what it chose, on standard error. */
+DIL_MUST_CHECK dil_status cli_fit_memory(const cli_options *o, engine_options *eo, dil_error *err);
+/* "-c 1024 -ctk q8_0": what a plan for less memory changed, as options. */
+void cli_memory_text(char *out, size_t n, const engine_options *eo, const memory_report *r);
+memory_freedom cli_memory_freedom(const cli_options *o);
 DIL_MUST_CHECK dil_status cli_sampler_options(sampler_options *out, const cli_options *o, sampler_bias biases[CLI_MAX_LIST],
                                               dil_error *err);
 /* The text of -p, -f or standard input [owned: free with mem_free]. */
@@ -58,13 +64,13 @@ void cli_print_json_string(str s);
     "seed", "temp", "top-k", "top-p", "min-p", "typical", "repeat-penalty", "repeat-last-n", "presence-penalty", \
     "frequency-penalty", "dry-multiplier", "dry-base", "dry-allowed-length", "dry-penalty-last-n", \
     "xtc-probability", "xtc-threshold", "mirostat", "mirostat-ent", "mirostat-lr", "logit-bias", "stop", \
-    "ignore-eos", "memory", "experts-memory", "experts-policy", "route", "route-mass", "no-pack-cache", "cpu", "no-template", "timing", \
+    "ignore-eos", "memory", "experts-memory", "experts-policy", "route", "route-mass", "no-pack-cache", "no-profile", "cpu", "no-template", "timing", \
     "trace-events", "quiet"
 /* clang-format on */
 
 extern const cli_command command_run, command_chat, command_show, command_check, command_plan, command_tokenize, command_detokenize,
     command_eval_perplexity, command_eval_kld, command_eval_hellaswag, command_eval_logits, command_bench, command_quantize,
     command_refine, command_calibrate, command_pull, command_list, command_rm, command_import, command_theorem, command_trace,
-    command_route, command_train, command_export, command_view, command_prune;
+    command_tune, command_route, command_train, command_export, command_view, command_prune;
 
 #endif

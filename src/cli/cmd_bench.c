@@ -278,13 +278,12 @@ static int run(const cli_options *o, char **positional, int n_positional)
     return code;
 }
 
-static const char *const options[] = {"model",          "n-prompt",     "n-gen",       "prompt-gen",
-                                      "depth",          "parallel",     "repetitions", "threads",
-                                      "ctx-size",       "batch-size",   "ubatch-size", "cache-type-k",
-                                      "cache-type-v",   "cpu",          "memory",      "experts-memory",
-                                      "experts-policy", "route",        "route-mass",  "no-pack-cache",
-                                      "exact",          "output",       "compare",     "no-limits",
-                                      "timing",         "trace-events", "quiet",       NULL};
+static const char *const options[] = {"model",          "n-prompt",       "n-gen",        "prompt-gen", "depth",
+                                      "parallel",       "repetitions",    "threads",      "ctx-size",   "batch-size",
+                                      "ubatch-size",    "cache-type-k",   "cache-type-v", "cpu",        "memory",
+                                      "experts-memory", "experts-policy", "route",        "route-mass", "no-pack-cache",
+                                      "exact",          "output",         "compare",      "no-limits",  "timing",
+                                      "trace-events",   "no-profile",     "quiet",        NULL};
 
 const cli_command command_bench = {
     .name = "bench",

@@ -340,6 +340,7 @@ static dil_status open_chat(chat *c, dil_error *err)
     bool kept = os_data_dir(dir, sizeof dir, &ignored) == DIL_OK;
     if (kept)
         snprintf(history, sizeof history, "%s/chat_history", dir);
+    DIL_TRY(cli_fit_memory(&c->o, &eo, err));
     DIL_TRY(cli_open(&c->e, &c->o, &eo, err));
     DIL_TRY(session_new(&c->s, c->e, err));
     DIL_TRY(stream_new(&c->st, engine_vocab(c->e), c->o.stops, c->o.n_stops, err));

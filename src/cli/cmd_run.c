@@ -114,6 +114,8 @@ static int run(const cli_options *o, char **positional, int n_positional)
     if (status == DIL_OK && memchr(text, '\0', n))
         status = DIL_FAIL(&err, DIL_FORMAT, "prompt: it holds a NUL byte; wanted text");
     if (status == DIL_OK)
+        status = cli_fit_memory(o, &eo, &err);
+    if (status == DIL_OK)
         status = cli_open(&e, o, &eo, &err);
     if (status == DIL_OK)
         status = answer(e, o, text, (double)(os_time_ns() - started) * 1e-9, &err);

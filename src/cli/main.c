@@ -10,19 +10,13 @@
 #include "cli/print.h"
 
 static const cli_command *const commands[] = {
-    &command_run,         &command_chat,
-    &command_show,        &command_check,
-    &command_plan,        &command_tokenize,
-    &command_detokenize,  &command_eval_perplexity,
-    &command_eval_kld,    &command_eval_hellaswag,
-    &command_eval_logits, &command_bench,
-    &command_quantize,    &command_refine,
-    &command_calibrate,   &command_prune,
-    &command_train,       &command_export,
-    &command_import,      &command_pull,
-    &command_list,        &command_theorem,
-    &command_route,       &command_trace,
-    &command_view,        &command_rm,
+    &command_run,      &command_chat,           &command_show,        &command_check,
+    &command_plan,     &command_tokenize,       &command_detokenize,  &command_eval_perplexity,
+    &command_eval_kld, &command_eval_hellaswag, &command_eval_logits, &command_bench,
+    &command_quantize, &command_refine,         &command_calibrate,   &command_prune,
+    &command_train,    &command_export,         &command_import,      &command_pull,
+    &command_list,     &command_theorem,        &command_route,       &command_trace,
+    &command_view,     &command_tune,           &command_rm,
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
@@ -182,7 +176,7 @@ int main(int argc, char **argv)
         options_print_help(c);
         return CLI_OK;
     }
-    if (!o.model && takes_model(c) && !(c->model_argument && n_positional > 0))
+    if (!o.model && takes_model(c) && !(c->model_argument && n_positional > 0) && !o.machine)
         return cli_usage("%s: no model given; use -m MODEL (a GGUF file or a fetched name, see dil list)", c->name);
     os_interrupt_install();
     return finish(run(c, &o, argv + n_words, n_positional));

@@ -49,7 +49,8 @@ static const option_row table[] = {
     {"logit-bias", NULL, "ID(+|-)X", OPTION_LIST, AT(biases), 0, 0, "add X to the logit of token ID (repeatable)"},
     {"stop", "r", "TEXT", OPTION_LIST, AT(stops), 0, 0, "stop when this text comes (repeatable)"},
     {"ignore-eos", NULL, NULL, OPTION_FLAG, AT(ignore_eos), 0, 0, "go on after the model's end of text"},
-    {"memory", NULL, "BYTES", OPTION_BYTES, AT(memory_bytes), 0, 0, "refuse to take more memory than this (e.g. 2G)"},
+    {"memory", NULL, "BYTES", OPTION_BYTES, AT(memory_bytes), 0, 0,
+     "take no more memory than this (e.g. 2G): run and chat choose context, KV types and passes that fit"},
     {"experts-memory", NULL, "BYTES", OPTION_BYTES_AUTO, AT(experts_memory), 0, 0,
      "keep experts on disk and at most this much of them in memory (e.g. 4G, or auto)"},
     {"experts-policy", NULL, "POLICY", OPTION_POLICY, AT(experts_policy), 0, 0,
@@ -64,6 +65,12 @@ static const option_row table[] = {
     {"no-special", NULL, NULL, OPTION_FLAG, AT(no_special), 0, 0, "no BOS/EOS, special tokens in the text are plain text"},
     {"json", NULL, NULL, OPTION_FLAG, AT(json), 0, 0, "answer as JSON"},
     {"timing", NULL, NULL, OPTION_FLAG, AT(timing), 0, 0, "print the time per kind of step"},
+    {"least-each", NULL, "X", OPTION_FLOAT, AT(least_each), 0, 1e6,
+     "plan: how many sequences may generate at once, if each keeps X tokens/s"},
+    {"explain", NULL, NULL, OPTION_FLAG, AT(explain), 0, 0, "tell how the figures come about"},
+    {"seconds", NULL, "S", OPTION_FLOAT, AT(seconds), 1, 86400, "tune: stop after about so long (45)"},
+    {"no-profile", NULL, NULL, OPTION_FLAG, AT(no_profile), 0, 0, "do not load the tuned settings of the model (dil tune)"},
+    {"machine", NULL, NULL, OPTION_FLAG, AT(machine), 0, 0, "tune: measure the machine, without a model"},
     {"trace-events", NULL, "FILE", OPTION_TEXT, AT(trace_events), 0, 0,
      "write when each step ran on each worker, for chrome://tracing or Perfetto"},
     {"tensors", NULL, NULL, OPTION_FLAG, AT(tensors), 0, 0, "list the tensors too"},
@@ -75,12 +82,12 @@ static const option_row table[] = {
     {"exact", NULL, NULL, OPTION_FLAG, AT(exact), 0, 0, "f32 activations: the yardstick for their rounding (slow)"},
     {"tokens", NULL, "IDS", OPTION_TEXT, AT(tokens), 0, 0, "token ids, separated by commas"},
     {"output", "o", "OUT", OPTION_TEXT, AT(output), 0, 0, "where to write, or the output format (md, csv, json, jsonl, sql)"},
-    {"n-prompt", "p", "N", OPTION_INT, AT(prompt_tokens), 0, 1e6, "bench: tokens of the prompt test"},
-    {"n-gen", "n", "N", OPTION_INT, AT(gen_tokens), 0, 1e6, "bench: tokens of the generation test"},
-    {"depth", "d", "N", OPTION_INT, AT(depth), 0, 1e7, "bench: tokens already in the context"},
+    {"n-prompt", "p", "N", OPTION_INT, AT(prompt_tokens), 0, 1e6, "tokens of the prompt test"},
+    {"n-gen", "n", "N", OPTION_INT, AT(gen_tokens), 0, 1e6, "tokens of the generation test"},
+    {"depth", "d", "N", OPTION_INT, AT(depth), 0, 1e7, "tokens already in the context"},
     {"prompt-gen", "pg", "P,N", OPTION_LIST, AT(pairs), 0, 0,
      "bench: a prompt of P tokens and N generated ones, timed together (repeatable)"},
-    {"parallel", "npl", "N", OPTION_INT, AT(parallel), 1, 256, "bench: sequences that generate at once"},
+    {"parallel", "npl", "N", OPTION_INT, AT(parallel), 1, 256, "sequences that generate at once"},
     {"compare", NULL, "COMMAND", OPTION_TEXT, AT(compare), 0, 0,
      "bench: run this llama-bench command in turns with ours, print ratios"},
     {"no-limits", NULL, NULL, OPTION_FLAG, AT(no_limits), 0, 0, "bench: do not measure what the machine can do at most"},
@@ -161,6 +168,7 @@ static cli_options defaults(void)
                          .repeats = 5,
                          .route_mass = 0.1,
                          .speed_price = -1,
+                         .seconds = 45,
                          .batch = 512,
                          .parallel = 1};
 }
@@ -317,7 +325,18 @@ static bool store_numbers(cli_options *o, const option_row *row, cli_numbers *li
 static bool store_for(cli_options *o, const cli_command *c, const option_row *row, const char *text)
 {
     cli_numbers *list = c->lists ? numbers_of(o, row) : NULL;
+    const size_t i = (size_t)(row - table);
+    o->given[i / 32] |= UINT32_C(1) << i % 32;
     return list ? store_numbers(o, row, list, text) : store(o, row, text);
+}
+
+_Static_assert(sizeof table / sizeof table[0] <= 8 * 32, "cli_options.given has a bit for every row");
+
+bool options_given(const cli_options *o, const char *name)
+{
+    const option_row *row = option_find(name);
+    const size_t i = row ? (size_t)(row - table) : 0;
+    return row && (o->given[i / 32] >> i % 32 & 1);
 }
 
 bool options_set(cli_options *o, const char *name, const char *text)

@@ -26,17 +26,18 @@ typedef struct cli_options {
         chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel, steps, remove_layers, refine;
     double temperature, top_p, min_p, typical_p, repeat_penalty, presence_penalty, frequency_penalty, dry_multiplier, dry_base,
         xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta, route_mass, bits, remove_experts, remove_neurons, remove_blocks,
-        quality_budget, speed_price;
+        quality_budget, speed_price, seconds, least_each;
     uint64_t memory_bytes, experts_memory, size_bytes;
     dil_type type_k, type_v;
     policy_kind experts_policy;
     int route; /* a route_mode */
-    bool json, no_template, no_special, no_pack_cache, timing, help, tensors, quiet, exact, ignore_eos, dry_run, no_limits, layers,
-        resume, fast, full, no_keep_stock;
+    bool machine, explain, no_profile, json, no_template, no_special, no_pack_cache, timing, help, tensors, quiet, exact,
+        ignore_eos, dry_run, no_limits, layers, resume, fast, full, no_keep_stock;
     const char *stops[CLI_MAX_LIST];
     const char *biases[CLI_MAX_LIST];
     const char *pairs[CLI_MAX_LIST];
     int n_stops, n_biases, n_pairs;
+    uint32_t given[8]; /* bits of the rows that were set, see options_given */
     cli_numbers prompts, gens, depths, thread_counts, micro_batches, parallels, types_k, types_v; /* commands with lists only */
     events *events; /* with trace_events, which main opens and writes: what the command's engines record */
 } cli_options;
@@ -78,6 +79,8 @@ typedef struct cli_command {
 
 /* Parses argv[1..] for a command; prints the reason and returns false on bad usage. Positionals are moved to the front. */
 bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv, int *n_positional);
+/* Whether the command line or the environment set it. */
+bool options_given(const cli_options *o, const char *name);
 /* Sets the option of that name as the command line would; prints the reason and returns false on a bad value. */
 bool options_set(cli_options *o, const char *name, const char *text);
 void options_print_help(const cli_command *c);

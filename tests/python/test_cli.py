@@ -455,10 +455,12 @@ def test_plan(room):
     small, large = (json.loads(dil("plan", path, "-c", c, "-t", "1", "--json")[0]) for c in ("64", "128"))
     want(large["kv_bytes"] == 2 * small["kv_bytes"] and small["context"] == 64 and small["threads"] == 1, str(small))
     want(small["kv_bytes_per_token"] == 2 * 2 * 2 * 16 * 2, f"K and V of 2 layers, 2 heads of 16, f16: {small['kv_bytes_per_token']}")
-    parts = sum(small[k] for k in ("weight_bytes", "kv_bytes", "activation_bytes", "vocab_bytes"))
-    want(small["total_bytes"] == parts and small["fits"] and small["estimate"]["tokens_per_second"] > 0, str(small))
+    parts = sum(small[k] for k in ("weight_bytes", "kv_bytes", "activation_bytes", "vocab_bytes", "program_bytes"))
+    want(small["total_bytes"] == parts and small["fits"] and small["prediction"]["tokens_per_second"] > 0, str(small))
     out, _ = dil("plan", path, "--memory", "100k", code=1)
-    want("DOES NOT FIT" in out and "estimate" in out, out)
+    want("DOES NOT FIT" in out and "needs at least" in out and "predicted" in out, out)
+    out, _ = dil("plan", path, "--explain")
+    want("gate + up" in out and "from memory" in out, out)
 
 
 def read_matrix(tensor):

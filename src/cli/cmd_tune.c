@@ -1,0 +1,157 @@
+/* dil tune: what the machine can do, and the settings that suit a model on it. */
+#include <stdio.h>
+
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/status.h"
+#include "cli/cli.h"
+#include "cli/machine_draw.h"
+#include "tune/search.h"
+
+static dil_status show_machine(const cli_options *o, dil_error *err)
+{
+    kernels k;
+    machine *m;
+    machine_facts f;
+    DIL_TRY(kernels_select(&k, o->cpu ? o->cpu : "auto", err));
+    DIL_TRY(machine_topology(&m, NULL, err));
+    dil_status status = machine_facts_get(&f, m, &k, (int32_t)o->threads, true, o->quiet ? NULL : cli_progress, NULL, err);
+    cli_progress_end();
+    if (status == DIL_OK && o->json)
+        machine_draw_json(stdout, m, &f);
+    else if (status == DIL_OK)
+        machine_draw(stdout, m, cpu_name(), &f);
+    machine_free(m);
+    return status;
+}
+
+/* ---- a model ---- */
+
+static void print_trials(FILE *out, const search_result *r)
+{
+    fprintf(out, "%-52s %-11s %7s  %-16s %s\n", "tried", "timed with", "speed", "interval", "rounds");
+    for (int32_t i = 0; i < r->n_trials; i++) {
+        const profile_trial *t = &r->trials[i];
+        fprintf(out, "%-52s %-11s %6.3fx  %5.3f .. %5.3f   %d%s\n", t->what, t->test, t->ratio, t->low, t->high, t->rounds,
+                t->kept ? "  kept" : "");
+    }
+}
+
+static void print_result(const search_result *r, const char *path)
+{
+    if (!r->changed)
+        printf("The usual settings are the fastest: nothing of %d trials in %.0f s was better beyond doubt.\n", r->n_trials,
+               r->seconds);
+    else if (r->prompt_gain > 0 && r->gen_gain > 0)
+        printf("Prompts %.3fx and generation %.3fx the speed of the usual settings (%d trials in %.0f s).\n", r->prompt_gain,
+               r->gen_gain, r->n_trials, r->seconds);
+    else
+        printf("%s %.3fx the speed of the usual settings (%d trials in %.0f s).\n", r->prompt_gain > 0 ? "Prompts" : "Generation",
+               r->prompt_gain > 0 ? r->prompt_gain : r->gen_gain, r->n_trials, r->seconds);
+    printf("Kept in %s: run, chat and bench load it by themselves.\n", path);
+}
+
+static void print_json(const search_result *r, const char *path)
+{
+    printf("{\"changed\": %s, \"prompt_gain\": %.4f, \"generation_gain\": %.4f, \"seconds\": %.2f, \"profile\": ",
+           r->changed ? "true" : "false", r->changed ? r->prompt_gain : 1, r->changed ? r->gen_gain : 1, r->seconds);
+    cli_print_json_string(str_of(path));
+    fputs(", \"tried\": [", stdout);
+    for (int32_t i = 0; i < r->n_trials; i++) {
+        const profile_trial *t = &r->trials[i];
+        fputs(i ? ", {\"what\": " : "{\"what\": ", stdout);
+        cli_print_json_string(str_of(t->what));
+        printf(", \"test\": \"%s\", \"ratio\": %.4f, \"low\": %.4f, \"high\": %.4f, \"rounds\": %d, \"kept\": %s}", t->test,
+               t->ratio, t->low, t->high, t->rounds, t->kept ? "true" : "false");
+    }
+    puts("]}");
+}
+
+static dil_status search_and_keep(const cli_options *o, engine *e, const machine *m, const machine_facts *f, search_result *r,
+                                  char *path, size_t n, dil_error *err)
+{
+    const search_options so = {.n_prompt = (int32_t)o->prompt_tokens,
+                               .n_gen = (int32_t)o->gen_tokens,
+                               .depth = (int32_t)o->depth,
+                               .n_parallel = (int32_t)o->parallel,
+                               .seconds = o->seconds,
+                               .progress = o->quiet ? NULL : cli_progress};
+    const profile_key key = {engine_model(e), engine_kernels(e), engine_n_threads(e)};
+    DIL_TRY(search_run(r, e, m, f, &so, err));
+    DIL_TRY(profile_path(path, n, &key, err));
+    return profile_save(&r->best, &key, r->trials, r->n_trials, err);
+}
+
+static engine_options tuning_options(const cli_options *o)
+{
+    engine_options eo = cli_engine_options(o);
+    const int64_t tokens = o->depth + (o->prompt_tokens > o->gen_tokens ? o->prompt_tokens : o->gen_tokens) + 64;
+    eo.context = (int32_t)(tokens < 1 << 26 ? tokens : 1 << 26);
+    eo.n_sessions = (int32_t)o->parallel + 1;
+    eo.max_outputs = o->parallel > 8 ? (int32_t)o->parallel : 8;
+    eo.micro_batch = SEARCH_MICRO_BATCH;
+    eo.no_vocab = true;
+    eo.no_profile = true;
+    return eo;
+}
+
+static dil_status tune_model(const cli_options *o, dil_error *err)
+{
+    char path[2200];
+    engine *e = NULL;
+    machine *m = NULL;
+    machine_facts f;
+    const engine_options eo = tuning_options(o);
+    search_result *r = mem_calloc(1, sizeof *r, MEM_MISC);
+    dil_status status = r ? machine_topology(&m, NULL, err) : DIL_FAIL(err, DIL_NO_MEMORY, "tune: no memory");
+    if (status == DIL_OK)
+        status = cli_open(&e, o, &eo, err);
+    if (status == DIL_OK)
+        status = machine_facts_get(&f, m, engine_kernels(e), 0, false, eo.progress, NULL, err);
+    if (status == DIL_OK)
+        status = search_and_keep(o, e, m, &f, r, path, sizeof path, err);
+    cli_progress_end();
+    if (status == DIL_OK && o->json)
+        print_json(r, path);
+    else if (status == DIL_OK) {
+        if (o->explain)
+            print_trials(stdout, r);
+        print_result(r, path);
+    }
+    engine_close(e);
+    machine_free(m);
+    mem_free(r);
+    return status;
+}
+
+static int run(const cli_options *o, char **positional, int n_positional)
+{
+    dil_error err = {0};
+    cli_options own = *o;
+    if (o->machine && (o->model || n_positional))
+        return cli_usage("tune: wanted a model or --machine, found both");
+    if (o->machine)
+        return show_machine(o, &err) == DIL_OK ? CLI_OK : cli_fail(&err);
+    own.model = cli_model_named(o, positional, n_positional);
+    if (!own.model)
+        return CLI_USAGE;
+    return tune_model(&own, &err) == DIL_OK ? CLI_OK : cli_fail(&err);
+}
+
+static const char *const options[] = {"model",    "machine", "seconds",      "explain",      "n-prompt", "n-gen",         "depth",
+                                      "parallel", "threads", "cache-type-k", "cache-type-v", "cpu",      "no-pack-cache", "json",
+                                      "quiet",    NULL};
+
+const cli_command command_tune = {
+    .name = "tune",
+    .usage = "tune (MODEL [-p N] [-n N] [-d N] [-npl N] [--seconds S] [--explain] | --machine) [-t T] [--json]",
+    .summary =
+        "Finds the settings that suit a model on this machine, or shows what the machine can do.\n\nSettings are tried in turns with the "
+        "usual ones and kept in a profile where they are faster beyond doubt;\nrun, chat and bench load it by themselves. They never change "
+        "what a model answers.",
+    .example = "dil tune --machine\n  dil tune smollm2 --explain",
+    .options = options,
+    .most_positional = 1,
+    .model_argument = true,
+    .run = run};
