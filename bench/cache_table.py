@@ -7,6 +7,8 @@ Every kernel runs on fixed data at level avx2 (valgrind knows no AVX-512) under 
 kernel's own functions are taken (the fn= records of the output file; what they call is inlined or named too), reads and writes together. The model
 traces the same calls with the same arguments. "LRU" is the model without ways. Ends with 1 when a count is more than a fifth off; where
 both are less than a thousandth of the accesses, the difference counts in per cent of those. Needs valgrind; without it, says so and ends.
+Where the processor's own counters can be read (perf), they stand in a second table: whole runs of the program, less the run of nothing, with
+what prefetchers and other programs add; they are not judged.
 """
 import argparse
 import collections
@@ -66,6 +68,34 @@ def trace(o, kernel):
     return json.loads(done.stdout)
 
 
+COUNTERS = ("L1-dcache-load-misses", "LLC-load-misses")
+COUNTED_RUNS = 200  # beside what starting takes
+
+
+def read_counters(perf, o, kernel, runs):
+    """Counts of COUNTERS of one process; None where the machine has none."""
+    command = [perf, "stat", "-x", ",", "-e", ",".join(COUNTERS), o.bench, "run", kernel, str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    rows = [line.split(",") for line in done.stderr.splitlines() if line.count(",") >= 2]
+    counts = {row[2].split(":")[0]: row[0] for row in rows}
+    if done.returncode or not all(counts.get(name, "").isdigit() for name in COUNTERS):
+        return None
+    return [int(counts[name]) for name in COUNTERS]
+
+
+def print_counters(o):
+    perf = shutil.which("perf")
+    if not perf or read_counters(perf, o, next(iter(KERNELS)), 1) is None:
+        print("\nThe processor's counters cannot be read here (perf, and a machine that has them).")
+        return
+    print("\n| per run | L1 misses: counted | model | last level: counted | model |\n|---|---:|---:|---:|---:|")
+    for kernel, (title, _) in KERNELS.items():
+        many, one = (read_counters(perf, o, kernel, n) for n in (COUNTED_RUNS + 1, 1))
+        counted = [(a - b) // COUNTED_RUNS for a, b in zip(many, one)]
+        model = trace(o, kernel)
+        print(f"| {title} | {counted[0]} | {model['d1_ways']} | {counted[1]} | {model['ll_ways']} |", flush=True)
+
+
 def compare(simulated, modelled, accesses):
     """(what the table says, whether that is near enough)."""
     off = modelled / max(simulated, 1) - 1
@@ -98,6 +128,7 @@ def main():
             all_near = all_near and near
             cells.append(f"{simulated} | {model[f'{level}_ways']} | {text} | {model[level]}")
         print(f"| {' | '.join(cells)} |", flush=True)
+    print_counters(o)
     if not all_near:
         print("cache_table: a count is more than a fifth off", file=sys.stderr)
     return 0 if all_near else 1
