@@ -70,6 +70,23 @@ static void meet(job *j, int worker)
         team_barrier(j->workers);
 }
 
+#define HANDED_BYTES 4096
+
+/* Every worker writes its part of the buffer and reads its neighbour's, with a barrier before each. */
+static void hand_over(job *j, int worker)
+{
+    const limit_work *w = j->ctx;
+    const int n = team_size(j->workers);
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < j->amount; i++) {
+        memset(w->buffer + (size_t)worker * w->slice, (int)i, HANDED_BYTES);
+        team_barrier(j->workers);
+        sum ^= w->k->read_stream(w->buffer + (size_t)((worker + 1) % n) * w->slice, HANDED_BYTES);
+        team_barrier(j->workers);
+    }
+    atomic_fetch_xor_explicit(&j->sink, sum, memory_order_relaxed);
+}
+
 /* All workers claim from one counter until it has given as many as were wanted; worker 0 sets it back by the barrier that follows. */
 static void claim(job *j, int worker)
 {
@@ -192,6 +209,26 @@ static dil_status read_all_levels(job *j, const machine *m, unsigned what, doubl
     return DIL_OK;
 }
 
+static machine_rate less(machine_rate a, double of_both)
+{
+    return (machine_rate){fmax(a.best - of_both, 0), fmax(a.median - of_both, 0)};
+}
+
+/* What a handover takes beyond its two barriers. */
+static dil_status measure_handoff(job *j, double barrier, double seconds, machine_rate *out, dil_error *err)
+{
+    DIL_TRY(take_buffer(j, READ_STEP, err));
+    j->work = hand_over;
+    job_calibrate(j, REPETITION_NS);
+    const machine_rate spent = job_run(j, seconds);
+    const double each = 1.0 / (double)j->amount;
+    give_buffer(j);
+    *out = less((machine_rate){spent.best * each, spent.median * each}, 2 * barrier);
+    out->best /= HANDED_BYTES;
+    out->median /= HANDED_BYTES;
+    return DIL_OK;
+}
+
 static void multiply_all(job *j, unsigned what, double seconds, machine_limits *l)
 {
     if (what & LIMIT_INT8)
@@ -238,6 +275,8 @@ dil_status machine_measure(machine_limits *out, const machine *m, const kernels 
     dil_status status = read_all_levels(j, m, what, seconds, &l, err);
     if (status == DIL_OK)
         multiply_all(j, what, seconds, &l);
+    if (status == DIL_OK && (what & LIMIT_BARRIER) && l.n_threads > 1)
+        status = measure_handoff(j, l.barrier.best, seconds, &l.handoff, err);
     mem_free(j);
     if (status == DIL_OK)
         *out = l;

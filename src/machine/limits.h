@@ -25,6 +25,7 @@ typedef struct machine_limits {
     machine_rate int8, bf16, f32;    /* multiply-adds per second, all threads together */
     machine_rate barrier;            /* seconds per barrier; 0 with one thread */
     machine_rate claim;              /* seconds per chunk of work claimed by one thread while all do */
+    machine_rate handoff;            /* seconds per byte that another thread has just written; 0 with one thread */
 } machine_limits;
 
 enum {

@@ -34,7 +34,9 @@ static void add(state *s, step_kind kind, double units, double n_items, double b
     const double rounds = ceil(n_items / threads); /* the last round leaves some without work */
     const double alone = n_items > 0 ? larger(units / threads, units * rounds / n_items) : 0;
     const double claims = ceil(n_items / threads) * s->limits->claim.best;
-    const double own = (n_items > 16 * threads ? units / threads : alone) + claims, far = bytes / s->out->reading;
+    /* Few rows come from all threads to all; many stay with the thread that works on them. */
+    const double handed = s->n <= COMPUTE_FEW_ROWS ? 4.0 * s->n * s->h->n_embd * s->limits->handoff.best * (threads - 1) / threads : 0;
+    const double own = (n_items > 16 * threads ? units / threads : alone) + claims + handed, far = bytes / s->out->reading;
     t->units += own;
     t->bytes_seconds += far;
     t->seconds += cost_together(own, far, stall) + s->limits->barrier.best;
