@@ -232,9 +232,10 @@ void machine_draw_json(FILE *out, const machine *m, const machine_facts *facts)
         const linear_cost *c = &facts->costs.linear[type];
         if (c->value <= 0)
             continue;
-        fprintf(out,
-                "%s\"%s\": {\"row\": %.3e, \"value\": %.3e, \"more\": %.3e, \"expand\": %.3e, \"output\": %.3e, \"mac\": %.3e}",
-                n++ ? ", " : "", format_get((dil_type)type)->name, c->row, c->value, c->more, c->expand, c->output, c->mac);
+        fprintf(
+            out,
+            "%s\"%s\": {\"row\": %.3e, \"value\": %.3e, \"more\": %.3e, \"expand\": %.3e, \"output\": %.3e, \"mac\": %.3e, \"stall\": %.3f}",
+            n++ ? ", " : "", format_get((dil_type)type)->name, c->row, c->value, c->more, c->expand, c->output, c->mac, c->stall);
     }
     fputs("}}\n", out);
 }

@@ -18,6 +18,11 @@
 #define ROWS 48
 #define FEW_ROWS 3
 #define REPETITION_NS 300000
+#define READ_STEP ((size_t)64 << 10) /* bytes per call of read_stream */
+#define STALL_MOST 1.5
+#define ROUNDS 3
+#define ONE_SECONDS 0.006
+#define CALLS_MOST 512
 #define ORDINARY 0x2c /* bytes that are ordinary numbers as F16, BF16 and F32: no product is a special one */
 
 /* Operands of one worker: tokens in every form a kernel may read, panels, pages, and room for results. */
@@ -42,7 +47,9 @@ typedef struct cost_work {
     dil_type type;
     int64_t k_columns;
     int n;
-    double seconds, reading;
+    double seconds;
+    int round, n_calls; /* rounds measure the same in the same order */
+    double best[CALLS_MOST];
 } cost_work;
 
 static act view(const operands *o)
@@ -247,13 +254,20 @@ static void angles(job *j, int worker)
 
 /* ---- the measurements ---- */
 
-/* Seconds of one call. */
-static double call(job *j, void (*work)(job *, int))
+/* Seconds of one call: the best of this round and of the same measurement in the rounds before, so that a slow moment of a shared
+ * machine does not meet a kernel alone. */
+static double call_least(job *j, void (*work)(job *, int), int least)
 {
+    cost_work *w = j->ctx;
     j->work = work;
     job_calibrate(j, REPETITION_NS);
-    return job_run(j, ((cost_work *)j->ctx)->seconds).best / (double)j->amount;
+    const double took = job_run(j, w->seconds, least).best / (double)j->amount;
+    double *best = &w->best[w->n_calls++ % CALLS_MOST];
+    *best = w->round == 0 || took < *best ? took : *best;
+    return *best;
 }
+
+static double call(job *j, void (*work)(job *, int)) { return call_least(j, work, JOB_REPETITIONS); }
 
 /* Never below 0: the difference of two measurements may be. */
 static double per(double more, double less, double n) { return more > less ? (more - less) / n : 0; }
@@ -266,17 +280,29 @@ static double product(job *j, void (*work)(job *, int), int64_t columns, int n)
     return call(j, work) / PANELS;
 }
 
+/* What the same bytes take when nothing else is done with them. */
+static void read_far(job *j, int worker)
+{
+    const cost_work *w = j->ctx;
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < j->amount; i++)
+        for (size_t at = 0; at < w->far_bytes; at += READ_STEP)
+            sum ^= w->k->read_stream(w->far + (size_t)worker * w->far_bytes + at, READ_STEP);
+    atomic_fetch_xor_explicit(&j->sink, sum, memory_order_relaxed);
+}
+
 /* near: seconds of a panel that is at hand. */
 static double measure_stall(job *j, double near)
 {
     cost_work *w = j->ctx;
-    const double step = (double)panel_bytes(w->type, COLUMNS) * PANELS, panels = floor((double)w->far_bytes / step) * PANELS;
+    const double bytes = (double)panel_bytes(w->type, COLUMNS), panels = floor((double)w->far_bytes / (bytes * PANELS)) * PANELS;
     if (panels < PANELS)
         return 1;
     w->k_columns = COLUMNS;
     w->n = 1;
-    const double far = call(j, gemv_far) / panels, read = step / PANELS * team_size(j->workers) / w->reading;
-    return fmin(fmax(far - near, 0) / read, 2);
+    const double read = call_least(j, read_far, 3) * bytes / (double)w->far_bytes,
+                 far = call_least(j, gemv_far, 3) / panels; /* one after the other */
+    return fmin(fmax(far - near, 0) / read, STALL_MOST);
 }
 
 static linear_cost measure_linear(job *j, dil_type type)
@@ -349,16 +375,21 @@ static vector_cost measure_vectors(job *j)
     return v;
 }
 
+/* The last round knows the best of all. */
 static dil_status measure_all(job *j, kernel_costs *out, dil_progress_fn progress, void *user, dil_error *err)
 {
+    cost_work *w = j->ctx;
     j->work = fill;
     job_once(j);
-    out->vector = measure_vectors(j);
-    for (int type = 0; type < DIL_TYPE_COUNT; type++) {
-        measure_attention(j, (dil_type)type, out);
-        out->linear[type] = measure_linear(j, (dil_type)type);
-        if (progress && !progress(user, "kernels", (uint64_t)type + 1, DIL_TYPE_COUNT))
-            return DIL_FAIL(err, DIL_CANCELLED, "machine: measuring was cancelled");
+    for (w->round = 0; w->round < ROUNDS; w->round++) {
+        w->n_calls = 0;
+        out->vector = measure_vectors(j);
+        for (int type = 0; type < DIL_TYPE_COUNT; type++) {
+            measure_attention(j, (dil_type)type, out);
+            out->linear[type] = measure_linear(j, (dil_type)type);
+            if (progress && !progress(user, "kernels", (uint64_t)(w->round * DIL_TYPE_COUNT + type) + 1, ROUNDS * DIL_TYPE_COUNT))
+                return DIL_FAIL(err, DIL_CANCELLED, "machine: measuring was cancelled");
+        }
     }
     return DIL_OK;
 }
@@ -369,11 +400,11 @@ static void fill_far(job *j, int worker)
     memset(w->far + (size_t)worker * w->far_bytes, ORDINARY, w->far_bytes);
 }
 
-/* Room for operands, scratch and far panels; 0: there is none. */
+/* Room for operands, scratch and w->far_bytes of panels far away, or what the machine has for that; false: there is none. */
 static bool take_room(cost_work *w, const machine *m, size_t n)
 {
-    const uint64_t most = m->memory_bytes / 8, far = COSTS_FAR_BYTES < most ? COSTS_FAR_BYTES : most;
-    w->far_bytes = (size_t)far / n / 4096 * 4096;
+    const uint64_t most = m->memory_bytes / 8, far = w->far_bytes < most ? w->far_bytes : most;
+    w->far_bytes = (size_t)far / n / READ_STEP * READ_STEP;
     w->n_bytes = n * (sizeof(operands) + w->scratch_bytes + w->far_bytes);
     uint8_t *room = mem_map(w->n_bytes, MEM_MISC);
     if (!room)
@@ -385,29 +416,70 @@ static bool take_room(cost_work *w, const machine *m, size_t n)
     return true;
 }
 
-dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, team *workers, double reading, double seconds,
-                         dil_progress_fn progress, void *user, dil_error *err)
+/* Runs measure with everything set up. */
+static dil_status with_job(cost_work *w, const machine *m, team *workers, dil_status (*measure)(job *j, void *ctx, dil_error *err),
+                           void *ctx, dil_error *err)
 {
     const size_t attention = attn_scratch_bytes(HEAD_DIM), linear = linear_scratch_bytes(COLUMNS);
-    cost_work w = {.k = k, .seconds = seconds, .reading = reading};
-    w.scratch_bytes = ((linear > attention ? linear : attention) + 63) / 64 * 64;
+    w->scratch_bytes = ((linear > attention ? linear : attention) + 63) / 64 * 64;
     job *j = mem_calloc(1, sizeof *j, MEM_MISC);
-    kernel_costs c = {0};
-    dil_status status = DIL_OK;
-    if (j && take_room(&w, m, (size_t)team_size(workers))) {
+    dil_status status;
+    if (j && take_room(w, m, (size_t)team_size(workers))) {
         j->workers = workers;
-        j->ctx = &w;
-        j->work = fill_far;
-        job_once(j);
-        status = measure_all(j, &c, progress, user, err);
-        mem_unmap(w.of, w.n_bytes, MEM_MISC);
+        j->ctx = w;
+        status = measure(j, ctx, err);
+        mem_unmap(w->of, w->n_bytes, MEM_MISC);
     } else {
-        status = DIL_FAIL(err, DIL_NO_MEMORY, "machine: no memory to measure kernels (%zu bytes)", w.n_bytes);
+        status = DIL_FAIL(err, DIL_NO_MEMORY, "machine: no memory to measure kernels (%zu bytes)", w->n_bytes);
     }
     mem_free(j);
-    if (status == DIL_OK)
-        *out = c;
     return status;
+}
+
+typedef struct everything {
+    kernel_costs *out;
+    dil_progress_fn progress;
+    void *user;
+} everything;
+
+static dil_status measure_everything(job *j, void *ctx, dil_error *err)
+{
+    everything *e = ctx;
+    j->work = fill_far;
+    job_once(j);
+    return measure_all(j, e->out, e->progress, e->user, err);
+}
+
+dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, team *workers, double seconds,
+                         dil_progress_fn progress, void *user, dil_error *err)
+{
+    kernel_costs c = {0};
+    cost_work w = {.k = k, .seconds = seconds, .far_bytes = COSTS_FAR_BYTES};
+    DIL_TRY(with_job(&w, m, workers, measure_everything, &(everything){&c, progress, user}, err));
+    *out = c;
+    return DIL_OK;
+}
+
+static dil_status measure_one(job *j, void *ctx, dil_error *err)
+{
+    cost_work *w = j->ctx;
+    (void)err;
+    j->work = fill;
+    job_once(j);
+    j->work = fill_far;
+    job_once(j);
+    for (w->round = 0; w->round < ROUNDS; w->round++) {
+        w->n_calls = 0;
+        *(linear_cost *)ctx = measure_linear(j, w->type);
+    }
+    return DIL_OK;
+}
+
+dil_status costs_measure_linear(linear_cost *out, const machine *m, const kernels *k, team *workers, dil_type type,
+                                uint64_t far_bytes, dil_error *err)
+{
+    cost_work w = {.k = k, .seconds = ONE_SECONDS, .type = type, .far_bytes = far_bytes};
+    return with_job(&w, m, workers, measure_one, out, err);
 }
 
 double cost_together(double units, double bytes, double stall)

@@ -38,14 +38,18 @@ typedef struct kernel_costs {
     vector_cost vector;
 } kernel_costs;
 
-#define COSTS_FAR_BYTES ((uint64_t)192 << 20) /* panels that are far away: all threads together, less where memory is small */
+#define COSTS_FAR_BYTES ((uint64_t)96 << 20) /* panels that are far away: all threads together, less where memory is small */
 
 /* Seconds of arithmetic that takes `units` on operands whose reading takes `bytes`, of a kernel with that stall. */
 double cost_together(double units, double bytes, double stall);
 
-/* reading: bytes per second of COSTS_FAR_BYTES by all threads, for stall. `seconds` for each number; some two hundred are measured. Progress may be NULL and cancels when it says false. */
-DIL_MUST_CHECK dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, team *workers, double reading,
-                                        double seconds, dil_progress_fn progress, void *user, dil_error *err);
+/* `seconds` for each number and round; some two hundred are measured, three times. Progress may be NULL and cancels when it says false. */
+DIL_MUST_CHECK dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, team *workers, double seconds,
+                                        dil_progress_fn progress, void *user, dil_error *err);
+
+/* One format alone, just now, with far_bytes far away; some tenths of a second. */
+DIL_MUST_CHECK dil_status costs_measure_linear(linear_cost *out, const machine *m, const kernels *k, team *workers, dil_type type,
+                                               uint64_t far_bytes, dil_error *err);
 
 /* Seconds of one thread; n tokens through a panel of k columns as the engine chooses the kernel. */
 double cost_panel(const kernel_costs *c, const kernels *k, dil_type type, int64_t columns, int32_t n_tokens);

@@ -4,8 +4,6 @@
 
 #include "base/os.h"
 
-#define LEAST_REPETITIONS 5
-
 static void repeat(void *ctx, int worker)
 {
     job *j = ctx;
@@ -19,7 +17,7 @@ static void repeat(void *ctx, int worker)
         if (worker == 0) {
             uint64_t now = os_time_ns();
             j->seconds[j->n_done++] = (double)(now - started) * 1e-9;
-            bool enough = j->n_done == JOB_REPETITIONS_MOST || (j->n_done >= LEAST_REPETITIONS && now >= j->until_ns);
+            bool enough = j->n_done == JOB_REPETITIONS_MOST || (j->n_done >= j->least && now >= j->until_ns);
             atomic_store_explicit(&j->stop, enough, memory_order_relaxed);
         }
     }
@@ -39,8 +37,9 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-machine_rate job_run(job *j, double seconds)
+machine_rate job_run(job *j, double seconds, int least)
 {
+    j->least = least;
     j->n_done = 0;
     atomic_store(&j->stop, false);
     j->until_ns = os_time_ns() + (uint64_t)(seconds * 1e9);

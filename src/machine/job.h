@@ -7,6 +7,7 @@
 #include "machine/limits.h"
 
 #define JOB_REPETITIONS_MOST 1000
+#define JOB_REPETITIONS 5
 
 typedef struct job {
     team *workers;
@@ -14,7 +15,7 @@ typedef struct job {
     void *ctx;
     int64_t amount; /* of work in one repetition: rounds, passes, calls or barriers */
     uint64_t until_ns;
-    int n_done;
+    int n_done, least;
     double seconds[JOB_REPETITIONS_MOST];
     atomic_bool stop;      /* set by worker 0 between two barriers */
     _Atomic uint64_t sink; /* takes results, so that they are needed */
@@ -22,6 +23,7 @@ typedef struct job {
 
 void job_once(job *j);                         /* the work of all workers, not timed */
 void job_calibrate(job *j, uint64_t least_ns); /* doubles the amount until one repetition takes so long, beside a barrier much */
-machine_rate job_run(job *j, double seconds);  /* seconds of the quickest and of the median repetition, at least five of them */
+machine_rate job_run(job *j, double seconds,
+                     int least); /* seconds of the quickest and of the median repetition, at least so many */
 
 #endif

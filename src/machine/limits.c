@@ -106,7 +106,7 @@ static machine_rate multiply(job *j, void (*work)(job *, int), double macs_per_r
     j->work = work;
     job_calibrate(j, REPETITION_NS);
     double rounds = (double)j->amount * team_size(j->workers);
-    return per_second(macs_per_round * PEAK_ROWS * PEAK_COLS * rounds, job_run(j, seconds));
+    return per_second(macs_per_round * PEAK_ROWS * PEAK_COLS * rounds, job_run(j, seconds, JOB_REPETITIONS));
 }
 
 static dil_status take_buffer(job *j, size_t slice, dil_error *err)
@@ -136,7 +136,7 @@ static machine_rate read_slices(job *j, size_t used, double seconds)
     w->used = used;
     j->work = read_slice;
     job_calibrate(j, REPETITION_NS);
-    return per_second((double)used * team_size(j->workers) * (double)j->amount, job_run(j, seconds));
+    return per_second((double)used * team_size(j->workers) * (double)j->amount, job_run(j, seconds, JOB_REPETITIONS));
 }
 
 /* Reads `slice` bytes per worker; stays 0 when there are none. */
@@ -220,7 +220,7 @@ static dil_status measure_handoff(job *j, double barrier, double seconds, machin
     DIL_TRY(take_buffer(j, READ_STEP, err));
     j->work = hand_over;
     job_calibrate(j, REPETITION_NS);
-    const machine_rate spent = job_run(j, seconds);
+    const machine_rate spent = job_run(j, seconds, JOB_REPETITIONS);
     const double each = 1.0 / (double)j->amount;
     give_buffer(j);
     *out = less((machine_rate){spent.best * each, spent.median * each}, 2 * barrier);
@@ -240,13 +240,13 @@ static void multiply_all(job *j, unsigned what, double seconds, machine_limits *
     if ((what & LIMIT_BARRIER) && l->n_threads > 1) {
         j->work = meet;
         job_calibrate(j, REPETITION_NS);
-        machine_rate spent = job_run(j, seconds);
+        machine_rate spent = job_run(j, seconds, JOB_REPETITIONS);
         l->barrier = (machine_rate){spent.best / (double)j->amount, spent.median / (double)j->amount};
     }
     if (what & LIMIT_BARRIER) {
         j->work = claim;
         job_calibrate(j, REPETITION_NS);
-        machine_rate spent = job_run(j, seconds);
+        machine_rate spent = job_run(j, seconds, JOB_REPETITIONS);
         const double each = l->n_threads / (double)j->amount; /* of one thread: they take turns */
         l->claim = (machine_rate){spent.best * each, spent.median * each};
     }

@@ -15,7 +15,7 @@ typedef struct machine_rate {
     double best, median;
 } machine_rate;
 
-#define READ_POINTS 9
+#define READ_POINTS 8
 #define READ_LEAST ((uint64_t)4 << 20)
 
 typedef struct machine_limits {

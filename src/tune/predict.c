@@ -5,7 +5,9 @@
 
 #include "base/status.h"
 
-#define NOW_SECONDS 0.15
+#define NOW_SECONDS 0.1
+#define MANY_TOKENS 256
+#define MANY_COLUMNS 2048
 
 const char *predict_bound_name(predict_bound b)
 {
@@ -24,6 +26,7 @@ typedef struct state {
 } state;
 
 static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
+static double by(double value, double now) { return now > 0 ? value / now : value; }
 static double larger(double a, double b) { return a > b ? a : b; }
 
 /* Work of one step: units in seconds of one thread, in n_items that cannot be divided; stall: how much of reading them comes on top. */
@@ -35,7 +38,8 @@ static void add(state *s, step_kind kind, double units, double n_items, double b
     const double alone = n_items > 0 ? larger(units / threads, units * rounds / n_items) : 0;
     const double claims = ceil(n_items / threads) * s->limits->claim.best;
     /* Few rows come from all threads to all; many stay with the thread that works on them. */
-    const double handed = s->n <= COMPUTE_FEW_ROWS ? 4.0 * s->n * s->h->n_embd * s->limits->handoff.best * (threads - 1) / threads : 0;
+    const double handed =
+        s->n <= COMPUTE_FEW_ROWS ? 4.0 * s->n * s->h->n_embd * s->limits->handoff.best * (threads - 1) / threads : 0;
     const double own = (n_items > 16 * threads ? units / threads : alone) + claims + handed, far = bytes / s->out->reading;
     t->units += own;
     t->bytes_seconds += far;
@@ -61,8 +65,9 @@ static void add_matrix(const state *s, load *l, const weight *w, int32_t n_rows)
         return;
     const int32_t parts = s->n >= COMPUTE_PART_ROWS * s->p->n_threads ? s->p->n_threads : 1, rows = (n_rows + parts - 1) / parts;
     const int32_t blocks = rows > s->p->k->token_chunk ? (rows + s->p->k->token_chunk - 1) / s->p->k->token_chunk : 1;
-    l->units +=
-        w->n_panels * (double)(parts * blocks) * cost_panel(s->costs, s->p->k, w->type, w->cols, (rows + blocks - 1) / blocks);
+    const int32_t each = (rows + blocks - 1) / blocks;
+    const double units = w->n_panels * (double)(parts * blocks) * cost_panel(s->costs, s->p->k, w->type, w->cols, each);
+    l->units += by(units, each >= s->p->k->gemm_from[w->type] ? s->p->gemm_now : s->p->gemv_now);
     l->bytes += (double)w->panel_bytes * w->n_panels * blocks;
     l->stalls += s->costs->linear[w->type].stall * (double)w->panel_bytes * w->n_panels * blocks;
     l->macs += (double)w->rows * w->cols * n_rows;
@@ -70,7 +75,8 @@ static void add_matrix(const state *s, load *l, const weight *w, int32_t n_rows)
 
 static void add_load(state *s, step_kind kind, load l, double vectors)
 {
-    add(s, kind, l.units + vectors, 8 * s->p->n_threads, l.bytes, l.bytes > 0 ? l.stalls / l.bytes : 0, l.macs);
+    add(s, kind, l.units + by(vectors, s->p->gemm_now), 8 * s->p->n_threads, l.bytes,
+        l.bytes > 0 ? by(l.stalls / l.bytes, s->p->stall_now) : 0, l.macs);
 }
 
 static double quantize_cost(const state *s, dil_type type)
@@ -84,7 +90,7 @@ static double quantize_cost(const state *s, dil_type type)
 static void add_rows(state *s, step_kind kind, int32_t rows, double units_of_row, int32_t most_rows)
 {
     const int32_t share = rows / (8 * s->p->n_threads), taken = share < 1 ? 1 : least(share, most_rows);
-    add(s, kind, rows * units_of_row, (rows + taken - 1) / taken, 0, 0, 0);
+    add(s, kind, by(rows * units_of_row, s->p->gemm_now), (rows + taken - 1) / taken, 0, 0, 0);
 }
 
 static void add_norm(state *s, int32_t rows, bool post, dil_type reader)
@@ -102,7 +108,7 @@ static void add_rope(state *s)
     const double stored =
         h->n_head_kv * (h->head_dim * s->costs->store[s->p->type_k] + h->head_dim_v * s->costs->store[s->p->type_v]);
     const double blocks = ceil(s->n / (double)COMPUTE_ROPE_TOKENS) * h->n_head_kv;
-    add(s, STEP_ROPE, s->n * (heads * h->n_rot * v->rope + norms + stored), blocks, 0, 0, 0);
+    add(s, STEP_ROPE, by(s->n * (heads * h->n_rot * v->rope + norms + stored), s->p->gemm_now), blocks, 0, 0, 0);
 }
 
 /* ---- attention ---- */
@@ -144,8 +150,8 @@ static void add_attention(state *s, uint32_t layer_index, bool outputs_only)
         items += blocks * (pass->n_tokens * pass->n_sequences <= COMPUTE_SPLIT_TOKENS ? ceil(pages / ATTN_CHUNK) : 1);
     }
     const double out = (double)h->n_head * h->head_dim_v * n * quantize_cost(s, s->p->m->layers[layer_index].o.type);
-    add(s, STEP_ATTENTION, pass->n_sequences * (units + out), pass->n_sequences * items, pass->n_sequences * bytes, 1,
-        pass->n_sequences * units);
+    add(s, STEP_ATTENTION, by(pass->n_sequences * (units + out), s->p->gemm_now), pass->n_sequences * items,
+        pass->n_sequences * bytes, 1, pass->n_sequences * units);
 }
 
 /* ---- a layer ---- */
@@ -216,7 +222,8 @@ static void add_experts(state *s, const expert_layer *e, int32_t rows)
     const weight *all[] = {&e->experts[0].gate, &e->experts[0].up, &e->experts[0].down};
     load l = {0};
     for (int i = 0; i < 3 && each; i++) {
-        l.units += distinct * all[i]->n_panels * cost_panel(s->costs, s->p->k, all[i]->type, all[i]->cols, each);
+        const double units = distinct * all[i]->n_panels * cost_panel(s->costs, s->p->k, all[i]->type, all[i]->cols, each);
+        l.units += by(units, each >= s->p->k->gemm_from[all[i]->type] ? s->p->gemm_now : s->p->gemv_now);
         l.bytes += distinct * (double)all[i]->panel_bytes * all[i]->n_panels;
         l.stalls += distinct * (double)all[i]->panel_bytes * all[i]->n_panels * s->costs->linear[all[i]->type].stall;
         l.macs += (double)rows * x->n_used * all[i]->rows * all[i]->cols;
@@ -280,8 +287,8 @@ static void find_reading(state *s)
     prediction *out = s->out;
     out->working_set = (double)compute_weight_bytes(p->m) + kv_bytes(s);
     out->reading = machine_read_rate(s->limits, out->working_set);
-    if (p->now > 0)
-        out->reading *= p->now;
+    if (p->reading_now > 0)
+        out->reading *= p->reading_now;
 }
 
 static void find_bound(state *s)
@@ -293,7 +300,7 @@ static void find_bound(state *s)
         bytes += out->steps[kind].bytes_seconds;
         out->seconds += out->steps[kind].seconds;
     }
-    const double now = s->p->now > 0 ? s->p->now : 1, reading = out->reading / now;
+    const double now = s->p->reading_now > 0 ? s->p->reading_now : 1, reading = out->reading / now;
     const bool far = reading < 1.25 * s->limits->curve[READ_POINTS - 1].best;
     out->bound = out->barriers > units && out->barriers > bytes ? BOUND_BARRIERS
                  : units >= bytes                               ? BOUND_ARITHMETIC
@@ -324,20 +331,39 @@ void predict_run(prediction *out, const predictor *p, const predict_pass *pass)
     find_bound(&s);
 }
 
+/* The type of weights with most of the multiply-adds. */
+static dil_type main_type(const model *m)
+{
+    uint64_t macs[DIL_TYPE_COUNT];
+    int best = 0;
+    compute_macs(m, macs);
+    for (int i = 1; i < DIL_TYPE_COUNT; i++)
+        best = macs[i] > macs[best] ? i : best;
+    return (dil_type)best;
+}
+
 dil_status predict_now(predictor *p, dil_error *err)
 {
     prediction out;
     team *t;
-    machine_rate now = {0};
+    machine_rate reading = {0};
+    linear_cost now;
     int cpus[TEAM_MAX];
     predict_run(&out, p, &(predict_pass){1, 1, 0, 1});
     DIL_TRY(team_new(&t, p->n_threads, err));
     if (machine_thread_cpus(p->machine, cpus, p->n_threads) == p->n_threads)
         team_pin(t, cpus, NULL);
-    dil_status status = machine_measure_reading(&now, p->machine, p->k, t, out.working_set, NOW_SECONDS, err);
-    team_free(t);
+    dil_status status = machine_measure_reading(&reading, p->machine, p->k, t, out.working_set, NOW_SECONDS, err);
     if (status == DIL_OK)
-        p->now = now.best / machine_read_rate(machine_facts_limits(p->facts, p->n_threads), out.working_set);
+        status = costs_measure_linear(&now, p->machine, p->k, t, main_type(p->m), (uint64_t)out.working_set, err);
+    team_free(t);
+    const linear_cost *then = &p->facts->costs.linear[main_type(p->m)];
+    if (status == DIL_OK && then->value > 0) {
+        p->reading_now = reading.best / machine_read_rate(machine_facts_limits(p->facts, p->n_threads), out.working_set);
+        p->gemm_now = (then->mac + then->expand / MANY_TOKENS) / (now.mac + now.expand / MANY_TOKENS);
+        p->gemv_now = (then->value + then->row / MANY_COLUMNS) / (now.value + now.row / MANY_COLUMNS);
+        p->stall_now = then->stall > 0 && now.stall > 0 ? then->stall / now.stall : 1;
+    }
     return status;
 }
 

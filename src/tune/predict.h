@@ -36,7 +36,8 @@ typedef struct predictor {
     const machine_facts *facts;
     int32_t n_threads;
     dil_type type_k, type_v;
-    double now; /* reading speed measured just now over that of the facts: memory that others share has its moments; 0: as it was */
+    /* Speeds measured just now over those of the facts: what others share, and clocks, have their moments. 0: as it was. */
+    double reading_now, gemm_now, gemv_now, stall_now;
 } predictor;
 
 /* n_tokens of each of n_sequences, which hold depth tokens already; n_outputs of all want logits. */
@@ -49,7 +50,7 @@ void predict_run(prediction *out, const predictor *p, const predict_pass *pass);
 /* Experts that n_rows tokens meet which choose without preference. */
 double predict_distinct_experts(const expert_params *x, int32_t n_rows);
 
-/* Measures p->now, with the working set of generation at the start, in a fraction of a second. */
+/* Measures what is now, with the working set of generation at the start, in a fraction of a second. */
 DIL_MUST_CHECK dil_status predict_now(predictor *p, dil_error *err);
 
 /* Tokens per second of a prompt of n tokens in passes of micro_batch tokens; of n_sequences that grow from depth on by n_tokens each. */

@@ -223,11 +223,14 @@ static void predicted_order(void **state)
         assert_int_equal(many.bound, BOUND_ARITHMETIC);
         const double before = predict_prompt(&x->by, 512, 512, 0), generation = predict_generation(&x->by, 16, 1, 0);
         assert_float_equal(before, 512 / many.seconds, 1e-6 * before);
-        x->by.now = 0.01; /* memory has become a hundred times slower */
+        x->by.reading_now = 0.01; /* memory has become a hundred times slower */
         assert_true(predict_generation(&x->by, 16, 1, 0) < 0.1 * generation);
         predict_run(&one, &x->by, &(predict_pass){1, 1, 0, 1});
         assert_true(one.bound == BOUND_MEMORY || one.bound == BOUND_CACHE);
-        x->by.now = 0;
+        x->by.reading_now = 0;
+        x->by.gemm_now = 0.5;
+        assert_true(predict_prompt(&x->by, 512, 512, 0) < 0.6 * before);
+        x->by.gemm_now = 0;
         x->f.limits[0].barrier = (machine_rate){1, 1};
         predict_run(&one, &x->by, &(predict_pass){1, 1, 0, 1});
         assert_int_equal(one.bound, BOUND_BARRIERS);
