@@ -9,6 +9,8 @@
 #include "cli/machine_draw.h"
 #include "tune/search.h"
 
+#define GEN_TOKENS 32 /* timed at a time: many short turns say more than few long ones */
+
 static dil_status show_machine(const cli_options *o, dil_error *err)
 {
     kernels k;
@@ -134,6 +136,7 @@ static int run(const cli_options *o, char **positional, int n_positional)
     if (o->machine)
         return show_machine(o, &err) == DIL_OK ? CLI_OK : cli_fail(&err);
     own.model = cli_model_named(o, positional, n_positional);
+    own.gen_tokens = options_given(o, "n-gen") ? o->gen_tokens : GEN_TOKENS;
     if (!own.model)
         return CLI_USAGE;
     return tune_model(&own, &err) == DIL_OK ? CLI_OK : cli_fail(&err);

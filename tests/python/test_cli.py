@@ -33,7 +33,7 @@ except ImportError as missing:
     print(f"skipped: {missing} (pip install numpy gguf)")
     sys.exit(77)
 
-COMMANDS = ["theorem", "train", "export", "route", "view", "run", "chat", "show", "check", "plan", "tokenize", "detokenize", "eval perplexity", "eval kld",
+COMMANDS = ["theorem", "train", "export", "route", "view", "tune", "run", "chat", "show", "check", "plan", "tokenize", "detokenize", "eval perplexity", "eval kld",
             "eval hellaswag", "eval logits", "bench", "quantize", "import", "pull", "list", "rm"]
 # Types that quantize writes: general.file_type as llama.cpp numbers it.
 TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q6_K": 18, "Q5_1": 9, "Q5_0": 8, "Q5_K": 16, "Q4_1": 3, "Q4_0": 2, "Q4_K": 14,
@@ -463,6 +463,53 @@ def test_plan(room):
     want("gate + up" in out and "from memory" in out, out)
 
 
+def test_tune(room):
+    """Settings are kept and loaded by themselves; those of another state of the file are not, and that is said; answers stay."""
+    path = room("tuned.gguf")
+    shutil.copy(room("llama.gguf"), path)
+    ask = ("run", "-m", path, "-p", "the day", "-n", "8", "--temp", "0", "-t", "1")
+    before, _ = dil(*ask)
+    found = json.loads(dil("tune", path, "-p", "48", "-n", "4", "-t", "1", "--seconds", "1", "--json")[0])
+    want(os.path.exists(found["profile"]) and found["tried"] and found["seconds"] < 30, str(found))
+    for trial in found["tried"]:
+        want(0 < trial["low"] <= trial["ratio"] <= trial["high"] and trial["rounds"] >= 3, str(trial))
+    after, err = dil(*ask)
+    want(after == before and "tuned settings" not in err, err)
+    with open(found["profile"], encoding="utf-8") as f:
+        kept = json.load(f)
+    want(kept["threads"] == 1 and kept["model"] == path and len(kept["tried"]) == len(found["tried"]), str(kept))
+    os.utime(path, (1, 1))
+    after, err = dil(*ask)
+    want(after == before and "made for another state of the file and are not used" in err, err)
+    want("tuned settings" not in dil(*ask, "--no-profile")[1], "not asked for")
+    out, _ = dil("tune", path, "-p", "48", "-n", "4", "-t", "1", "--seconds", "1", "--explain")
+    want("timed with" in out and "Kept in" in out, out)
+    machine = json.loads(dil("tune", "--machine", "-t", "1", "--json")[0])
+    want(machine["limits"][0]["int8"] > 0 and machine["kernels"]["Q4_K"]["mac"] >= 0 and machine["default_threads"] >= 1, str(machine)[:300])
+    out, _ = dil("tune", "--machine", "-t", "1")
+    want("core " in out and "Reading" in out and "Q4_K" in out, out)
+    want("found both" in dil("tune", "--machine", path, code=2)[1], "model and machine")
+    want("no model given" in dil("tune", code=2)[1], "neither")
+
+
+def test_memory(room):
+    """--memory makes a run smaller, says how, and refuses what cannot be."""
+    path = room("long.gguf")
+    whole = json.loads(dil("plan", path, "--json")[0])
+    want(whole["context"] == 4096 and whole["kv_bytes"] > 1 << 23, f"enough to save: {whole}")
+    ask = ("run", "-m", path, "-p", "the day", "-n", "2", "--memory", str(whole["total_bytes"] - whole["kv_bytes"] // 2))
+    _, err = dil(*ask)
+    want("to fit in --memory: " in err and ("-c " in err or "-ctk " in err), err)
+    _, err = dil(*ask, "-ctk", "f16", "-ctv", "f16")
+    want("-c " in err and "-ctk" not in err, err)
+    _, err = dil(*ask, "-c", "4096", "-ctk", "f16", "-ctv", "f16", "-ub", "512", code=1)
+    want("needs at least" in err, err)
+    out, _ = dil("plan", path, "--memory", str(whole["total_bytes"] - whole["kv_bytes"] // 2), code=1)
+    want("dil run --memory does that by itself" in out, out)
+    _, err = dil("run", "-m", path, "-p", "the day", "-n", "2", "--memory", "1M", code=1)
+    want("needs at least" in err and "--memory allows" in err, err)
+
+
 def read_matrix(tensor):
     return gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float64).reshape(-1)
 
@@ -727,6 +774,7 @@ def test_chat_terminal(room):
 def make_room(folder):
     specs = {"llama": make_models.MODELS["llama"], "odd": make_models.MODELS["llama-mqa-odd"],
              "wide": make_models.dataclasses.replace(make_models.MODELS["llama"], name="wide", n_embd=256, n_ff=512, head_dim=64)}
+    specs["long"] = make_models.dataclasses.replace(specs["llama"], name="long", n_ctx_train=4096, n_head=8, n_head_kv=8, head_dim=64)
     for name, spec in specs.items():
         make_models.write_model(spec, os.path.join(folder, name + ".gguf"))
     return lambda name: os.path.join(folder, name)
