@@ -67,7 +67,11 @@ static dil_status load(model *m, const char *path, const model_options *options,
     DIL_TRY(gguf_open(&m->file, path, &file_options, err));
     DIL_TRY(model_read(m, options, err));
     gguf_drop(m->file);
-    return options->header_only ? DIL_OK : pack_weights(m, options, err);
+    if (options->header_only)
+        return DIL_OK;
+    DIL_TRY(pack_weights(m, options, err));
+    gguf_drop(m->file);
+    return DIL_OK;
 }
 
 dil_status model_open(model **out, const char *path, const model_options *options, dil_error *err)
