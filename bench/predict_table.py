@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-N_GEN = 64
+N_GEN = 32
 
 
 def run(command):
@@ -51,7 +51,7 @@ def measure(dil, name, case, rounds):
     samples = []
     for i in range(rounds + 1):
         plan, _ = run([dil, "plan", *common, "-p", case["p"], "--json", "-q"])
-        rows, rss = run([dil, "bench", "-m", *common, "-p", "0" if int(case["npl"]) > 1 else case["p"], "-r", "3", "--no-limits",
+        rows, rss = run([dil, "bench", "-m", *common, "-p", "0" if int(case["npl"]) > 1 else case["p"], "-r", "1", "--no-limits",
                          "--no-profile", "-q", "-o", "json"])
         if i == 0:  # measures the machine, packs the weights
             continue

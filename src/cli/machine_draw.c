@@ -6,7 +6,7 @@
 #include "base/str.h"
 #include "cli/cli.h"
 
-enum { CORE_WIDE = 16, CORES_SHOWN = 4, INNER_WIDE = CORES_SHOWN * (CORE_WIDE + 1), BAR_WIDE = 32, TEXT = 256 };
+enum { CORE_WIDE = 16, CORES_SHOWN = 4, INNER_WIDE = CORES_SHOWN * (CORE_WIDE + 1), BAR_WIDE = 32, TEXT = 256, MANY = 256 };
 
 static void dashes(FILE *out, int n)
 {
@@ -179,7 +179,7 @@ static void draw_kernels(FILE *out, const machine_facts *f)
         const double near = PANEL_ROWS * l->n_threads / (c->value + c->row / 2048);
         fprintf(out, "  %-18s %8.1f G    %8.1f G          %8.0f G\n", format_get((dil_type)type)->name, near * 1e-9,
                 machine_weight_rate(f, (dil_type)type, l->n_threads, 1e9) * 1e-9,
-                PANEL_ROWS * l->n_threads / (c->mac + c->output / 2048) * 1e-9);
+                PANEL_ROWS * l->n_threads * 2048.0 * MANY / cost_gemm(c, 2048, MANY) * 1e-9);
     }
 }
 
@@ -234,8 +234,11 @@ void machine_draw_json(FILE *out, const machine *m, const machine_facts *facts)
             continue;
         fprintf(
             out,
-            "%s\"%s\": {\"row\": %.3e, \"value\": %.3e, \"more\": %.3e, \"expand\": %.3e, \"output\": %.3e, \"mac\": %.3e, \"stall\": %.3f}",
-            n++ ? ", " : "", format_get((dil_type)type)->name, c->row, c->value, c->more, c->expand, c->output, c->mac, c->stall);
+            "%s\"%s\": {\"row\": %.3e, \"value\": %.3e, \"more\": %.3e, \"output\": %.3e, \"stall\": %.3f, \"stall_few\": %.3f, \"gemm\": {",
+            n++ ? ", " : "", format_get((dil_type)type)->name, c->row, c->value, c->more, c->output, c->stall, c->stall_few);
+        for (int i = 0; i < COST_GEMM_POINTS; i++)
+            fprintf(out, "%s\"%d\": %.3e", i ? ", " : "", cost_gemm_tokens(i), c->gemm[i]);
+        fputs("}}", out);
     }
     fputs("}}\n", out);
 }

@@ -12,7 +12,6 @@
 #define FEW_COLUMNS 512
 #define PANELS 8
 #define MANY 256 /* tokens */
-#define SOME 32
 #define HEAD_DIM 128
 #define FEW_DIM 64
 #define ROWS 48
@@ -21,7 +20,7 @@
 #define READ_STEP ((size_t)64 << 10) /* bytes per call of read_stream */
 #define STALL_MOST 1.5
 #define ROUNDS 3
-#define ONE_SECONDS 0.006
+#define ONE_SECONDS 0.02
 #define CALLS_MOST 512
 #define ORDINARY 0x2c /* bytes that are ordinary numbers as F16, BF16 and F32: no product is a special one */
 
@@ -48,6 +47,7 @@ typedef struct cost_work {
     int64_t k_columns;
     int n;
     double seconds;
+    bool typical;       /* medians instead of the best */
     int round, n_calls; /* rounds measure the same in the same order */
     double best[CALLS_MOST];
 } cost_work;
@@ -134,8 +134,8 @@ static void gemm(job *j, int worker)
         w->k->linear[w->type].gemm(&a);
 }
 
-/* One token through panels that are far away, one call for some of them as the engine does. */
-static void gemv_far(job *j, int worker)
+/* Tokens through panels that are far away, one call for some of them as the engine does. */
+static void far_products(job *j, int worker, linear_fn fn)
 {
     const cost_work *w = j->ctx;
     operands *o = &w->of[worker];
@@ -145,8 +145,20 @@ static void gemv_far(job *j, int worker)
     for (int64_t i = 0; i < j->amount; i++)
         for (size_t at = 0; at < n; at++) {
             a.panels = w->far + (size_t)worker * w->far_bytes + at * step;
-            w->k->linear[w->type].gemv(&a);
+            fn(&a);
         }
+}
+
+static void gemv_far(job *j, int worker)
+{
+    const cost_work *w = j->ctx;
+    far_products(j, worker, w->k->linear[w->type].gemv);
+}
+
+static void gemm_far(job *j, int worker)
+{
+    const cost_work *w = j->ctx;
+    far_products(j, worker, w->k->linear[w->type].gemm);
 }
 
 /* A chunk of pages as the engine walks it: scores, softmax, weighted sums. */
@@ -261,7 +273,8 @@ static double call_least(job *j, void (*work)(job *, int), int least)
     cost_work *w = j->ctx;
     j->work = work;
     job_calibrate(j, REPETITION_NS);
-    const double took = job_run(j, w->seconds, least).best / (double)j->amount;
+    const machine_rate run = job_run(j, w->seconds, least);
+    const double took = (w->typical ? run.median : run.best) / (double)j->amount;
     double *best = &w->best[w->n_calls++ % CALLS_MOST];
     *best = w->round == 0 || took < *best ? took : *best;
     return *best;
@@ -291,19 +304,22 @@ static void read_far(job *j, int worker)
     atomic_fetch_xor_explicit(&j->sink, sum, memory_order_relaxed);
 }
 
-/* near: seconds of a panel that is at hand. */
-static double measure_stall(job *j, double near)
+/* near: seconds of a panel that is at hand; work: the product that takes so long. */
+static double measure_stall(job *j, void (*work)(job *, int), int n, double near)
 {
     cost_work *w = j->ctx;
     const double bytes = (double)panel_bytes(w->type, COLUMNS), panels = floor((double)w->far_bytes / (bytes * PANELS)) * PANELS;
     if (panels < PANELS)
         return 1;
     w->k_columns = COLUMNS;
-    w->n = 1;
-    const double read = call_least(j, read_far, 3) * bytes / (double)w->far_bytes,
-                 far = call_least(j, gemv_far, 3) / panels; /* one after the other */
+    w->n = n;
+    const double read = call_least(j, read_far, 3) * bytes / (double)w->far_bytes; /* one after the other: */
+    const double far = call_least(j, work, 3) / panels;
     return fmin(fmax(far - near, 0) / read, STALL_MOST);
 }
+
+static const int32_t gemm_tokens[COST_GEMM_POINTS] = {8, 16, 32, 64, MANY};
+int32_t cost_gemm_tokens(int point) { return gemm_tokens[point]; }
 
 static linear_cost measure_linear(job *j, dil_type type)
 {
@@ -314,18 +330,20 @@ static linear_cost measure_linear(job *j, dil_type type)
     j->work = fill_panels;
     job_once(j);
     linear_cost c;
+    double times[COST_GEMM_POINTS];
     const double one = product(j, gemv, COLUMNS, 1), one_few = product(j, gemv, FEW_COLUMNS, 1);
     const double some = product(j, gemv, COLUMNS, GEMV_TOKENS);
     c.value = per(one, one_few, COLUMNS - FEW_COLUMNS);
     c.row = per(one, c.value * COLUMNS, 1);
     c.more = per(some, one, (double)(GEMV_TOKENS - 1) * COLUMNS);
-    const double many = product(j, gemm, COLUMNS, MANY), few = product(j, gemm, FEW_COLUMNS, MANY),
-                 fewer = product(j, gemm, COLUMNS, SOME);
-    const double token = per(many, fewer, MANY - SOME); /* output + COLUMNS * mac */
-    c.expand = per(fewer, SOME * token, COLUMNS);
-    c.mac = per(many - few, c.expand * (COLUMNS - FEW_COLUMNS), (double)MANY * (COLUMNS - FEW_COLUMNS));
-    c.output = per(token, c.mac * COLUMNS, 1);
-    c.stall = measure_stall(j, one);
+    for (int i = 0; i < COST_GEMM_POINTS; i++)
+        times[i] = product(j, gemm, COLUMNS, gemm_tokens[i]);
+    const double many = times[COST_GEMM_POINTS - 1], many_few = product(j, gemm, FEW_COLUMNS, MANY);
+    c.output = per(many_few, (many - many_few) / (COLUMNS - FEW_COLUMNS) * FEW_COLUMNS, MANY);
+    for (int i = 0; i < COST_GEMM_POINTS; i++)
+        c.gemm[i] = per(times[i], gemm_tokens[i] * c.output, COLUMNS);
+    c.stall = measure_stall(j, gemv_far, 1, one);
+    c.stall_few = measure_stall(j, gemm_far, gemm_tokens[0], times[0]);
     return c;
 }
 
@@ -468,17 +486,14 @@ static dil_status measure_one(job *j, void *ctx, dil_error *err)
     job_once(j);
     j->work = fill_far;
     job_once(j);
-    for (w->round = 0; w->round < ROUNDS; w->round++) {
-        w->n_calls = 0;
-        *(linear_cost *)ctx = measure_linear(j, w->type);
-    }
+    *(linear_cost *)ctx = measure_linear(j, w->type);
     return DIL_OK;
 }
 
 dil_status costs_measure_linear(linear_cost *out, const machine *m, const kernels *k, team *workers, dil_type type,
                                 uint64_t far_bytes, dil_error *err)
 {
-    cost_work w = {.k = k, .seconds = ONE_SECONDS, .type = type, .far_bytes = far_bytes};
+    cost_work w = {.k = k, .seconds = ONE_SECONDS, .type = type, .far_bytes = far_bytes, .typical = true};
     return with_job(&w, m, workers, measure_one, out, err);
 }
 
@@ -488,12 +503,34 @@ double cost_together(double units, double bytes, double stall)
     return both > bytes ? both : bytes;
 }
 
+double cost_gemm(const linear_cost *l, int64_t columns, int32_t n_tokens)
+{
+    const int last = COST_GEMM_POINTS - 1;
+    double g;
+    if (n_tokens >= gemm_tokens[last]) {
+        g = l->gemm[last] * n_tokens / gemm_tokens[last];
+    } else {
+        int i = 0;
+        while (i + 2 <= last && n_tokens >= gemm_tokens[i + 1])
+            i++;
+        const double share = (double)(n_tokens - gemm_tokens[i]) / (gemm_tokens[i + 1] - gemm_tokens[i]);
+        g = fmax(l->gemm[i] + share * (l->gemm[i + 1] - l->gemm[i]), 0.5 * l->gemm[0]);
+    }
+    return n_tokens * l->output + (double)columns * g;
+}
+
 double cost_panel(const kernel_costs *c, const kernels *k, dil_type type, int64_t columns, int32_t n_tokens)
 {
     const linear_cost *l = &c->linear[type];
     const double n = (double)columns;
     if (n_tokens >= k->gemm_from[type])
-        return n * l->expand + n_tokens * (l->output + n * l->mac);
+        return cost_gemm(l, columns, n_tokens);
     const int32_t calls = (n_tokens + GEMV_TOKENS - 1) / GEMV_TOKENS;
     return calls * (l->row + n * l->value) + (n_tokens - calls) * n * l->more;
+}
+
+double cost_stall(const linear_cost *l, int32_t n_tokens)
+{
+    const double share = n_tokens >= gemm_tokens[0] ? 1 : (n_tokens - 1.0) / (gemm_tokens[0] - 1);
+    return l->stall + share * (l->stall_few - l->stall);
 }

@@ -10,13 +10,19 @@
 #include "kernels/kernels.h"
 #include "machine/machine.h"
 
-/* A panel of k columns. One token: row + k * value. Some tokens at once (gemv): (row + k * value) + (n - 1) * k * more. Many (gemm):
- * k * expand + n * (output + k * mac). All 0 where the format has no kernel. */
+/*
+ * A panel of k columns. gemv takes n = 1..GEMV_TOKENS tokens: (row + k * value) + (n - 1) * k * more. gemm takes any n: n * output + k * g(n), where
+ * g was measured at some numbers of tokens, goes straight between them and on in proportion beyond the last: kernels have other ways
+ * for few tokens than for many. All 0 where the format has no kernel.
+ */
+#define COST_GEMM_POINTS 5
 typedef struct linear_cost {
     double row, value, more;
-    double expand, output, mac;
-    double stall; /* how much of the time that far away panels take to be read comes on top of the arithmetic: 0 none, 1 all */
+    double output, gemm[COST_GEMM_POINTS];
+    double stall,
+        stall_few; /* how much of the time that far panels take to be read comes on top of arithmetic, with 1 and with 8 tokens: 0 none, 1 all */
 } linear_cost;
+int32_t cost_gemm_tokens(int point); /* 8, 16, 32, 64, 256 */
 
 /* A page of KV_PAGE cached tokens (K and V of one head) met by n rows of queries of head_dim values: page + head_dim * page_value +
  * n * (row + head_dim * row_value). */
@@ -47,11 +53,13 @@ double cost_together(double units, double bytes, double stall);
 DIL_MUST_CHECK dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, team *workers, double seconds,
                                         dil_progress_fn progress, void *user, dil_error *err);
 
-/* One format alone, just now, with far_bytes far away; some tenths of a second. */
+/* One format alone, just now, with far_bytes far away: what it takes most of the time, not at best. Some tenths of a second. */
 DIL_MUST_CHECK dil_status costs_measure_linear(linear_cost *out, const machine *m, const kernels *k, team *workers, dil_type type,
                                                uint64_t far_bytes, dil_error *err);
 
 /* Seconds of one thread; n tokens through a panel of k columns as the engine chooses the kernel. */
 double cost_panel(const kernel_costs *c, const kernels *k, dil_type type, int64_t columns, int32_t n_tokens);
+double cost_gemm(const linear_cost *l, int64_t columns, int32_t n_tokens); /* of gemm, whatever the engine would take */
+double cost_stall(const linear_cost *l, int32_t n_tokens);
 
 #endif

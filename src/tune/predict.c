@@ -69,7 +69,7 @@ static void add_matrix(const state *s, load *l, const weight *w, int32_t n_rows)
     const double units = w->n_panels * (double)(parts * blocks) * cost_panel(s->costs, s->p->k, w->type, w->cols, each);
     l->units += by(units, each >= s->p->k->gemm_from[w->type] ? s->p->gemm_now : s->p->gemv_now);
     l->bytes += (double)w->panel_bytes * w->n_panels * blocks;
-    l->stalls += s->costs->linear[w->type].stall * (double)w->panel_bytes * w->n_panels * blocks;
+    l->stalls += cost_stall(&s->costs->linear[w->type], each) * (double)w->panel_bytes * w->n_panels * blocks;
     l->macs += (double)w->rows * w->cols * n_rows;
 }
 
@@ -225,7 +225,7 @@ static void add_experts(state *s, const expert_layer *e, int32_t rows)
         const double units = distinct * all[i]->n_panels * cost_panel(s->costs, s->p->k, all[i]->type, all[i]->cols, each);
         l.units += by(units, each >= s->p->k->gemm_from[all[i]->type] ? s->p->gemm_now : s->p->gemv_now);
         l.bytes += distinct * (double)all[i]->panel_bytes * all[i]->n_panels;
-        l.stalls += distinct * (double)all[i]->panel_bytes * all[i]->n_panels * s->costs->linear[all[i]->type].stall;
+        l.stalls += distinct * (double)all[i]->panel_bytes * all[i]->n_panels * cost_stall(&s->costs->linear[all[i]->type], each);
         l.macs += (double)rows * x->n_used * all[i]->rows * all[i]->cols;
     }
     const double values = (double)rows * x->n_used * x->n_ff * hidden_value(s, e->experts[0].down.type);
@@ -359,8 +359,8 @@ dil_status predict_now(predictor *p, dil_error *err)
     team_free(t);
     const linear_cost *then = &p->facts->costs.linear[main_type(p->m)];
     if (status == DIL_OK && then->value > 0) {
-        p->reading_now = reading.best / machine_read_rate(machine_facts_limits(p->facts, p->n_threads), out.working_set);
-        p->gemm_now = (then->mac + then->expand / MANY_TOKENS) / (now.mac + now.expand / MANY_TOKENS);
+        p->reading_now = reading.median / machine_read_rate(machine_facts_limits(p->facts, p->n_threads), out.working_set);
+        p->gemm_now = cost_gemm(then, MANY_COLUMNS, MANY_TOKENS) / cost_gemm(&now, MANY_COLUMNS, MANY_TOKENS);
         p->gemv_now = (then->value + then->row / MANY_COLUMNS) / (now.value + now.row / MANY_COLUMNS);
         p->stall_now = then->stall > 0 && now.stall > 0 ? then->stall / now.stall : 1;
     }

@@ -100,8 +100,9 @@ static double step_seconds(const table *t, const player *p, compute_tile tile)
         const weight *w = p->w[i];
         const double chunks = ceil(w->n_panels / (double)tile.panels), all = blocks * (by_rows ? threads : 1) * p->times;
         const double item = tile.panels * cost_panel(&t->p->facts->costs, t->p->k, w->type, w->cols, (int32_t)tokens);
-        units += all * w->n_panels / tile.panels *
-                 cost_together(item, far_seconds(t, w, tile, tokens), t->p->facts->costs.linear[w->type].stall);
+        units +=
+            all * w->n_panels / tile.panels *
+            cost_together(item, far_seconds(t, w, tile, tokens), cost_stall(&t->p->facts->costs.linear[w->type], (int32_t)tokens));
         items += all * chunks;
     }
     units += items * t->limits->claim.best;

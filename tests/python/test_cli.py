@@ -485,7 +485,7 @@ def test_tune(room):
     out, _ = dil("tune", path, "-p", "48", "-n", "4", "-t", "1", "--seconds", "1", "--explain")
     want("timed with" in out and "Kept in" in out, out)
     machine = json.loads(dil("tune", "--machine", "-t", "1", "--json")[0])
-    want(machine["limits"][0]["int8"] > 0 and machine["kernels"]["Q4_K"]["mac"] >= 0 and machine["default_threads"] >= 1, str(machine)[:300])
+    want(machine["limits"][0]["int8"] > 0 and machine["kernels"]["Q4_K"]["gemm"]["256"] > 0 and machine["default_threads"] >= 1, str(machine)[:300])
     out, _ = dil("tune", "--machine", "-t", "1")
     want("core " in out and "Reading" in out and "Q4_K" in out, out)
     want("found both" in dil("tune", "--machine", path, code=2)[1], "model and machine")

@@ -368,6 +368,24 @@ static void costs_measured(void **state)
     mem_free(c);
 }
 
+/* gemm: straight between what was measured, in proportion beyond; gemv in calls of GEMV_TOKENS; stalls fade with tokens. */
+static void costs_added_up(void **state)
+{
+    (void)state;
+    kernels k = {.gemm_from[DIL_TYPE_Q8_0] = 8};
+    kernel_costs c = {.linear[DIL_TYPE_Q8_0] = {1, 2, 0.5, 0.25, {10, 20, 30, 50, 200}, 0.8, 0.1}};
+    const linear_cost *l = &c.linear[DIL_TYPE_Q8_0];
+    assert_float_equal(cost_panel(&c, &k, DIL_TYPE_Q8_0, 100, 1), 201, 1e-9);
+    assert_float_equal(cost_panel(&c, &k, DIL_TYPE_Q8_0, 100, 5), 2 * 201 + 3 * 50, 1e-9);
+    assert_float_equal(cost_panel(&c, &k, DIL_TYPE_Q8_0, 100, 8), 8 * 0.25 + 1000, 1e-9);
+    assert_float_equal(cost_gemm(l, 100, 24), 24 * 0.25 + 2500, 1e-9);
+    assert_float_equal(cost_gemm(l, 100, 160), 160 * 0.25 + 12500, 1e-9);
+    assert_float_equal(cost_gemm(l, 100, 512), 512 * 0.25 + 40000, 1e-9);
+    assert_float_equal(cost_gemm(l, 100, 1), 0.25 + 500, 1e-9); /* never less than half of what eight take */
+    assert_float_equal(cost_stall(l, 1), 0.8, 1e-9);
+    assert_float_equal(cost_stall(l, 300), 0.1, 1e-9);
+}
+
 /* A curve is read between its points on the time of a byte, and goes on level at its ends. */
 static void curve_read(void **state)
 {
@@ -471,7 +489,8 @@ int main(void)
         cmocka_unit_test(limits_none),    cmocka_unit_test(smt_and_numa),     cmocka_unit_test(part_of_a_machine),
         cmocka_unit_test(quota),          cmocka_unit_test(hybrid),           cmocka_unit_test(broken_description),
         cmocka_unit_test(this_machine),   cmocka_unit_test(no_memory),        cmocka_unit_test(limits_measured),
-        cmocka_unit_test(costs_measured), cmocka_unit_test(facts_kept),       cmocka_unit_test(curve_read),
+        cmocka_unit_test(costs_measured), cmocka_unit_test(costs_added_up),   cmocka_unit_test(facts_kept),
+        cmocka_unit_test(curve_read),
     };
     return cmocka_run_group_tests(tests, make_room, clear_room);
 }

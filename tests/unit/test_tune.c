@@ -163,7 +163,7 @@ static void make_up(made_up *x, const char *path, int n_threads)
     for (int i = 0; i < READ_POINTS; i++)
         x->f.limits[0].curve[i] = (machine_rate){1e9 * n_threads, 1e9 * n_threads};
     for (int i = 0; i < DIL_TYPE_COUNT; i++) {
-        x->f.costs.linear[i] = (linear_cost){1e-9, 1e-9, 1e-10, 1e-9, 1e-9, 1e-9, 0.5};
+        x->f.costs.linear[i] = (linear_cost){1e-9, 1e-9, 1e-10, 1e-9, {9e-9, 17e-9, 33e-9, 65e-9, 257e-9}, 0.5, 0.2};
         x->f.costs.attention[i] = (attention_cost){1e-8, 1e-9, 1e-8, 1e-9};
         x->f.costs.store[i] = 1e-9;
     }
