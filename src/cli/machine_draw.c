@@ -240,5 +240,5 @@ void machine_draw_json(FILE *out, const machine *m, const machine_facts *facts)
             fprintf(out, "%s\"%d\": %.3e", i ? ", " : "", cost_gemm_tokens(i), c->gemm[i]);
         fputs("}}", out);
     }
-    fputs("}}\n", out);
+    fprintf(out, "}, \"start\": %.3e}\n", facts->costs.start);
 }

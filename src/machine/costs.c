@@ -47,6 +47,8 @@ typedef struct cost_work {
     int64_t k_columns;
     int n;
     double seconds;
+    int n_panels;       /* of a call with far panels */
+    size_t jump;        /* from call to call, in calls; without a factor in common with their number all are visited */
     bool typical;       /* medians instead of the best */
     int round, n_calls; /* rounds measure the same in the same order */
     double best[CALLS_MOST];
@@ -141,10 +143,11 @@ static void far_products(job *j, int worker, linear_fn fn)
     operands *o = &w->of[worker];
     const act x = view(o);
     linear_args a = products(w, o, &x, worker);
-    const size_t step = a.panel_bytes * PANELS, n = w->far_bytes / step;
+    const size_t step = a.panel_bytes * (size_t)w->n_panels, n = w->far_bytes / step;
+    a.n_panels = w->n_panels;
     for (int64_t i = 0; i < j->amount; i++)
         for (size_t at = 0; at < n; at++) {
-            a.panels = w->far + (size_t)worker * w->far_bytes + at * step;
+            a.panels = w->far + (size_t)worker * w->far_bytes + at * w->jump % n * step;
             fn(&a);
         }
 }
@@ -304,18 +307,47 @@ static void read_far(job *j, int worker)
     atomic_fetch_xor_explicit(&j->sink, sum, memory_order_relaxed);
 }
 
+static size_t common_factor(size_t a, size_t b) { return b ? common_factor(b, a % b) : a; }
+
+/* Seconds of a call with far panels, one after the other or all over the place. */
+static double far_call(job *j, void (*work)(job *, int), int n_panels, bool jump)
+{
+    cost_work *w = j->ctx;
+    const size_t n = w->far_bytes / (panel_bytes(w->type, w->k_columns) * (size_t)n_panels);
+    w->n_panels = n_panels;
+    w->jump = 1;
+    if (jump) /* two thirds of the way, to an odd number that shares no factor with n */
+        for (w->jump = n * 2 / 3 | 1; common_factor(w->jump, n) > 1; w->jump += 2)
+            ;
+    return call_least(j, work, 3) / (double)n;
+}
+
 /* near: seconds of a panel that is at hand; work: the product that takes so long. */
 static double measure_stall(job *j, void (*work)(job *, int), int n, double near)
 {
     cost_work *w = j->ctx;
-    const double bytes = (double)panel_bytes(w->type, COLUMNS), panels = floor((double)w->far_bytes / (bytes * PANELS)) * PANELS;
-    if (panels < PANELS)
+    const double bytes = (double)panel_bytes(w->type, COLUMNS);
+    if ((double)w->far_bytes < bytes * PANELS)
         return 1;
     w->k_columns = COLUMNS;
     w->n = n;
     const double read = call_least(j, read_far, 3) * bytes / (double)w->far_bytes; /* one after the other: */
-    const double far = call_least(j, work, 3) / panels;
+    const double far = far_call(j, work, PANELS, false) / PANELS;
     return fmin(fmax(far - near, 0) / read, STALL_MOST);
+}
+
+#define FEW_PANELS 2
+
+static double measure_start(job *j)
+{
+    cost_work *w = j->ctx;
+    w->type = DIL_TYPE_Q8_0; /* the format with the least arithmetic per byte */
+    w->k_columns = COLUMNS;
+    w->n = 1;
+    if (w->far_bytes < 16 * FEW_PANELS * panel_bytes(w->type, COLUMNS))
+        return 0;
+    const double on = far_call(j, gemv_far, FEW_PANELS, false);
+    return per(far_call(j, gemv_far, FEW_PANELS, true), on, 1);
 }
 
 static const int32_t gemm_tokens[COST_GEMM_POINTS] = {8, 16, 32, 64, MANY};
@@ -329,7 +361,7 @@ static linear_cost measure_linear(job *j, dil_type type)
         return (linear_cost){0};
     j->work = fill_panels;
     job_once(j);
-    linear_cost c;
+    linear_cost c = {0};
     double times[COST_GEMM_POINTS];
     const double one = product(j, gemv, COLUMNS, 1), one_few = product(j, gemv, FEW_COLUMNS, 1);
     const double some = product(j, gemv, COLUMNS, GEMV_TOKENS);
@@ -342,9 +374,19 @@ static linear_cost measure_linear(job *j, dil_type type)
     c.output = per(many_few, (many - many_few) / (COLUMNS - FEW_COLUMNS) * FEW_COLUMNS, MANY);
     for (int i = 0; i < COST_GEMM_POINTS; i++)
         c.gemm[i] = per(times[i], gemm_tokens[i] * c.output, COLUMNS);
-    c.stall = measure_stall(j, gemv_far, 1, one);
-    c.stall_few = measure_stall(j, gemm_far, gemm_tokens[0], times[0]);
     return c;
+}
+
+/* The rest of c: far panels take long, so that they come once, after the rounds. */
+static void measure_far(job *j, dil_type type, linear_cost *c)
+{
+    cost_work *w = j->ctx;
+    if (c->value <= 0)
+        return;
+    w->type = type;
+    w->round = 0;
+    c->stall = measure_stall(j, gemv_far, 1, c->row + COLUMNS * c->value);
+    c->stall_few = measure_stall(j, gemm_far, gemm_tokens[0], cost_gemm(c, COLUMNS, gemm_tokens[0]));
 }
 
 /* Seconds of a page. */
@@ -393,7 +435,7 @@ static vector_cost measure_vectors(job *j)
     return v;
 }
 
-/* The last round knows the best of all. */
+/* The last round of what is near knows the best of all. */
 static dil_status measure_all(job *j, kernel_costs *out, dil_progress_fn progress, void *user, dil_error *err)
 {
     cost_work *w = j->ctx;
@@ -409,6 +451,9 @@ static dil_status measure_all(job *j, kernel_costs *out, dil_progress_fn progres
                 return DIL_FAIL(err, DIL_CANCELLED, "machine: measuring was cancelled");
         }
     }
+    for (int type = 0; type < DIL_TYPE_COUNT; type++)
+        measure_far(j, (dil_type)type, &out->linear[type]);
+    out->start = measure_start(j);
     return DIL_OK;
 }
 
@@ -486,7 +531,9 @@ static dil_status measure_one(job *j, void *ctx, dil_error *err)
     job_once(j);
     j->work = fill_far;
     job_once(j);
-    *(linear_cost *)ctx = measure_linear(j, w->type);
+    linear_cost *c = ctx;
+    *c = measure_linear(j, w->type);
+    measure_far(j, w->type, c);
     return DIL_OK;
 }
 

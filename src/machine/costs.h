@@ -42,6 +42,7 @@ typedef struct kernel_costs {
     attention_cost attention[DIL_TYPE_COUNT]; /* by type of K and V */
     double store[DIL_TYPE_COUNT];             /* a value of K or V */
     vector_cost vector;
+    double start; /* of going on with far panels somewhere else, for one token: what is fetched ahead begins anew */
 } kernel_costs;
 
 #define COSTS_FAR_BYTES ((uint64_t)96 << 20) /* panels that are far away: all threads together, less where memory is small */

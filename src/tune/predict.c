@@ -69,6 +69,8 @@ static void add_matrix(const state *s, load *l, const weight *w, int32_t n_rows)
     const double units = w->n_panels * (double)(parts * blocks) * cost_panel(s->costs, s->p->k, w->type, w->cols, each);
     l->units += by(units, each >= s->p->k->gemm_from[w->type] ? s->p->gemm_now : s->p->gemv_now);
     l->bytes += (double)w->panel_bytes * w->n_panels * blocks;
+    if (n_rows <= COMPUTE_FEW_ROWS) /* every item goes on somewhere else */
+        l->units += s->costs->start * least(w->n_panels, COMPUTE_ITEMS_FEW * s->p->n_threads);
     l->stalls += cost_stall(&s->costs->linear[w->type], each) * (double)w->panel_bytes * w->n_panels * blocks;
     l->macs += (double)w->rows * w->cols * n_rows;
 }
