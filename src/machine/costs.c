@@ -19,8 +19,9 @@
 #define REPETITION_NS 300000
 #define READ_STEP ((size_t)64 << 10) /* bytes per call of read_stream */
 #define STALL_MOST 1.5
+#define FAR_REPETITIONS 3 /* each of them takes milliseconds */
 #define ROUNDS 3
-#define ONE_SECONDS 0.02
+#define ONE_SECONDS 0.006
 #define CALLS_MOST 512
 #define ORDINARY 0x2c /* bytes that are ordinary numbers as F16, BF16 and F32: no product is a special one */
 
@@ -49,7 +50,7 @@ typedef struct cost_work {
     double seconds;
     int n_panels;       /* of a call with far panels */
     size_t jump;        /* from call to call, in calls; without a factor in common with their number all are visited */
-    bool typical;       /* medians instead of the best */
+    bool typical;       /* medians of what is far, instead of the best */
     int round, n_calls; /* rounds measure the same in the same order */
     double best[CALLS_MOST];
 } cost_work;
@@ -277,7 +278,7 @@ static double call_least(job *j, void (*work)(job *, int), int least)
     j->work = work;
     job_calibrate(j, REPETITION_NS);
     const machine_rate run = job_run(j, w->seconds, least);
-    const double took = (w->typical ? run.median : run.best) / (double)j->amount;
+    const double took = (w->typical && least == FAR_REPETITIONS ? run.median : run.best) / (double)j->amount;
     double *best = &w->best[w->n_calls++ % CALLS_MOST];
     *best = w->round == 0 || took < *best ? took : *best;
     return *best;
@@ -319,7 +320,7 @@ static double far_call(job *j, void (*work)(job *, int), int n_panels, bool jump
     if (jump) /* two thirds of the way, to an odd number that shares no factor with n */
         for (w->jump = n * 2 / 3 | 1; common_factor(w->jump, n) > 1; w->jump += 2)
             ;
-    return call_least(j, work, 3) / (double)n;
+    return call_least(j, work, FAR_REPETITIONS) / (double)n;
 }
 
 /* near: seconds of a panel that is at hand; work: the product that takes so long. */
@@ -331,7 +332,7 @@ static double measure_stall(job *j, void (*work)(job *, int), int n, double near
         return 1;
     w->k_columns = COLUMNS;
     w->n = n;
-    const double read = call_least(j, read_far, 3) * bytes / (double)w->far_bytes; /* one after the other: */
+    const double read = call_least(j, read_far, FAR_REPETITIONS) * bytes / (double)w->far_bytes; /* one after the other: */
     const double far = far_call(j, work, PANELS, false) / PANELS;
     return fmin(fmax(far - near, 0) / read, STALL_MOST);
 }
@@ -460,7 +461,9 @@ static dil_status measure_all(job *j, kernel_costs *out, dil_progress_fn progres
 static void fill_far(job *j, int worker)
 {
     const cost_work *w = j->ctx;
-    memset(w->far + (size_t)worker * w->far_bytes, ORDINARY, w->far_bytes);
+    uint64_t *words = (uint64_t *)(void *)(w->far + (size_t)worker * w->far_bytes);
+    for (size_t i = 0; i < w->far_bytes / sizeof *words; i++)
+        words[i] = (i + 1) * 0x9E3779B97F4A7C15u;
 }
 
 /* Room for operands, scratch and w->far_bytes of panels far away, or what the machine has for that; false: there is none. */
@@ -532,7 +535,10 @@ static dil_status measure_one(job *j, void *ctx, dil_error *err)
     j->work = fill_far;
     job_once(j);
     linear_cost *c = ctx;
-    *c = measure_linear(j, w->type);
+    for (w->round = 0; w->round < ROUNDS; w->round++) {
+        w->n_calls = 0;
+        *c = measure_linear(j, w->type);
+    }
     measure_far(j, w->type, c);
     return DIL_OK;
 }

@@ -54,7 +54,7 @@ double cost_together(double units, double bytes, double stall);
 DIL_MUST_CHECK dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, team *workers, double seconds,
                                         dil_progress_fn progress, void *user, dil_error *err);
 
-/* One format alone, just now, with far_bytes far away: what it takes most of the time, not at best. Some tenths of a second. */
+/* One format alone, just now, with far_bytes far away: what is near at best, what is far as it mostly is. Some tenths of a second. */
 DIL_MUST_CHECK dil_status costs_measure_linear(linear_cost *out, const machine *m, const kernels *k, team *workers, dil_type type,
                                                uint64_t far_bytes, dil_error *err);
 
