@@ -25,7 +25,9 @@
 #define KV_PAGE 64       /* tokens per KV page */
 #define PEAK_ROWS 3      /* vectors of the register tile of peak_* */
 #define PEAK_COLS 4
-#define ATTN_CHUNK 8 /* KV pages per partial result of attention */
+#define HADAMARD_LEAST 16
+#define HADAMARD_MOST 32 /* as many as share a scale in KV pages: an outlier stays a matter of its block */
+#define ATTN_CHUNK 8     /* KV pages per partial result of attention */
 #define ATTN_SLOTS (ATTN_CHUNK * KV_PAGE)
 #define SWIGLU_OAI_LIMIT 7.0f
 #define SWIGLU_OAI_SLOPE 1.702f
@@ -157,6 +159,11 @@ typedef struct kernels {
     void (*softcap)(float *x, float cap, int64_t n); /* cap * tanh(x / cap) */
     /* One vector of n_rot dims (the rest is untouched); cs = [n_rot/2][2] cosine and sine of each pair. */
     void (*rope)(float *x, const float *cs, int n_rot, rope_pairs pairs);
+    /* x becomes H x, block by block: blocks of HADAMARD_MOST values as long as there are so many left, then one of HADAMARD_LEAST;
+     * the rest stays. H is the orthonormal Walsh-Hadamard matrix in natural order, its own inverse: for h = 1, 2, 4, ... < block
+     * the values h apart, a before b, become a + b and a - b; then all are multiplied by 1 / sqrtf(block). The same bits on every
+     * level. */
+    void (*hadamard)(float *x, int n);
 
     /*
      * KV pages hold KV_PAGE tokens of one KV head. K is transposed so that score lanes are tokens: [head_dim][KV_PAGE];

@@ -156,6 +156,28 @@ static void vec_rope(float *x, const float *cs, int n_rot, rope_pairs pairs)
     }
 }
 
+static void hadamard_block(float *x, int n)
+{
+    for (int h = 1; h < n; h *= 2) {
+        for (int i = 0; i < n; i++) {
+            if (i & h)
+                continue;
+            float a = x[i], b = x[i + h];
+            x[i] = a + b;
+            x[i + h] = a - b;
+        }
+    }
+    vec_scale(x, 1.0f / sqrtf((float)n), n);
+}
+
+static void vec_hadamard(float *x, int n)
+{
+    for (; n >= HADAMARD_MOST; n -= HADAMARD_MOST, x += HADAMARD_MOST)
+        hadamard_block(x, HADAMARD_MOST);
+    if (n >= HADAMARD_LEAST)
+        hadamard_block(x, HADAMARD_LEAST);
+}
+
 static float vec_argmax(const float *x, int64_t n, int64_t *index)
 {
     float best = -INFINITY;
@@ -190,6 +212,7 @@ void scalar_add_vector(kernels *k)
     k->swiglu_oai_mul = vec_swiglu_oai_mul;
     k->softcap = vec_softcap;
     k->rope = vec_rope;
+    k->hadamard = vec_hadamard;
     k->argmax = vec_argmax;
     k->sum_exp = vec_sum_exp;
 }

@@ -35,4 +35,17 @@ AVX2_INLINE __m256i first_lanes(int64_t n)
     return load_256(ones + 8 - n);
 }
 
+AVX2_INLINE int32_t sum_of_lanes(__m256i v)
+{
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+/* Sum of x * y over 32 int16. */
+AVX2_INLINE int32_t block_dot(const __m256i x[2], const __m256i y[2])
+{
+    return sum_of_lanes(_mm256_add_epi32(_mm256_madd_epi16(x[0], y[0]), _mm256_madd_epi16(x[1], y[1])));
+}
+
 #endif

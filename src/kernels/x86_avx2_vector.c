@@ -25,19 +25,6 @@ AVX2_INLINE void store_lanes(float *p, int64_t lanes, __m256 v)
 
 AVX2_INLINE __m256 magnitude_256(__m256 v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 
-AVX2_INLINE int32_t sum_of_lanes(__m256i v)
-{
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-}
-
-/* Sum of x * y over 32 int16. */
-AVX2_INLINE int32_t block_dot(const __m256i x[2], const __m256i y[2])
-{
-    return sum_of_lanes(_mm256_add_epi32(_mm256_madd_epi16(x[0], y[0]), _mm256_madd_epi16(x[1], y[1])));
-}
-
 /* The best grid for the block Y (quantize_args): its values q and its scale. */
 AVX2_INLINE float choose_grid(const __m256i fine[2], float d0, __m256i q[2])
 {
@@ -221,6 +208,45 @@ static void vec_rope(float *x, const float *cs, int n_rot, rope_pairs pairs)
     }
 }
 
+/* a + b and a - b where the partner of each lane is the one `swapped` holds; lanes in `second` (constant) are b. */
+#define BUTTERFLY(v, swapped, second) _mm256_blend_ps(_mm256_add_ps(v, swapped), _mm256_sub_ps(swapped, v), second)
+
+/* A block of n (constant) values: h = 1, 2, 4 within vectors, the rest between them. */
+AVX2_INLINE void hadamard_block(float *x, int n)
+{
+    __m256 v[HADAMARD_MOST / 8];
+    const __m256 scale = _mm256_set1_ps(1.0f / sqrtf((float)n));
+#pragma GCC unroll 4
+    for (int i = 0; i < n / 8; i++) {
+        v[i] = _mm256_loadu_ps(x + 8 * i);
+        v[i] = BUTTERFLY(v[i], _mm256_permute_ps(v[i], 0xb1), 0xaa);
+        v[i] = BUTTERFLY(v[i], _mm256_permute_ps(v[i], 0x4e), 0xcc);
+        v[i] = BUTTERFLY(v[i], _mm256_permute2f128_ps(v[i], v[i], 1), 0xf0);
+    }
+#pragma GCC unroll 2
+    for (int h = 1; h < n / 8; h *= 2) {
+#pragma GCC unroll 4
+        for (int i = 0; i < n / 8; i++) {
+            if (i & h)
+                continue;
+            const __m256 a = v[i], b = v[i + h];
+            v[i] = _mm256_add_ps(a, b);
+            v[i + h] = _mm256_sub_ps(a, b);
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < n / 8; i++)
+        _mm256_storeu_ps(x + 8 * i, _mm256_mul_ps(v[i], scale));
+}
+
+static void vec_hadamard(float *x, int n)
+{
+    for (; n >= HADAMARD_MOST; n -= HADAMARD_MOST, x += HADAMARD_MOST)
+        hadamard_block(x, HADAMARD_MOST);
+    if (n >= HADAMARD_LEAST)
+        hadamard_block(x, HADAMARD_LEAST);
+}
+
 static float vec_argmax(const float *x, int64_t n, int64_t *index)
 {
     __m256 best = _mm256_set1_ps(-INFINITY);
@@ -273,6 +299,7 @@ void avx2_add_vector(kernels *k)
     k->swiglu_oai_mul = vec_swiglu_oai_mul;
     k->softcap = vec_softcap;
     k->rope = vec_rope;
+    k->hadamard = vec_hadamard;
     k->argmax = vec_argmax;
     k->sum_exp = vec_sum_exp;
 }

@@ -372,6 +372,33 @@ static void rope(float *x, const float *cs, int n_rot, rope_pairs pairs)
         rope_halves(x, cs, n_rot / 2);
 }
 
+/* a + b and a - b where the partner of each lane is the one `swapped` holds; lanes in `second` are b. */
+AVX512_INLINE __m512 butterfly(__m512 v, __m512 swapped, __mmask16 second)
+{
+    return _mm512_mask_sub_ps(_mm512_add_ps(v, swapped), second, swapped, v);
+}
+
+/* h = 1, 2, 4, 8 of 16 values. */
+AVX512_INLINE __m512 hadamard_within(__m512 v)
+{
+    v = butterfly(v, _mm512_permute_ps(v, 0xb1), 0xaaaa);
+    v = butterfly(v, _mm512_permute_ps(v, 0x4e), 0xcccc);
+    v = butterfly(v, _mm512_shuffle_f32x4(v, v, 0xb1), 0xf0f0);
+    return butterfly(v, _mm512_shuffle_f32x4(v, v, 0x4e), 0xff00);
+}
+
+static void hadamard(float *x, int n)
+{
+    const __m512 scale = _mm512_set1_ps(1.0f / __builtin_sqrtf((float)HADAMARD_MOST));
+    for (; n >= HADAMARD_MOST; n -= HADAMARD_MOST, x += HADAMARD_MOST) {
+        const __m512 a = hadamard_within(_mm512_loadu_ps(x)), b = hadamard_within(_mm512_loadu_ps(x + 16));
+        _mm512_storeu_ps(x, _mm512_mul_ps(_mm512_add_ps(a, b), scale));
+        _mm512_storeu_ps(x + 16, _mm512_mul_ps(_mm512_sub_ps(a, b), scale));
+    }
+    if (n >= HADAMARD_LEAST)
+        _mm512_storeu_ps(x, _mm512_mul_ps(hadamard_within(_mm512_loadu_ps(x)), _mm512_set1_ps(0.25f)));
+}
+
 static float argmax(const float *x, int64_t n, int64_t *index)
 {
     const __m512 lowest = _mm512_set1_ps(-__builtin_inff());
@@ -414,6 +441,7 @@ void avx512_add_vector(kernels *k)
     k->swiglu_oai_mul = swiglu_oai_mul;
     k->softcap = softcap;
     k->rope = rope;
+    k->hadamard = hadamard;
     k->argmax = argmax;
     k->sum_exp = sum_exp;
 }

@@ -330,6 +330,45 @@ static void check_rope(check *c, int arg)
     }
 }
 
+/* Against the matrix: H[i][j] = (-1)^(bits that i and j share) / sqrt(block); to the bit like scalar; back again. */
+static void hadamard_once(check *c, int n)
+{
+    float *x = malloc((size_t)n * 4);
+    for (int i = 0; i < n; i++)
+        x[i] = random_float() * (i % 17 == 3 ? 40.0f : 1.0f);
+    guarded level = copy_of(x, (size_t)n), scalar = copy_of(x, (size_t)n);
+    float *y = level.p;
+    c->level->hadamard(y, n);
+    c->scalar->hadamard(scalar.p, n);
+    for (int i = 0; i < n; i++) {
+        int first = i / 32 * 32, left = n - first, block = left >= 32 ? 32 : left >= 16 && i < first + 16 ? 16 : 1;
+        double want = 0.0, magnitude = 0.0;
+        first = i - (i - first) % block;
+        for (int j = 0; j < block; j++) {
+            double term = (double)x[first + j] / sqrt(block);
+            want += __builtin_parity((unsigned)((i - first) & j)) ? -term : term;
+            magnitude += fabs(term);
+        }
+        expect_near(c, "hadamard", n, i, y[i], want, 6e-7 * magnitude);
+        if (!same_bits(y[i], ((float *)scalar.p)[i]))
+            check_fail(c, "hadamard n %d: element %d is %.9g, scalar's %.9g", n, i, (double)y[i], (double)((float *)scalar.p)[i]);
+    }
+    c->level->hadamard(y, n);
+    for (int i = 0; i < n; i++)
+        expect_near(c, "hadamard twice", n, i, y[i], (double)x[i], 4e-5);
+    drop(c, &level);
+    drop(c, &scalar);
+    free(x);
+}
+
+static void check_hadamard(check *c, int arg)
+{
+    (void)arg;
+    static const int sizes[] = {1, 5, 15, 16, 17, 24, 31, 32, 33, 47, 48, 64, 80, 96, 112, 128, 192, 256, 512, 576};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        hadamard_once(c, sizes[i]);
+}
+
 static void argmax_once(check *c, int64_t n, int variant)
 {
     float *x = malloc((size_t)n * 4);
@@ -396,6 +435,7 @@ void check_vector_all(check *c)
         check_run(c, op_names[op], check_op, op);
     check_run(c, "special", check_special, 0);
     check_run(c, "rope", check_rope, 0);
+    check_run(c, "hadamard", check_hadamard, 0);
     check_run(c, "argmax", check_argmax, 0);
     check_run(c, "sum_exp", check_sum_exp, 0);
 }
