@@ -23,6 +23,7 @@
 #define ACT_BLOCK 32     /* activations share a scale per 32 values */
 #define ACT_CANDIDATES 4 /* grids tried per activation block */
 #define KV_PAGE 64       /* tokens per KV page */
+#define KV_GRIDS 4       /* grids tried per 32 values of a Q4_0 page */
 #define PEAK_ROWS 3      /* vectors of the register tile of peak_* */
 #define PEAK_COLS 4
 #define HADAMARD_LEAST 16
@@ -167,9 +168,22 @@ typedef struct kernels {
 
     /*
      * KV pages hold KV_PAGE tokens of one KV head. K is transposed so that score lanes are tokens: [head_dim][KV_PAGE];
-     * V is [KV_PAGE][head_dim]. Types F32, F16, BF16, and Q8_0: K as int8 [head_dim][KV_PAGE] followed by f16 scales
-     * [ceil(head_dim/32)][KV_PAGE]; V as int8 [KV_PAGE][head_dim] followed by f16 scales [KV_PAGE][ceil(head_dim/32)].
-     * Sizes from kv_page_bytes().
+     * V is [KV_PAGE][head_dim]. Types F32, F16, BF16; and two whose values are followed by f16 scales d, one per 32 dims of
+     * each token: K [ceil(head_dim/32)][KV_PAGE], V [KV_PAGE][ceil(head_dim/32)]. A token's bytes are its own. Sizes from
+     * kv_page_bytes().
+     *     Q8_0  int8 q     K [head_dim][KV_PAGE], V [KV_PAGE][head_dim]                       x = q d
+     *     Q4_0  nibbles u  K [ceil(head_dim/2)][KV_PAGE], V [KV_PAGE][ceil(head_dim/2)]       x = (u - 8) d
+     *           of dim 2i in the low half of byte i, of dim 2i + 1 in the high one (8 where head_dim ends before it)
+     * The bytes stored are the same on every level. Of a block f of 32 dims (of those there are), exactly:
+     *     Q8_0  d = f16(amax / 127), amax the largest magnitude; q = round_to_even(f * (1 / d)) within +-127, all 0 when d = 0;
+     *           NaN as -127
+     *     Q4_0  m = the value of the largest magnitude (of two the negative one); Y = round_to_even(f * (-16384 / m)) as int32,
+     *           NaN as 0; all 0 when |16384 / m| > 3e38
+     *           of c = 0 .. KV_GRIDS - 1:  q_c = (Y * (17 - c) + 2^14) >> 15 within [-8, 7],  A_c = sum Y q_c,  B_c = sum q_c^2
+     *           the c with the largest A_c^2 / B_c, the lowest on ties;  u = q_c + 8,  d = f16((A_c / B_c) * (m / -16384)), 0 when
+     *           B_c = 0
+     * That is the best of four grids that give m the level -8.5 (cut to -8), -8, -7.5 or -7, each with its scale of least squared
+     * error: 10 % less of it than with d = m / -8.
      */
     void (*kv_store_k)(dil_type type, void *page, int slot, const float *k, int head_dim);
     void (*kv_store_v)(dil_type type, void *page, int slot, const float *v, int head_dim);
@@ -184,7 +198,7 @@ typedef struct kernels {
     /* Softmax weights and V are rounded to bf16 and multiplied in pairs where the pages are not F32: subnormals count as 0, the
      * chains of attn_pv become acc = fma(p[j+1], v[j+1], acc), acc = fma(p[j], v[j], acc) for j = 0, 2, ... */
     bool attn_bf16;
-    /* dst: q[d] * scale in the form attn_qk reads with K of this type, at most attn_row_bytes(head_dim). */
+    /* dst: q[d] * scale in the form attn_qk reads with K of this type, at most attn_row_bytes(head_dim); q may be dst. */
     void (*attn_query)(dil_type type, const float *q, int head_dim, float scale, void *dst);
     /* s[i][first_slot + j] = sum_d q[i][d] * k[d][j], d ascending by fma, for j < n_slots[i]; up to KV_PAGE are written.
      * Strides of q in bytes (a multiple of 64), of s in floats. */

@@ -3,6 +3,7 @@
  * of KV pages. The codes (indices or unsigned quants) of 32 columns are spread into bit planes, four columns of a row at once.
  */
 #include "formats/kquants.h"
+#include "kernels/kv_page.h"
 #include "kernels/unpack.h"
 
 typedef struct packer {
@@ -429,7 +430,8 @@ size_t kv_page_bytes(dil_type type, int head_dim)
     case DIL_TYPE_F32: return n * 4;
     case DIL_TYPE_F16:
     case DIL_TYPE_BF16: return n * 2;
-    case DIL_TYPE_Q8_0: return n + ((size_t)head_dim + 31) / 32 * KV_PAGE * 2;
+    case DIL_TYPE_Q8_0:
+    case DIL_TYPE_Q4_0: return (kv_value_bytes(type, head_dim) + kv_n_scales(head_dim) * 2) * KV_PAGE;
     default: return 0;
     }
 }

@@ -2,11 +2,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/kv_page.h"
 #include "kernels/scalar.h"
 
 static int round_up_16(int n) { return (n + 15) / 16 * 16; }
-
-static int scale_blocks(int head_dim) { return (head_dim + 31) / 32; }
 
 static void put_half(uint8_t *p, size_t at, uint16_t h) { memcpy(p + 2 * at, &h, sizeof h); }
 
@@ -36,8 +35,7 @@ static float get_float(dil_type type, const uint8_t *page, size_t at)
     return type == DIL_TYPE_F16 ? f16_to_f32(get_half(page, at)) : bf16_to_f32(get_half(page, at));
 }
 
-/* n <= 32 values as bytes (q[i * q_step]) and a scale rounded to f16, with which they were rounded. */
-static uint16_t quantize_head_block(const float *f, int n, uint8_t *q, size_t q_step)
+static uint16_t encode_q8(const float *f, int n, uint8_t *q)
 {
     float amax = 0.0f;
     for (int i = 0; i < n; i++)
@@ -48,54 +46,98 @@ static uint16_t quantize_head_block(const float *f, int n, uint8_t *q, size_t q_
         float v = f[i] * inverse;
         v = v > -127.0f ? v : -127.0f; /* NaN too */
         v = v < 127.0f ? v : 127.0f;
-        q[(size_t)i * q_step] = (uint8_t)(int8_t)lrintf(v);
+        q[i] = (uint8_t)(int8_t)lrintf(v);
     }
     return d;
 }
 
-static void kv_store_k(dil_type type, void *page, int slot, const float *k, int head_dim)
+/* Y of a block of Q4_0, zeros behind its end; returns m. */
+static float fine_grid(const float *f, int n, int32_t fine[KV_BLOCK])
 {
-    uint8_t *p = page;
-    if (type != DIL_TYPE_Q8_0) {
-        for (int d = 0; d < head_dim; d++)
-            put_float(type, p, (size_t)d * KV_PAGE + (size_t)slot, k[d]);
-        return;
+    float low = 0.0f, top = 0.0f;
+    for (int i = 0; i < n; i++) {
+        low = f[i] < low ? f[i] : low;
+        top = f[i] > top ? f[i] : top;
     }
-    uint8_t *scales = p + (size_t)head_dim * KV_PAGE;
-    for (int b = 0; b < scale_blocks(head_dim); b++) {
-        int n = head_dim - 32 * b < 32 ? head_dim - 32 * b : 32;
-        uint16_t d = quantize_head_block(k + 32 * b, n, p + (size_t)b * 32 * KV_PAGE + (size_t)slot, KV_PAGE);
-        put_half(scales, (size_t)b * KV_PAGE + (size_t)slot, d);
+    float m = top > -low ? top : low, factor = -16384.0f / m;
+    bool usable = fabsf(factor) <= 3.0e38f;
+    for (int i = 0; i < KV_BLOCK; i++) {
+        float v = usable && i < n ? f[i] * factor : 0.0f;
+        fine[i] = v == v ? (int32_t)lrintf(v) : 0;
     }
+    return m;
 }
 
-static void kv_store_v(dil_type type, void *page, int slot, const float *v, int head_dim)
+static uint16_t encode_q4(const float *f, int n, uint8_t *q)
 {
-    uint8_t *p = page;
-    size_t row = (size_t)slot * (size_t)head_dim;
-    if (type != DIL_TYPE_Q8_0) {
-        for (int d = 0; d < head_dim; d++)
-            put_float(type, p, row + (size_t)d, v[d]);
+    int32_t fine[KV_BLOCK];
+    int8_t chosen[KV_BLOCK] = {0};
+    int64_t best_a = 0, best_b = 0;
+    float m = fine_grid(f, n, fine);
+    for (int c = 0; c < KV_GRIDS; c++) {
+        int8_t tried[KV_BLOCK];
+        int64_t a = 0, b = 0;
+        for (int i = 0; i < KV_BLOCK; i++) {
+            int32_t scaled = fine[i] * (17 - c) + (1 << 14);
+            scaled = (scaled - (scaled & 0x7fff)) / (1 << 15); /* towards minus infinity */
+            tried[i] = (int8_t)(scaled < -8 ? -8 : scaled > 7 ? 7 : scaled);
+            a += fine[i] * tried[i];
+            b += tried[i] * tried[i];
+        }
+        if (c > 0 && a * a * best_b <= best_a * best_a * b)
+            continue;
+        memcpy(chosen, tried, sizeof chosen);
+        best_a = a;
+        best_b = b;
+    }
+    for (int i = 0; i < KV_BLOCK / 2; i++)
+        q[i] = (uint8_t)((chosen[2 * i] + 8) | (chosen[2 * i + 1] + 8) << 4);
+    return best_b > 0 ? f32_to_f16((float)best_a / (float)best_b * (m / -16384.0f)) : 0;
+}
+
+static uint16_t encode(dil_type type, const float *f, int n, uint8_t *q)
+{
+    return type == DIL_TYPE_Q4_0 ? encode_q4(f, n, q) : encode_q8(f, n, q);
+}
+
+void scalar_kv_store_k(dil_type type, void *page, int slot, const float *k, int head_dim)
+{
+    if (kv_quantized(type)) {
+        kv_put_k(encode, type, page, slot, k, head_dim);
         return;
     }
-    uint8_t *scales = p + (size_t)head_dim * KV_PAGE;
-    int blocks = scale_blocks(head_dim);
-    for (int b = 0; b < blocks; b++) {
-        int n = head_dim - 32 * b < 32 ? head_dim - 32 * b : 32;
-        uint16_t d = quantize_head_block(v + 32 * b, n, p + row + (size_t)b * 32, 1);
-        put_half(scales, (size_t)slot * (size_t)blocks + (size_t)b, d);
+    for (int d = 0; d < head_dim; d++)
+        put_float(type, page, (size_t)d * KV_PAGE + (size_t)slot, k[d]);
+}
+
+void scalar_kv_store_v(dil_type type, void *page, int slot, const float *v, int head_dim)
+{
+    if (kv_quantized(type)) {
+        kv_put_v(encode, type, page, slot, v, head_dim);
+        return;
     }
+    for (int d = 0; d < head_dim; d++)
+        put_float(type, page, (size_t)slot * (size_t)head_dim + (size_t)d, v[d]);
+}
+
+/* Value d of a token whose value 0 is at p, the bytes of its values `step` apart, without its scale. */
+static float quantized_value(dil_type type, const uint8_t *p, size_t step, int d)
+{
+    if (type == DIL_TYPE_Q8_0)
+        return (float)(int8_t)p[(size_t)d * step];
+    return (float)((p[(size_t)(d / 2) * step] >> (d % 2 * 4) & 15) - 8);
 }
 
 static void kv_load_k(dil_type type, const void *page, int head_dim, int n_slots, float *dst)
 {
-    const uint8_t *p = page, *scales = p + (size_t)head_dim * KV_PAGE;
+    const uint8_t *p = page, *scales = kv_scales(type, page, head_dim);
     int n = round_up_16(n_slots);
     for (int d = 0; d < head_dim; d++) {
         for (int j = 0; j < n; j++) {
             size_t at = (size_t)d * KV_PAGE + (size_t)j;
-            if (type == DIL_TYPE_Q8_0)
-                dst[at] = (float)(int8_t)p[at] * f16_to_f32(get_half(scales, (size_t)(d / 32) * KV_PAGE + (size_t)j));
+            if (kv_quantized(type))
+                dst[at] = quantized_value(type, p + j, KV_PAGE, d) *
+                          f16_to_f32(get_half(scales, (size_t)(d / KV_BLOCK) * KV_PAGE + (size_t)j));
             else
                 dst[at] = get_float(type, p, at);
         }
@@ -104,17 +146,16 @@ static void kv_load_k(dil_type type, const void *page, int head_dim, int n_slots
 
 static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots, float *dst, size_t v_stride)
 {
-    const uint8_t *p = page, *scales = p + (size_t)head_dim * KV_PAGE;
-    int n = round_up_16(n_slots), blocks = scale_blocks(head_dim);
-    for (int j = 0; j < n; j++) {
+    const uint8_t *p = page, *scales = kv_scales(type, page, head_dim);
+    size_t row = kv_value_bytes(type, head_dim), n_scales = kv_n_scales(head_dim);
+    for (size_t j = 0; j < (size_t)round_up_16(n_slots); j++) {
         for (int d = 0; d < head_dim; d++) {
-            size_t at = (size_t)j * (size_t)head_dim + (size_t)d;
             float v;
-            if (type == DIL_TYPE_Q8_0)
-                v = (float)(int8_t)p[at] * f16_to_f32(get_half(scales, (size_t)(j * blocks + d / 32)));
+            if (kv_quantized(type))
+                v = quantized_value(type, p + j * row, 1, d) * f16_to_f32(get_half(scales, j * n_scales + (size_t)(d / KV_BLOCK)));
             else
-                v = get_float(type, p, at);
-            dst[(size_t)j * v_stride + (size_t)d] = v;
+                v = get_float(type, p, j * (size_t)head_dim + (size_t)d);
+            dst[j * v_stride + (size_t)d] = v;
         }
     }
 }
@@ -174,8 +215,8 @@ size_t attn_scratch_bytes(int head_dim) { return KV_PAGE * attn_row_bytes(head_d
 
 void scalar_add_attention(kernels *k)
 {
-    k->kv_store_k = kv_store_k;
-    k->kv_store_v = kv_store_v;
+    k->kv_store_k = scalar_kv_store_k;
+    k->kv_store_v = scalar_kv_store_v;
     k->kv_load_k = kv_load_k;
     k->kv_load_v = kv_load_v;
     k->attn_query = attn_query;

@@ -1,10 +1,12 @@
 /*
  * KV pages and attention over one page in AVX2. Each row of scores or of the accumulator is computed alike whatever the
- * number of rows: tiles only share the loads of K and V. Stores to pages are scalar's.
+ * number of rows: tiles only share the loads of K and V. Stores to pages are scalar's, but for Q4_0.
  */
 #include <math.h>
 #include <stdbool.h>
 
+#include "kernels/kv_page.h"
+#include "kernels/scalar.h"
 #include "kernels/x86_avx2_math.h"
 
 AVX2_INLINE int round_up_16(int n) { return (n + 15) / 16 * 16; }
@@ -24,9 +26,31 @@ AVX2_INLINE __m256 page_floats(dil_type type, const uint8_t *page, size_t at)
     }
 }
 
-AVX2_INLINE __m256 page_bytes(const uint8_t *page, size_t at)
+/* The scales of 8 slots of K. */
+AVX2_INLINE __m256 page_scales(const uint8_t *scales, size_t at) { return _mm256_cvtph_ps(load_128(scales + 2 * at)); }
+
+/* u - 8 of the lowest nibbles of 8 lanes. */
+AVX2_INLINE __m256 nibble_values(__m256i u)
 {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_64(page + at)));
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(u, _mm256_set1_epi32(15)), _mm256_set1_epi32(8)));
+}
+
+/* Dim d of the slots j .. j + 7 of a quantized page of K, without scales. */
+AVX2_INLINE __m256 k_values(dil_type type, const uint8_t *page, int d, int j)
+{
+    if (type == DIL_TYPE_Q8_0)
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_64(page + (size_t)d * KV_PAGE + (size_t)j)));
+    const __m256i both = _mm256_cvtepu8_epi32(load_64(page + (size_t)(d / 2) * KV_PAGE + (size_t)j));
+    return nibble_values(_mm256_srl_epi32(both, _mm_cvtsi32_si128(d % 2 * 4)));
+}
+
+/* Dims d .. d + 7 of a token of V that begins at p, without scales. */
+AVX2_INLINE __m256 v_values(dil_type type, const uint8_t *p, int d)
+{
+    if (type == DIL_TYPE_Q8_0)
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_64(p + d)));
+    const __m256i all = _mm256_set1_epi32((int)packed_u32(p + d / 2)); /* dim d + i in bits 4i .. 4i + 3 */
+    return nibble_values(_mm256_srlv_epi32(all, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)));
 }
 
 static float page_float(dil_type type, const uint8_t *page, size_t at)
@@ -40,17 +64,87 @@ static float page_float(dil_type type, const uint8_t *page, size_t at)
     return type == DIL_TYPE_F16 ? f16_to_f32(h) : bf16_to_f32(h);
 }
 
+/* ---- pages ---- */
+
+/* Y of a block of Q4_0 as int16, zeros behind its n values; returns m. */
+AVX2_INLINE float fine_grid(const float *f, int n, __m256i fine[2])
+{
+    __m256 v[4], low = _mm256_setzero_ps(), top = low;
+    for (int i = 0; i < 4; i++) {
+        const int lanes = n - 8 * i;
+        v[i] = _mm256_maskload_ps(f + 8 * i, first_lanes(lanes < 0 ? 0 : lanes < 8 ? lanes : 8));
+        low = _mm256_min_ps(v[i], low); /* the second operand where one is NaN */
+        top = _mm256_max_ps(v[i], top);
+    }
+    const float least = -max_256(_mm256_sub_ps(_mm256_setzero_ps(), low)), most = max_256(top);
+    const float m = most > -least ? most : least, factor = -16384.0f / m;
+    const __m256 by = _mm256_set1_ps(factor);
+    for (int i = 0; i < 4; i++) {
+        const __m256 y = _mm256_mul_ps(v[i], by);
+        v[i] = _mm256_and_ps(y, _mm256_cmp_ps(y, y, _CMP_ORD_Q));
+    }
+    for (int i = 0; i < 2; i++) {
+        const __m256i y = _mm256_packs_epi32(_mm256_cvtps_epi32(v[2 * i]), _mm256_cvtps_epi32(v[2 * i + 1]));
+        fine[i] = fabsf(factor) <= 3.0e38f ? _mm256_permute4x64_epi64(y, 0xd8) : _mm256_setzero_si256();
+    }
+    return m;
+}
+
+AVX2_INLINE __m256i on_grid(__m256i fine, int c)
+{
+    const __m256i q = _mm256_mulhrs_epi16(fine, _mm256_set1_epi16((short)(17 - c)));
+    return _mm256_min_epi16(_mm256_max_epi16(q, _mm256_set1_epi16(-8)), _mm256_set1_epi16(7));
+}
+
+/* A block of Q4_0: the rule of kernels.h. */
+static uint16_t encode_q4(dil_type type, const float *f, int n, uint8_t *q)
+{
+    (void)type;
+    __m256i fine[2], u[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    int64_t best_a = 0, best_b = 0;
+    const float m = fine_grid(f, n, fine);
+    for (int c = 0; c < KV_GRIDS; c++) {
+        const __m256i tried[2] = {on_grid(fine[0], c), on_grid(fine[1], c)};
+        const int64_t a = block_dot(fine, tried), b = block_dot(tried, tried);
+        if (c > 0 && a * a * best_b <= best_a * best_a * b)
+            continue;
+        memcpy(u, tried, sizeof u);
+        best_a = a;
+        best_b = b;
+    }
+    for (int i = 0; i < 2; i++) /* pairs of nibbles, in 32 bits each */
+        u[i] = _mm256_madd_epi16(_mm256_add_epi16(u[i], _mm256_set1_epi16(8)), _mm256_set1_epi32(16 << 16 | 1));
+    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi32(u[0], u[1]), 0xd8);
+    _mm_storeu_si128((__m128i_u *)q, _mm_packus_epi16(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+    return best_b > 0 ? f32_to_f16((float)best_a / (float)best_b * (m / -16384.0f)) : 0;
+}
+
+static void kv_store_k(dil_type type, void *page, int slot, const float *k, int head_dim)
+{
+    if (type == DIL_TYPE_Q4_0)
+        kv_put_k(encode_q4, type, page, slot, k, head_dim);
+    else
+        scalar_kv_store_k(type, page, slot, k, head_dim);
+}
+
+static void kv_store_v(dil_type type, void *page, int slot, const float *v, int head_dim)
+{
+    if (type == DIL_TYPE_Q4_0)
+        kv_put_v(encode_q4, type, page, slot, v, head_dim);
+    else
+        scalar_kv_store_v(type, page, slot, v, head_dim);
+}
+
 static void kv_load_k(dil_type type, const void *page, int head_dim, int n_slots, float *dst)
 {
-    const uint8_t *p = page, *scales = p + (size_t)head_dim * KV_PAGE;
+    const uint8_t *p = page, *scales = kv_scales(type, page, head_dim);
     int n = round_up_16(n_slots);
     for (int d = 0; d < head_dim; d++) {
         for (int j = 0; j < n; j += 8) {
             size_t at = (size_t)d * KV_PAGE + (size_t)j;
             __m256 v;
-            if (type == DIL_TYPE_Q8_0)
-                v = _mm256_mul_ps(page_bytes(p, at),
-                                  _mm256_cvtph_ps(load_128(scales + 2 * ((size_t)(d / 32) * KV_PAGE + (size_t)j))));
+            if (kv_quantized(type))
+                v = _mm256_mul_ps(k_values(type, p, d, j), page_scales(scales, (size_t)(d / KV_BLOCK) * KV_PAGE + (size_t)j));
             else
                 v = page_floats(type, p, at);
             _mm256_storeu_ps(dst + at, v);
@@ -59,31 +153,40 @@ static void kv_load_k(dil_type type, const void *page, int head_dim, int n_slots
 }
 
 /* One token of V. */
-static void load_v_row(dil_type type, const uint8_t *page, const uint8_t *scales, size_t row, int head_dim, float *dst)
+static void load_v_quantized(dil_type type, const uint8_t *p, const uint8_t *scales, int head_dim, float *dst)
 {
     int d = 0;
     for (; d + 8 <= head_dim; d += 8) {
-        size_t at = row * (size_t)head_dim + (size_t)d;
-        __m256 v;
-        if (type == DIL_TYPE_Q8_0)
-            v = _mm256_mul_ps(page_bytes(page, at), _mm256_set1_ps(f16_to_f32(packed_u16(scales + 2 * (d / 32)))));
-        else
-            v = page_floats(type, page, at);
-        _mm256_storeu_ps(dst + d, v);
+        const __m256 scale = _mm256_set1_ps(f16_to_f32(packed_u16(scales + 2 * (d / KV_BLOCK))));
+        _mm256_storeu_ps(dst + d, _mm256_mul_ps(v_values(type, p, d), scale));
     }
-    for (; d < head_dim; d++) {
-        size_t at = row * (size_t)head_dim + (size_t)d;
-        dst[d] = type == DIL_TYPE_Q8_0 ? (float)(int8_t)page[at] * f16_to_f32(packed_u16(scales + 2 * (d / 32)))
-                                       : page_float(type, page, at);
-    }
+    if (d == head_dim)
+        return;
+    uint8_t last[8] = {0};
+    memcpy(last, p + kv_value_bytes(type, d), kv_value_bytes(type, head_dim - d));
+    const __m256 scale = _mm256_set1_ps(f16_to_f32(packed_u16(scales + 2 * (d / KV_BLOCK))));
+    _mm256_maskstore_ps(dst + d, first_lanes(head_dim - d), _mm256_mul_ps(v_values(type, last, 0), scale));
+}
+
+static void load_v_floats(dil_type type, const uint8_t *page, size_t row, int head_dim, float *dst)
+{
+    int d = 0;
+    for (; d + 8 <= head_dim; d += 8)
+        _mm256_storeu_ps(dst + d, page_floats(type, page, row * (size_t)head_dim + (size_t)d));
+    for (; d < head_dim; d++)
+        dst[d] = page_float(type, page, row * (size_t)head_dim + (size_t)d);
 }
 
 static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots, float *dst, size_t v_stride)
 {
-    const uint8_t *p = page, *scales = p + (size_t)head_dim * KV_PAGE;
-    size_t scale_bytes = (size_t)(head_dim + 31) / 32 * 2;
-    for (int j = 0; j < round_up_16(n_slots); j++)
-        load_v_row(type, p, scales + (size_t)j * scale_bytes, (size_t)j, head_dim, dst + (size_t)j * v_stride);
+    const uint8_t *p = page, *scales = kv_scales(type, page, head_dim);
+    const size_t row = kv_value_bytes(type, head_dim), n_scales = kv_n_scales(head_dim);
+    for (size_t j = 0; j < (size_t)round_up_16(n_slots); j++) {
+        if (kv_quantized(type))
+            load_v_quantized(type, p + j * row, scales + 2 * j * n_scales, head_dim, dst + j * v_stride);
+        else
+            load_v_floats(type, p, j, head_dim, dst + j * v_stride);
+    }
 }
 
 /* rows (constant) rows of scores, 16 slots from j. */
@@ -234,6 +337,8 @@ static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float c
 
 void avx2_add_attention(kernels *k)
 {
+    k->kv_store_k = kv_store_k;
+    k->kv_store_v = kv_store_v;
     k->kv_load_k = kv_load_k;
     k->kv_load_v = kv_load_v;
     k->attn_qk = attn_qk;

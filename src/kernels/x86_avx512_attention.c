@@ -33,11 +33,9 @@ AVX512_INLINE __m128i to_int8(__m512 v)
     return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v));
 }
 
-/* Up to 32 values of a head as int8 and a scale rounded to f16, which is returned and with which they are rounded. */
-AVX512_INLINE uint16_t quantize_head(const float *f, int n, int8_t q[SCALE_DIMS])
+static uint16_t encode_q8(const float *f, int n, uint8_t *q)
 {
-    const __m512 f0 = _mm512_maskz_loadu_ps(avx512_lanes(n), f);
-    const __m512 f1 = n > 16 ? _mm512_maskz_loadu_ps(avx512_lanes(n - 16), f + 16) : _mm512_setzero_ps();
+    const __m512 f0 = _mm512_maskz_loadu_ps(avx512_lanes(n), f), f1 = _mm512_maskz_loadu_ps(avx512_lanes(n - 16), f + 16);
     const __m512 largest = _mm512_max_ps(_mm512_abs_ps(f1), _mm512_max_ps(_mm512_abs_ps(f0), _mm512_setzero_ps()));
     const uint16_t d = (uint16_t)_cvtss_sh(_mm512_reduce_max_ps(largest) / 127.0f, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const float scale = _cvtsh_ss(d);
@@ -47,25 +45,63 @@ AVX512_INLINE uint16_t quantize_head(const float *f, int n, int8_t q[SCALE_DIMS]
     return d;
 }
 
-/* ---- pages ---- */
-
-static void store_k_q8(void *page, int slot, const float *k, int head_dim)
+/* 16 values of Y of a block of Q4_0 as int16. */
+AVX512_INLINE __m256i fine_half(__m512 f, __m512 factor)
 {
-    int8_t *values = page;
-    uint16_t *scales = (uint16_t *)(void *)(values + (size_t)head_dim * KV_PAGE);
-    for (int d = 0; d < head_dim; d += SCALE_DIMS) {
-        int8_t q[SCALE_DIMS];
-        const int n = head_dim - d < SCALE_DIMS ? head_dim - d : SCALE_DIMS;
-        scales[d / SCALE_DIMS * KV_PAGE + slot] = quantize_head(k + d, n, q);
-        for (int i = 0; i < n; i++)
-            values[(size_t)(d + i) * KV_PAGE + (size_t)slot] = q[i];
-    }
+    const __m512 y = _mm512_mul_ps(f, factor);
+    return _mm512_cvtepi32_epi16(_mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(y, y, _CMP_ORD_Q), y));
 }
+
+/* Y of a block, zeros behind its n values; m is set. */
+AVX512_INLINE __m512i fine_grid(const float *f, int n, float *m)
+{
+    const __m512 zero = _mm512_setzero_ps();
+    const __m512 f0 = _mm512_maskz_loadu_ps(avx512_lanes(n), f), f1 = _mm512_maskz_loadu_ps(avx512_lanes(n - 16), f + 16);
+    /* min and max give the second operand where one is NaN. */
+    const float least = _mm512_reduce_min_ps(_mm512_min_ps(f1, _mm512_min_ps(f0, zero)));
+    const float most = _mm512_reduce_max_ps(_mm512_max_ps(f1, _mm512_max_ps(f0, zero)));
+    *m = most > -least ? most : least;
+    const float factor = -16384.0f / *m;
+    if (!(factor <= 3.0e38f && factor >= -3.0e38f))
+        return _mm512_setzero_si512();
+    const __m512 by = _mm512_set1_ps(factor);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(fine_half(f0, by)), fine_half(f1, by), 1);
+}
+
+static uint16_t encode_q4(const float *f, int n, uint8_t *q)
+{
+    float m;
+    const __m512i fine = fine_grid(f, n, &m);
+    __m512i u = _mm512_setzero_si512();
+    int64_t best_a = 0, best_b = 0;
+    for (int c = 0; c < KV_GRIDS; c++) {
+        const __m512i rounded = _mm512_mulhrs_epi16(fine, _mm512_set1_epi16((short)(17 - c)));
+        const __m512i tried = _mm512_min_epi16(_mm512_max_epi16(rounded, _mm512_set1_epi16(-8)), _mm512_set1_epi16(7));
+        const int64_t a = _mm512_reduce_add_epi32(_mm512_madd_epi16(fine, tried));
+        const int64_t b = _mm512_reduce_add_epi32(_mm512_madd_epi16(tried, tried));
+        if (c > 0 && a * a * best_b <= best_a * best_a * b)
+            continue;
+        u = tried;
+        best_a = a;
+        best_b = b;
+    }
+    u = _mm512_madd_epi16(_mm512_add_epi16(u, _mm512_set1_epi16(8)), _mm512_set1_epi32(16 << 16 | 1)); /* pairs of nibbles */
+    _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtepi32_epi8(u));
+    const float d = best_b > 0 ? (float)best_a / (float)best_b * (m / -16384.0f) : 0.0f;
+    return (uint16_t)_cvtss_sh(d, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static uint16_t encode(dil_type type, const float *f, int n, uint8_t *q)
+{
+    return type == DIL_TYPE_Q4_0 ? encode_q4(f, n, q) : encode_q8(f, n, q);
+}
+
+/* ---- pages ---- */
 
 static void kv_store_k(dil_type type, void *page, int slot, const float *k, int head_dim)
 {
-    if (type == DIL_TYPE_Q8_0) {
-        store_k_q8(page, slot, k, head_dim);
+    if (kv_quantized(type)) {
+        kv_put_k(encode, type, page, slot, k, head_dim);
         return;
     }
     if (type == DIL_TYPE_F32) {
@@ -86,26 +122,18 @@ static void kv_store_k(dil_type type, void *page, int slot, const float *k, int 
 
 static void kv_store_v(dil_type type, void *page, int slot, const float *v, int head_dim)
 {
+    if (kv_quantized(type)) {
+        kv_put_v(encode, type, page, slot, v, head_dim);
+        return;
+    }
     if (type == DIL_TYPE_F32) {
         memcpy((float *)page + (size_t)slot * (size_t)head_dim, v, (size_t)head_dim * sizeof *v);
         return;
     }
-    if (type != DIL_TYPE_Q8_0) {
-        uint16_t *dst = (uint16_t *)page + (size_t)slot * (size_t)head_dim;
-        for (int d = 0; d < head_dim; d += 16) {
-            const __mmask16 lanes = avx512_lanes(head_dim - d);
-            _mm256_mask_storeu_epi16(dst + d, lanes, to_16_bits(type, _mm512_maskz_loadu_ps(lanes, v + d)));
-        }
-        return;
-    }
-    const int n_scales = (head_dim + SCALE_DIMS - 1) / SCALE_DIMS;
-    int8_t *values = (int8_t *)page + (size_t)slot * (size_t)head_dim;
-    uint16_t *scales = (uint16_t *)(void *)((int8_t *)page + (size_t)head_dim * KV_PAGE) + slot * n_scales;
-    for (int d = 0; d < head_dim; d += SCALE_DIMS) {
-        int8_t q[SCALE_DIMS];
-        const int n = head_dim - d < SCALE_DIMS ? head_dim - d : SCALE_DIMS;
-        scales[d / SCALE_DIMS] = quantize_head(v + d, n, q);
-        memcpy(values + d, q, (size_t)n);
+    uint16_t *dst = (uint16_t *)page + (size_t)slot * (size_t)head_dim;
+    for (int d = 0; d < head_dim; d += 16) {
+        const __mmask16 lanes = avx512_lanes(head_dim - d);
+        _mm256_mask_storeu_epi16(dst + d, lanes, to_16_bits(type, _mm512_maskz_loadu_ps(lanes, v + d)));
     }
 }
 
@@ -192,7 +220,8 @@ static void attn_qk(const attn_page *a, const void *rows, size_t q_bytes, float 
         switch (a->type) {
         case DIL_TYPE_F16: qk_some(DIL_TYPE_F16, q, q_stride, k, dim, most, s, s_stride, a->n_rows); break;
         case DIL_TYPE_BF16: qk_some(DIL_TYPE_BF16, q, q_stride, k, dim, most, s, s_stride, a->n_rows); break;
-        default: qk_some(DIL_TYPE_Q8_0, q, q_stride, k, dim, most, s, s_stride, a->n_rows); break;
+        case DIL_TYPE_Q8_0: qk_some(DIL_TYPE_Q8_0, q, q_stride, k, dim, most, s, s_stride, a->n_rows); break;
+        default: qk_some(DIL_TYPE_Q4_0, q, q_stride, k, dim, most, s, s_stride, a->n_rows); break;
         }
         return;
     }

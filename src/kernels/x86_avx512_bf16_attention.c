@@ -51,7 +51,8 @@ static void convert_v(const attn_page *a, int n_slots)
     switch (a->type) {
     case DIL_TYPE_F16: convert_v_as(DIL_TYPE_F16, a, n_slots); break;
     case DIL_TYPE_BF16: convert_v_as(DIL_TYPE_BF16, a, n_slots); break;
-    default: convert_v_as(DIL_TYPE_Q8_0, a, n_slots); break;
+    case DIL_TYPE_Q8_0: convert_v_as(DIL_TYPE_Q8_0, a, n_slots); break;
+    default: convert_v_as(DIL_TYPE_Q4_0, a, n_slots); break;
     }
 }
 
@@ -117,7 +118,8 @@ static void pv_bf16(const attn_page *a, const uint32_t *p, size_t p_stride, floa
         switch (a->type) {
         case DIL_TYPE_F16: pv_some(DIL_TYPE_F16, &v, p, p_stride, acc, stride, a->n_rows); break;
         case DIL_TYPE_BF16: pv_some(DIL_TYPE_BF16, &v, p, p_stride, acc, stride, a->n_rows); break;
-        default: pv_some(DIL_TYPE_Q8_0, &v, p, p_stride, acc, stride, a->n_rows); break;
+        case DIL_TYPE_Q8_0: pv_some(DIL_TYPE_Q8_0, &v, p, p_stride, acc, stride, a->n_rows); break;
+        default: pv_some(DIL_TYPE_Q4_0, &v, p, p_stride, acc, stride, a->n_rows); break;
         }
         return;
     }

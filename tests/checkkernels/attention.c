@@ -6,9 +6,9 @@
 
 #include "check.h"
 
-static const int head_dims[] = {8, 16, 24, 32, 40, 64, 80, 96, 128, 256};
+static const int head_dims[] = {5, 8, 16, 24, 27, 32, 40, 64, 80, 96, 128, 256};
 enum { N_HEAD_DIMS = sizeof head_dims / sizeof *head_dims };
-static const dil_type kv_types[] = {DIL_TYPE_F32, DIL_TYPE_F16, DIL_TYPE_BF16, DIL_TYPE_Q8_0};
+static const dil_type kv_types[] = {DIL_TYPE_F32, DIL_TYPE_F16, DIL_TYPE_BF16, DIL_TYPE_Q8_0, DIL_TYPE_Q4_0};
 enum { N_KV_TYPES = sizeof kv_types / sizeof *kv_types };
 
 static int round_up_16(int n) { return (n + 15) / 16 * 16; }
@@ -26,7 +26,8 @@ static double store_slack(dil_type type, double v, double amax)
     case DIL_TYPE_F32: return 0.0;
     case DIL_TYPE_F16: return fabs(v) * 0x1p-11 + 0x1p-25;
     case DIL_TYPE_BF16: return fabs(v) * 0x1p-8;
-    default: return amax / 127.0 * 0.56 + 1e-7; /* half a step, and the scale's own rounding */
+    case DIL_TYPE_Q4_0: return amax / 8.0 * 1.3 + 1e-7; /* what lies beyond level 7 or -8 is cut, and the scale fitted to all */
+    default: return amax / 127.0 * 0.56 + 1e-7;         /* half a step, and the scale's own rounding */
     }
 }
 
@@ -79,6 +80,63 @@ static void kv_once(check *c, dil_type type, int head_dim, int n_slots, bool is_
     drop(c, &out[1]);
     drop(c, &page);
     free(v);
+}
+
+/* A whole page stored by the level and by scalar: the same bytes. */
+static void stored_once(check *c, dil_type type, int head_dim, bool is_v, data_kind kind)
+{
+    guarded level = guarded_new(kv_page_bytes(type, head_dim), 1), scalar = guarded_new(kv_page_bytes(type, head_dim), 1);
+    guarded in = guarded_new((size_t)head_dim * 4, 4);
+    for (int j = 0; j < KV_PAGE; j++) {
+        random_floats(in.p, (size_t)head_dim, kind);
+        (is_v ? c->level->kv_store_v : c->level->kv_store_k)(type, level.p, j, in.p, head_dim);
+        (is_v ? c->scalar->kv_store_v : c->scalar->kv_store_k)(type, scalar.p, j, in.p, head_dim);
+    }
+    for (size_t i = 0; i < level.bytes; i++)
+        if (((uint8_t *)level.p)[i] != ((uint8_t *)scalar.p)[i]) {
+            check_fail(c, "%s hd %d data %d: stores %02x at byte %zu, scalar stores %02x", type_name(type), head_dim, (int)kind,
+                       ((uint8_t *)level.p)[i], i, ((uint8_t *)scalar.p)[i]);
+            break;
+        }
+    drop(c, &in);
+    drop(c, &level);
+    drop(c, &scalar);
+}
+
+/* arg: 0 K, 1 V. Bits of NaN in pages of floats are the level's own. */
+static void check_stored(check *c, int arg)
+{
+    for (int t = 0; t < N_KV_TYPES; t++)
+        for (int h = 0; h < N_HEAD_DIMS; h++)
+            for (int kind = 0; kind < DATA_KINDS; kind++)
+                if (kind != DATA_WILD || kv_types[t] == DIL_TYPE_Q8_0 || kv_types[t] == DIL_TYPE_Q4_0)
+                    stored_once(c, kv_types[t], head_dims[h], arg, (data_kind)kind);
+}
+
+/* The error of Q4_0 against that of the largest value alone deciding, d = m / -8. */
+static void check_q4_error(check *c, int arg)
+{
+    (void)arg;
+    _Alignas(64) uint8_t page[(64 / 2 + 64 / 32 * 2) * KV_PAGE];
+    static float v[KV_PAGE * 64], back[KV_PAGE * 64];
+    double chosen = 0.0, plain = 0.0;
+    for (int i = 0; i < KV_PAGE * 64; i++)
+        v[i] = random_float();
+    for (int j = 0; j < KV_PAGE; j++)
+        c->level->kv_store_v(DIL_TYPE_Q4_0, page, j, v + j * 64, 64);
+    c->level->kv_load_v(DIL_TYPE_Q4_0, page, 64, KV_PAGE, back, 64);
+    for (int i = 0; i < KV_PAGE * 64; i += 32) {
+        double m = 0.0;
+        for (int d = i; d < i + 32; d++)
+            m = fabs((double)v[d]) > fabs(m) ? (double)v[d] : m;
+        for (int d = i; d < i + 32; d++) {
+            double x = (double)v[d], q = fmin(round(x / (m / -8.0)), 7.0);
+            plain += pow(x - q * (m / -8.0), 2);
+            chosen += pow(x - (double)back[d], 2);
+        }
+    }
+    if (!(chosen < 0.93 * plain))
+        check_fail(c, "squared error %g, the plain grid's is %g", chosen, plain);
 }
 
 /* arg: 0 K, 1 V */
@@ -155,7 +213,7 @@ static void qk_once(check *c, dil_type type, int head_dim, int n_rows, int n_slo
                 magnitude += fabs(product);
             }
             float got = ((float *)s.p)[i * s_stride + FIRST_SLOT + j];
-            if (!(fabs((double)got - sum) <= 1e-6 * magnitude))
+            if (!(fabs((double)got - sum) <= 1e-6 * (1.0 + (double)hd / 128.0) * magnitude)) /* a chain of hd roundings */
                 check_fail(c, "%s hd %d rows %d slots %d: s[%zu][%zu] is %g, expected %g", type_name(type), head_dim, n_rows,
                            n_slots, i, j, (double)got, sum);
             if (!same_bits(got, ((float *)one.p)[FIRST_SLOT + j]))
@@ -309,6 +367,9 @@ void check_attention_all(check *c)
 {
     check_run(c, "kv.k", check_kv, 0);
     check_run(c, "kv.v", check_kv, 1);
+    check_run(c, "kv.k.bytes", check_stored, 0);
+    check_run(c, "kv.v.bytes", check_stored, 1);
+    check_run(c, "kv.q4_0.error", check_q4_error, 0);
     check_run(c, "attn.qk", check_products, 0);
     check_run(c, "attn.pv", check_products, 1);
     check_run(c, "attn.softmax", check_softmax, 0);

@@ -156,7 +156,9 @@ static void kv_pages_have_sizes(void **state)
     assert_int_equal(kv_page_bytes(DIL_TYPE_F32, 64), 64 * 64 * 4);
     assert_int_equal(kv_page_bytes(DIL_TYPE_F16, 80), 64 * 80 * 2);
     assert_int_equal(kv_page_bytes(DIL_TYPE_Q8_0, 80), 64 * 80 + 3 * 64 * 2);
-    assert_int_equal(kv_page_bytes(DIL_TYPE_Q4_0, 64), 0);
+    assert_int_equal(kv_page_bytes(DIL_TYPE_Q4_0, 64), 64 * 32 + 2 * 64 * 2);
+    assert_int_equal(kv_page_bytes(DIL_TYPE_Q4_0, 27), 64 * 14 + 64 * 2);
+    assert_int_equal(kv_page_bytes(DIL_TYPE_Q4_1, 64), 0);
     assert_int_equal(kv_page_bytes(DIL_TYPE_F16, 0), 0);
 }
 
