@@ -53,6 +53,18 @@ static int32_t window_start(const compute *c, uint32_t layer_index, int32_t posi
     return from > 0 ? (int32_t)from : 0;
 }
 
+/* A head's query in the form attn_qk reads. */
+static void gather_query(const compute *c, const kv_pool *kv, const float *q, float *dst)
+{
+    const int dim = (int)c->h->head_dim;
+    if (kv_turned(kv_type_k(kv))) {
+        memcpy(dst, q, (size_t)dim * sizeof *q);
+        c->k->hadamard(dst, dim);
+        q = dst;
+    }
+    c->k->attn_query(kv_type_k(kv), q, dim, c->h->attn_scale, dst);
+}
+
 /* Finds which rows block number `index` of a run has, and gathers their queries. */
 static void item_open(compute *c, const step *s, const batch_run *run, uint32_t index, attn_item *it, worker_scratch *ws)
 {
@@ -78,9 +90,8 @@ static void item_open(compute *c, const step *s, const batch_run *run, uint32_t 
             continue;
         taken++;
         for (int g = 0; g < it->n_heads; g++) {
-            const float *q = c->q + (size_t)t * c->q_stride + (size_t)(it->first_head + (uint32_t)g) * h->head_dim;
-            c->k->attn_query(kv_type_k(run->seq->pool), q, (int)h->head_dim, h->attn_scale,
-                             (char *)ws->queries + (size_t)it->n_rows * attn_row_bytes((int)h->head_dim));
+            gather_query(c, run->seq->pool, c->q + (size_t)t * c->q_stride + (size_t)(it->first_head + (uint32_t)g) * h->head_dim,
+                         ws->queries + (size_t)it->n_rows * attn_row_bytes((int)h->head_dim) / sizeof *ws->queries);
             it->token[it->n_rows] = t;
             it->position[it->n_rows] = c->position[t];
             it->out_row[it->n_rows++] = outputs_only ? c->output_of[t] : t;
@@ -178,6 +189,8 @@ static void item_store(compute *c, const attn_item *it, const worker_scratch *ws
         float *out = mix->f + (size_t)row * mix->view.f_stride + (h->latent.absorbed ? 0 : head * dim);
         memcpy(out, ws->total + (size_t)r * c->head_stride, (size_t)dim * sizeof *out);
         c->k->scale(out, 1.0f / total_weight(c, it, r), dim);
+        if (kv_turned(kv_type_v(it->seq->pool)))
+            c->k->hadamard(out, (int)dim);
         if (h->latent.absorbed)
             act_quantize(c, mix, row, 1, 0, dim);
         else if (r % it->n_heads == it->n_heads - 1 && first % ACT_BLOCK == 0 && width % ACT_BLOCK == 0)

@@ -308,7 +308,8 @@ uint32_t attention_splits(const compute *c, const batch_run *run);
 /* Work items of attention over n tokens of a run; needs its n_splits. */
 uint32_t attention_items(const compute *c, const batch_run *run, int32_t n_tokens);
 void rope_prepare(compute *c);
-/* Key and value of one head of token t, with their positions, to the cache: k[head_dim], v[head_dim_v]. */
-void store_kv(const compute *c, uint32_t layer_index, int32_t t, uint32_t kv_head, const float *k, const float *v);
+/* Key and value of one head of token t, with their positions, to the cache: k[head_dim], v[head_dim_v], which do not overlap and
+ * may be changed. */
+void store_kv(const compute *c, uint32_t layer_index, int32_t t, uint32_t kv_head, float *k, float *v);
 
 #endif

@@ -28,7 +28,7 @@ dil_status kv_pool_new(kv_pool **out, const hparams *h, dil_type type_k, dil_typ
 {
     size_t page = kv_bytes_per_page(h, type_k, type_v), total;
     if (page == 0)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "kv cache: wanted types f32, f16, bf16 or q8_0, found type numbers %d and %d",
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "kv cache: wanted types f32, f16, bf16, q8_0 or q4_0, found type numbers %d and %d",
                         (int)type_k, (int)type_v);
     if (n_pages < 1 || !checked_mul_size(page, (size_t)n_pages, &total))
         return DIL_FAIL(err, DIL_LIMIT, "kv cache: %d pages of %zu bytes are too many", n_pages, page);
@@ -71,6 +71,7 @@ int32_t kv_pool_free_pages(const kv_pool *p) { return p->n_free; }
 size_t kv_pool_bytes(const kv_pool *p) { return p->region_bytes; }
 dil_type kv_type_k(const kv_pool *p) { return p->type_k; }
 dil_type kv_type_v(const kv_pool *p) { return p->type_v; }
+bool kv_turned(dil_type type) { return type == DIL_TYPE_Q8_0 || type == DIL_TYPE_Q4_0; }
 
 static uint8_t *layer_page(const kv_pool *p, uint32_t layer, int32_t page)
 {

@@ -43,5 +43,8 @@ void *kv_k(const kv_pool *p, uint32_t layer, int32_t page, uint32_t head);
 void *kv_v(const kv_pool *p, uint32_t layer, int32_t page, uint32_t head);
 dil_type kv_type_k(const kv_pool *p);
 dil_type kv_type_v(const kv_pool *p);
+/* Whether keys and values of this type are stored turned by kernels.hadamard: outliers spread over their block before a few levels
+ * are laid over it. Products with keys stay what they were when queries are turned, too; sums of values are turned back. */
+bool kv_turned(dil_type type);
 
 #endif

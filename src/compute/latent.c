@@ -89,7 +89,7 @@ void step_latent_store(compute *c, const step *s, int worker)
         for (int32_t t = it.from; t < it.to; t++) {
             c->k->rope(c->q + (size_t)t * c->q_stride + (size_t)it.head * h->head_dim + p->n_plain, angles(c, t), (int)h->n_rot,
                        h->pairs);
-            const float *kv = b->expanded + (size_t)t * b->expanded_stride + (size_t)it.head * (p->n_plain + p->n_value);
+            float *kv = b->expanded + (size_t)t * b->expanded_stride + (size_t)it.head * (p->n_plain + p->n_value);
             memcpy(key, kv, p->n_plain * sizeof *key);
             memcpy(key + p->n_plain, b->kv + (size_t)t * b->kv_stride + p->kv_rank, h->n_rot * sizeof *key);
             c->k->rope(key + p->n_plain, angles(c, t), (int)h->n_rot, h->pairs);
@@ -164,9 +164,10 @@ void step_absorb(compute *c, const step *s, int worker)
         head_item it = nth_head_item(c, cl.part, index, c->n, block);
         absorb_head(c, a, &it, &c->scratch[worker]);
         for (int32_t t = it.from; it.head == 0 && t < it.to; t++) {
-            float *key = b->kv + (size_t)t * b->kv_stride;
+            float *latent = b->kv + (size_t)t * b->kv_stride, *key = c->scratch[worker].head;
+            memcpy(key, latent, h->head_dim * sizeof *key);
             c->k->rope(key + h->latent.kv_rank, angles(c, t), (int)h->n_rot, h->pairs);
-            store_kv(c, s->layer, t, 0, key, key);
+            store_kv(c, s->layer, t, 0, key, latent);
         }
     }
 }

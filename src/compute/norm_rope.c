@@ -112,11 +112,15 @@ static void norm_heads(const compute *c, float *x, const float *w, uint32_t firs
         c->k->rmsnorm(x + (size_t)i * c->h->head_dim, w, c->h->norm_eps, c->h->head_dim, x + (size_t)i * c->h->head_dim);
 }
 
-void store_kv(const compute *c, uint32_t layer_index, int32_t t, uint32_t kv_head, const float *k, const float *v)
+void store_kv(const compute *c, uint32_t layer_index, int32_t t, uint32_t kv_head, float *k, float *v)
 {
     const kv_seq *seq = c->tokens[t].seq;
     int32_t page = seq->pages[c->position[t] / KV_PAGE];
     int slot = c->position[t] % KV_PAGE;
+    if (kv_turned(kv_type_k(seq->pool)))
+        c->k->hadamard(k, (int)c->h->head_dim);
+    if (kv_turned(kv_type_v(seq->pool)))
+        c->k->hadamard(v, (int)c->h->head_dim_v);
     c->k->kv_store_k(kv_type_k(seq->pool), kv_k(seq->pool, layer_index, page, kv_head), slot, k, (int)c->h->head_dim);
     c->k->kv_store_v(kv_type_v(seq->pool), kv_v(seq->pool, layer_index, page, kv_head), slot, v, (int)c->h->head_dim_v);
 }

@@ -36,6 +36,7 @@ BINARY = os.environ.get("DIL_BINARY", "")
 F32_TOLERANCE = 1e-4   # max |difference| of logits of order 1, f32 weights and f32 KV
 # The same with f16 KV on both sides: one K or V may round the other way, on bf16 levels also a weight of attention, eight times as far.
 F16_KV_TOLERANCE, BF16_KV_TOLERANCE = 1e-2, 5e-2
+FEW_BITS_TOLERANCE = {"q8_0": 6e-2, "q4_0": 6e-1}  # relative rms difference from f32 KV of the middle row; see part_few_bits
 PEER_TOLERANCE = 1e-3
 ROUTER_GAP = 1e-4      # no token stands between two experts: rounding must not decide which one it takes
 PEER_GELU_TOLERANCE = 1e-2  # llama.cpp's CPU GELU goes through a table of f16, whose rounding Gemma's logits carry; built
@@ -120,6 +121,11 @@ def best_row(a, b):
     return min(relative_rms(a[i], b[i]) for i in range(len(b))) if a.shape == b.shape else float("inf")
 
 
+def median_row(a, b):
+    """The same of the row in the middle: a token that takes another expert does not count."""
+    return float(np.median([relative_rms(a[i], b[i]) for i in range(len(b))])) if a.shape == b.shape else float("inf")
+
+
 def part_self(report, spec, path):
     tokens = make_models.prompt(spec)
     model = reference.Model(path)
@@ -202,6 +208,15 @@ def part_engine_f32(report, spec, path, folder):
         want = reference.forward(path, tokens, kv="f16", halves="bf16" if rounds else "f32")["logits"]
         diff = max_diff(engine_logits(spec, path, tokens, "-ctk", "f16", "-ctv", "f16", "--cpu", level), want)
         report.check(diff <= (BF16_KV_TOLERANCE if rounds else F16_KV_TOLERANCE), "engine", spec.name, f"f16 KV, {level}: max |diff| {diff:.1e}")
+    part_few_bits(report, spec, path, tokens)
+
+
+def part_few_bits(report, spec, path, tokens):
+    """Keys and values of 8 and 4 bits: near enough that nothing of what is stored, turned and turned back can be wrong."""
+    want = reference.forward(path, tokens)["logits"]
+    for kind, tolerance in FEW_BITS_TOLERANCE.items():
+        error = median_row(engine_logits(spec, path, tokens, "-ctk", kind, "-ctv", kind), want)
+        report.check(error <= tolerance, "engine", spec.name, f"{kind} KV: relative rms difference of the middle row {error:.1e}")
 
 
 def part_engine_quantized(report, spec, path):

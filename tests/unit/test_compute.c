@@ -12,6 +12,7 @@
 
 #include "compute/exec.h"
 #include "leaks.h"
+#include "tiny_model.h"
 
 enum { WORKERS = 3, ITEMS = 200 };
 
@@ -115,8 +116,60 @@ static void popular_expert(void **state)
     }
 }
 
+/* ---- few bits of keys ---- */
+
+enum { DIM = 64 };
+
+/* Squared error of q k over a page of keys, stored in the type as they are or turned. */
+static double score_error(const kernels *k, dil_type type, bool turned)
+{
+    static float scratch[KV_PAGE * DIM], scores[KV_PAGE];
+    static uint8_t page[KV_PAGE * DIM * 4];
+    float q[DIM], keys[KV_PAGE][DIM], out[KV_PAGE];
+    double exact[KV_PAGE] = {0}, error = 0.0;
+    uint32_t random = 9;
+    for (int d = 0; d < DIM; d++)
+        q[d] = tiny_uniform(&random);
+    for (int j = 0; j < KV_PAGE; j++) {
+        for (int d = 0; d < DIM; d++) {
+            keys[j][d] = tiny_uniform(&random) * (d == 3 || d == 40 ? 25.0f : 1.0f);
+            exact[j] += (double)q[d] * (double)keys[j][d];
+        }
+        if (turned)
+            k->hadamard(keys[j], DIM);
+        k->kv_store_k(type, page, j, keys[j], DIM);
+    }
+    if (turned)
+        k->hadamard(q, DIM);
+    k->kv_load_k(type, page, DIM, KV_PAGE, scratch);
+    for (int j = 0; j < KV_PAGE; j++) {
+        double score = 0.0;
+        for (int d = 0; d < DIM; d++)
+            score += (double)q[d] * (double)scratch[d * KV_PAGE + j];
+        error += pow(score - exact[j], 2);
+    }
+    return error;
+}
+
+/* Dims much larger than the others of their block cost the others their bits, unless they are spread over all. */
+static void outliers_are_spread(void **state)
+{
+    (void)state;
+    kernels k;
+    dil_error err;
+    assert_int_equal(kernels_select(&k, "auto", &err), DIL_OK);
+    static const dil_type types[] = {DIL_TYPE_F32, DIL_TYPE_F16, DIL_TYPE_BF16, DIL_TYPE_Q8_0, DIL_TYPE_Q4_0};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        bool few_bits = i >= 3;
+        assert_int_equal(kv_turned(types[i]), few_bits);
+        if (few_bits)
+            assert_true(score_error(&k, types[i], true) < score_error(&k, types[i], false) / 8.0);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(late_workers_hold_nobody_back), cmocka_unit_test(popular_expert)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(late_workers_hold_nobody_back), cmocka_unit_test(popular_expert),
+                                       cmocka_unit_test(outliers_are_spread)};
     return leaks_run_group_tests(tests, NULL, NULL);
 }

@@ -33,7 +33,7 @@ typedef struct subject {
     dil_type kv;
 } subject;
 
-static subject subjects[16];
+static subject subjects[20];
 static int n_subjects;
 
 static void add_subject(const char *name, tiny_model m, dil_type kv, bool always)
@@ -65,6 +65,8 @@ static int prepare(void **state)
     add_subject("gemma-f16", tiny_gemma(DIL_TYPE_F16), DIL_TYPE_BF16, true);
     add_subject("gemma-q4_0", tiny_gemma(DIL_TYPE_Q4_0), DIL_TYPE_F16, false);
     add_subject("gemma-q8_0", tiny_gemma(DIL_TYPE_Q8_0), DIL_TYPE_Q8_0, true);
+    add_subject("four-bits", tiny_llama(DIL_TYPE_F32), DIL_TYPE_Q4_0, true);
+    add_subject("four-bits-gemma", tiny_gemma(DIL_TYPE_F32), DIL_TYPE_Q4_0, false);
     char path[600];
     for (int i = 0; i < n_subjects; i++)
         tiny_write(tiny_path(path, subjects[i].name), &subjects[i].model);
@@ -371,6 +373,50 @@ static void reuse(void **state)
     for_all(check_reuse);
 }
 
+/* ---- formats of the cache ---- */
+
+static double relative_difference(const rows *found, const rows *wanted, int n)
+{
+    double difference = 0, size = 0;
+    for (size_t j = 0; j < (size_t)n * found->width; j++) {
+        difference += pow((double)found->p[j] - (double)wanted->p[j], 2);
+        size += pow((double)wanted->p[j], 2);
+    }
+    return sqrt(difference / size);
+}
+
+/* Fewer bits of keys and values, the same logits nearly. */
+static void formats_of_the_cache(void **state)
+{
+    (void)state;
+    static const struct {
+        dil_type type;
+        double limit;
+    } formats[] = {{DIL_TYPE_F16, 5e-3}, {DIL_TYPE_BF16, 2e-2}, {DIL_TYPE_Q8_0, 2e-2}, {DIL_TYPE_Q4_0, 2e-1}};
+    token_id tokens[N_LONG];
+    for (int i = 0; i < n_subjects; i++) {
+        subject s = subjects[i];
+        if (s.model.type != DIL_TYPE_F32 || s.model.n_experts > 0)
+            continue; /* rounded activations and choices tip */
+        make_tokens(&s, 4, tokens, N_LEVEL);
+        s.kv = DIL_TYPE_F32;
+        engine *e = open_subject(&s, 2, 64, 1, NULL);
+        rows wanted = all_logits(e, tokens, N_LEVEL);
+        engine_close(e);
+        for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+            s.kv = formats[f].type;
+            e = open_subject(&s, 2, 64, 1, NULL);
+            rows found = all_logits(e, tokens, N_LEVEL);
+            engine_close(e);
+            double difference = relative_difference(&found, &wanted, N_LEVEL);
+            if (!(difference <= formats[f].limit))
+                fail_msg("%s, cache of %s: relative difference from f32 %g", s.name, format_get(s.kv)->name, difference);
+            free(found.p);
+        }
+        free(wanted.p);
+    }
+}
+
 /* ---- kernel levels ---- */
 
 /* The same numbers up to rounding, and the same ones again on any number of threads. */
@@ -393,18 +439,16 @@ static void check_levels(const subject *s)
         rows again = all_logits(e, tokens, N_LEVEL);
         engine_close(e);
         same_rows(&again, &found, levels[i]);
-        double difference = 0, size = 0;
-        for (size_t j = 0; j < N_LEVEL * found.width; j++) {
-            difference += pow((double)found.p[j] - (double)scalar.p[j], 2);
-            size += pow((double)scalar.p[j], 2);
-        }
+        double difference = relative_difference(&found, &scalar, N_LEVEL);
         double limit = s->model.type == DIL_TYPE_F32 ? 1e-5 : 2e-2; /* a rounding may tip an 8-bit activation */
+        if (s->kv == DIL_TYPE_Q4_0)
+            limit += 5e-2; /* and a 4-bit key or value */
         if (needs[i] & CPU_AVX512_BF16)
             limit += 2e-2; /* attention rounds its weights and V, which tips more */
         if (s->model.n_experts > 0)
             limit += 1e-1; /* a token between two experts may take the other one */
-        if (!(sqrt(difference / size) <= limit))
-            fail_msg("%s, %s: relative difference from scalar %g", s->name, levels[i], sqrt(difference / size));
+        if (!(difference <= limit))
+            fail_msg("%s, %s: relative difference from scalar %g", s->name, levels[i], difference);
         free(found.p);
         free(again.p);
     }
@@ -420,12 +464,8 @@ static void levels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(threads_and_passes),
-        cmocka_unit_test(settings),
-        cmocka_unit_test(prompts),
-        cmocka_unit_test(batches),
-        cmocka_unit_test(reuse),
-        cmocka_unit_test(levels),
+        cmocka_unit_test(threads_and_passes),   cmocka_unit_test(settings), cmocka_unit_test(prompts), cmocka_unit_test(batches), cmocka_unit_test(reuse),
+        cmocka_unit_test(formats_of_the_cache), cmocka_unit_test(levels),
     };
     return leaks_run_group_tests(tests, prepare, clear);
 }
