@@ -65,7 +65,7 @@ typedef struct dil_engine_options {
     int32_t n_sessions;    /* full contexts the KV cache has room for; 0: 1 */
     int32_t n_micro_batch; /* tokens per pass over the weights; 0: 512 */
     uint64_t memory_bytes; /* refuse to take more than this; 0: no limit */
-    const char *kv_type;   /* "f16" (default), "f32", "bf16", "q8_0"; NULL: default [borrowed during the call] */
+    const char *kv_type;   /* "f16" (default), "f32", "bf16", "q8_0", "q4_0"; NULL: default [borrowed during the call] */
     const char *cpu_level; /* "auto" (default), "scalar", "avx2", "avx512", "avx512_bf16"; NULL: auto [borrowed during the call] */
     dil_progress_fn progress; /* may be NULL */
     void *user;

@@ -29,7 +29,7 @@ static dil_status kv_type(const char *name, dil_type *out, dil_error *err)
 {
     dil_type type = DIL_TYPE_F16;
     if (name && (!format_find(name, &type) || kv_page_bytes(type, 32) == 0))
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "kv_type: wanted f32, f16, bf16 or q8_0, found '%s'", name);
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "kv_type: wanted f32, f16, bf16, q8_0 or q4_0, found '%s'", name);
     *out = type;
     return DIL_OK;
 }

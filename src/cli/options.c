@@ -25,7 +25,7 @@ static const option_row table[] = {
     {"threads", "t", "N", OPTION_INT, AT(threads), 0, 256, "threads (0: one per physical core)"},
     {"batch-size", "b", "N", OPTION_INT, AT(batch), 1, 1 << 20, "accepted for compatibility: see --ubatch-size"},
     {"ubatch-size", "ub", "N", OPTION_INT, AT(micro_batch), 0, 1 << 16, "tokens per pass over the weights (0: 512)"},
-    {"cache-type-k", "ctk", "TYPE", OPTION_KV_TYPE, AT(type_k), 0, 0, "K cache: f32, f16 (default), bf16, q8_0"},
+    {"cache-type-k", "ctk", "TYPE", OPTION_KV_TYPE, AT(type_k), 0, 0, "K cache: f32, f16 (default), bf16, q8_0, q4_0"},
     {"cache-type-v", "ctv", "TYPE", OPTION_KV_TYPE, AT(type_v), 0, 0, "V cache: the same"},
     {"seed", "s", "N", OPTION_INT, AT(seed), -1, BIG, "random seed (-1: a new one each time)"},
     {"temp", NULL, "X", OPTION_FLOAT, AT(temperature), 0, 100, "temperature (0: always the most probable token)"},
@@ -225,10 +225,8 @@ static bool store_list(cli_options *o, const option_row *row, const char *text)
 static bool store_kv_type(cli_options *o, const option_row *row, const char *text)
 {
     dil_type *at = (dil_type *)(void *)((char *)o + row->offset), type;
-    bool good = format_find(text, &type) &&
-                (type == DIL_TYPE_F32 || type == DIL_TYPE_F16 || type == DIL_TYPE_BF16 || type == DIL_TYPE_Q8_0);
-    if (!good)
-        return bad_value(row, "f32, f16, bf16 or q8_0", text);
+    if (!format_find(text, &type) || kv_page_bytes(type, KV_PAGE) == 0)
+        return bad_value(row, "f32, f16, bf16, q8_0 or q4_0", text);
     *at = type;
     return true;
 }

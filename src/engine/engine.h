@@ -23,7 +23,7 @@ typedef struct engine_options {
     int32_t n_sessions;      /* how many full contexts the KV pool has room for; 0: 1 */
     int32_t micro_batch;     /* tokens per pass; 0: 512, or what the model's profile says */
     int32_t max_outputs;     /* tokens with logits per pass; 0: 8 */
-    dil_type type_k, type_v; /* KV cache: DIL_TYPE_F16 (default), F32, BF16, Q8_0 */
+    dil_type type_k, type_v; /* KV cache: DIL_TYPE_F16 (default), F32, BF16, Q8_0, Q4_0 */
     const char *cpu;         /* kernel level, NULL: auto */
     uint64_t memory_bytes;   /* most memory for weights, KV and buffers; 0: no limit of our own */
     bool timing, exact, no_vocab;

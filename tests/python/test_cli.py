@@ -205,8 +205,8 @@ def test_bench(room):
         want(r["median_ts"] > 0 and len(r["samples_s"]) == 2 and r["share_of_read"] == 0, f"bench: {r}")
     one, three = rows[3], rows[4]
     want(one["bytes_per_token"] > 2 * three["bytes_per_token"], "bench: several sequences share the weights they read")
-    lines = dil("bench", *quick, "-p", "4", "-n", "0", "-ctk", "f16,q8_0", "-ctv", "f32", "-o", "jsonl")[0].splitlines()
-    want([(json.loads(x)["type_k"], json.loads(x)["type_v"]) for x in lines] == [("F16", "F32"), ("Q8_0", "F32")], str(lines))
+    lines = dil("bench", *quick, "-p", "4", "-n", "0", "-ctk", "f16,q8_0,q4_0", "-ctv", "f32", "-o", "jsonl")[0].splitlines()
+    want([(json.loads(x)["type_k"], json.loads(x)["type_v"]) for x in lines] == [("F16", "F32"), ("Q8_0", "F32"), ("Q4_0", "F32")], str(lines))
     csv = dil("bench", *quick, "-p", "4", "-n", "2", "-o", "csv")[0].splitlines()
     want(len(csv) == 3 and all(len(x.split(",")) == len(csv[0].split(",")) for x in csv) and "avg_ts" in csv[0], str(csv))
     sql = dil("bench", *quick, "-p", "4", "-n", "2", "-o", "sql")[0]
@@ -457,6 +457,9 @@ def test_plan(room):
     want(small["kv_bytes_per_token"] == 2 * 2 * 2 * 16 * 2, f"K and V of 2 layers, 2 heads of 16, f16: {small['kv_bytes_per_token']}")
     parts = sum(small[k] for k in ("weight_bytes", "kv_bytes", "activation_bytes", "vocab_bytes", "program_bytes"))
     want(small["total_bytes"] == parts and small["fits"] and small["prediction"]["tokens_per_second"] > 0, str(small))
+    bits = [json.loads(dil("plan", path, "-ctk", kind, "-ctv", kind, "--json")[0])["kv_bytes_per_token"] for kind in ("f16", "q4_0")]
+    want(0.25 < bits[1] / bits[0] < 0.4, f"plan: bytes of f16 and q4_0 keys and values {bits}")
+    want("q4_0" in dil("plan", path, "-ctk", "q4_1", code=2)[1], "plan: types of keys")
     out, _ = dil("plan", path, "--memory", "100k", code=1)
     want("DOES NOT FIT" in out and "needs at least" in out and "predicted" in out, out)
     out, _ = dil("plan", path, "--explain")
