@@ -464,8 +464,13 @@ static void levels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(threads_and_passes),   cmocka_unit_test(settings), cmocka_unit_test(prompts), cmocka_unit_test(batches), cmocka_unit_test(reuse),
-        cmocka_unit_test(formats_of_the_cache), cmocka_unit_test(levels),
+        cmocka_unit_test(threads_and_passes),
+        cmocka_unit_test(settings),
+        cmocka_unit_test(prompts),
+        cmocka_unit_test(batches),
+        cmocka_unit_test(reuse),
+        cmocka_unit_test(formats_of_the_cache),
+        cmocka_unit_test(levels),
     };
     return leaks_run_group_tests(tests, prepare, clear);
 }
