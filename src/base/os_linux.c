@@ -317,7 +317,7 @@ dil_status os_make_dirs(const char *path, dil_error *err)
     return DIL_OK;
 }
 
-static dil_status xdg_dir(const char *variable, const char *below_home, char *out, size_t n, dil_error *err)
+static dil_status xdg_path(const char *variable, const char *below_home, char *out, size_t n, dil_error *err)
 {
     const char *base = os_env(variable), *home = os_env("HOME");
     int need;
@@ -329,12 +329,22 @@ static dil_status xdg_dir(const char *variable, const char *below_home, char *ou
         return DIL_FAIL(err, DIL_IO, "%s and HOME are both unset; set one of them", variable);
     if (need < 0 || (size_t)need >= n)
         return DIL_FAIL(err, DIL_LIMIT, "%s: the name is too long", variable);
+    return DIL_OK;
+}
+
+dil_status os_data_dir(char *out, size_t n, dil_error *err)
+{
+    DIL_TRY(xdg_path("XDG_DATA_HOME", ".local/share", out, n, err));
     return os_make_dirs(out, err);
 }
 
-dil_status os_data_dir(char *out, size_t n, dil_error *err) { return xdg_dir("XDG_DATA_HOME", ".local/share", out, n, err); }
+dil_status os_cache_path(char *out, size_t n, dil_error *err) { return xdg_path("XDG_CACHE_HOME", ".cache", out, n, err); }
 
-dil_status os_cache_dir(char *out, size_t n, dil_error *err) { return xdg_dir("XDG_CACHE_HOME", ".cache", out, n, err); }
+dil_status os_cache_dir(char *out, size_t n, dil_error *err)
+{
+    DIL_TRY(os_cache_path(out, n, err));
+    return os_make_dirs(out, err);
+}
 
 dil_status os_remove(const char *path, dil_error *err)
 {

@@ -12,18 +12,17 @@
 #include "base/str.h"
 
 #define PROFILE_VERSION 1
+#define FOLDER "profiles"
 #define FILE_BYTES_MOST ((size_t)1 << 20)
 
 dil_status profile_path(char *out, size_t n, const profile_key *key, dil_error *err)
 {
     const os_file *f = gguf_shard_file(key->m->file, 0);
     const uint64_t id[] = {f->device, f->inode, (uint64_t)key->n_threads};
-    char base[2000], folder[2100];
-    DIL_TRY(os_cache_dir(base, sizeof base, err));
-    snprintf(folder, sizeof folder, "%s/profiles", base);
-    DIL_TRY(os_make_dirs(folder, err));
+    char base[2000];
+    DIL_TRY(os_cache_path(base, sizeof base, err));
     const uint64_t name = XXH3_64bits_withSeed(key->k->name, strlen(key->k->name), XXH3_64bits(id, sizeof id));
-    snprintf(out, n, "%s/%016llx.json", folder, (unsigned long long)name);
+    snprintf(out, n, "%s/%s/%016llx.json", base, FOLDER, (unsigned long long)name);
     return DIL_OK;
 }
 
@@ -175,6 +174,10 @@ dil_status profile_save(const profile *p, const profile_key *key, const profile_
 {
     const os_file *f = gguf_shard_file(key->m->file, 0);
     char path[2200], sum[17] = "";
+    char base[2000], folder[2100];
+    DIL_TRY(os_cache_dir(base, sizeof base, err));
+    snprintf(folder, sizeof folder, "%s/" FOLDER, base);
+    DIL_TRY(os_make_dirs(folder, err));
     DIL_TRY(profile_path(path, sizeof path, key, err));
     json_t *settings = settings_of(p);
     const bool summed = sum_of(settings, sum);
