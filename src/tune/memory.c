@@ -14,7 +14,7 @@ enum { PLAYER_CACHE, PLAYER_PASS, PLAYER_EXPERTS, N_PLAYERS, MOST_STRATEGIES = 1
 
 /*
  * What is lost, in one currency: 1 is about a hundredth of the worth of a run. Half the context: 10. Keys and values of 8 bits: 1, of
- * 4 bits: 12, values alone: 6 (docs/PERFORMANCE.md has their divergences). Half the tokens of a pass: 1, a few hundredths of the speed of prompts.
+ * 4 bits: 15, values alone: 4 (docs/PERFORMANCE.md has their divergences). Half the tokens of a pass: 1, a few hundredths of the speed of prompts.
  * Experts out of memory: 60 for all, in proportion: reading them anew is what generation waits for.
  */
 #define COST_CONTEXT 10.0
@@ -26,8 +26,8 @@ static const struct {
     double cost;
 } cache_types[] = {{DIL_TYPE_F16, DIL_TYPE_F16, 0},
                    {DIL_TYPE_Q8_0, DIL_TYPE_Q8_0, 1},
-                   {DIL_TYPE_Q8_0, DIL_TYPE_Q4_0, 6},
-                   {DIL_TYPE_Q4_0, DIL_TYPE_Q4_0, 12}};
+                   {DIL_TYPE_Q8_0, DIL_TYPE_Q4_0, 4},
+                   {DIL_TYPE_Q4_0, DIL_TYPE_Q4_0, 15}};
 static const double expert_parts[] = {1, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625};
 
 /* A strategy: its value of what the player chooses. */
