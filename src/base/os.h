@@ -78,8 +78,8 @@ DIL_MUST_CHECK dil_status os_writer_close(os_writer *w, dil_error *err);
 DIL_MUST_CHECK dil_status os_writer_sync(os_writer *w, dil_error *err);
 
 /* Directories and names. */
-DIL_MUST_CHECK dil_status os_data_dir(char *out, size_t n, dil_error *err);  /* $XDG_DATA_HOME/dilmodeli, made if missing */
-DIL_MUST_CHECK dil_status os_cache_dir(char *out, size_t n, dil_error *err); /* $XDG_CACHE_HOME/dilmodeli, made if missing */
+DIL_MUST_CHECK dil_status os_data_dir(char *out, size_t n, dil_error *err);   /* $XDG_DATA_HOME/dilmodeli, made if missing */
+DIL_MUST_CHECK dil_status os_cache_dir(char *out, size_t n, dil_error *err);  /* $XDG_CACHE_HOME/dilmodeli, made if missing */
 DIL_MUST_CHECK dil_status os_cache_path(char *out, size_t n, dil_error *err); /* the same, whether it is there or not */
 DIL_MUST_CHECK dil_status os_make_dirs(const char *path, dil_error *err);
 DIL_MUST_CHECK dil_status os_remove(const char *path, dil_error *err);

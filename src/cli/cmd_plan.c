@@ -52,7 +52,7 @@ static dil_status open_ground(ground *g, const cli_options *o, const char *path,
 {
     DIL_TRY(kernels_select(&g->k, o->cpu ? o->cpu : "auto", err));
     DIL_TRY(machine_topology(&g->m, NULL, err));
-    dil_status status = machine_facts_get(&g->facts, g->m, &g->k, 0, false, o->quiet ? NULL : cli_progress, NULL, err);
+    dil_status status = machine_facts_get(&g->facts, g->m, &g->k, 0, FACTS_OF_QUIET, o->quiet ? NULL : cli_progress, NULL, err);
     cli_progress_end();
     return status == DIL_OK ? model_open(&g->read, path, &(model_options){.header_only = true, .no_vocab = true}, err) : status;
 }

@@ -164,7 +164,7 @@ static dil_status add_speed(compress_options *co, double *rates, double price, d
     machine_facts f;
     DIL_TRY(kernels_select(&k, NULL, err));
     DIL_TRY(machine_topology(&m, NULL, err));
-    dil_status status = machine_facts_get(&f, m, &k, 0, false, cli_progress, NULL, err);
+    dil_status status = machine_facts_get(&f, m, &k, 0, FACTS_KEPT, cli_progress, NULL, err);
     cli_progress_end();
     machine_free(m);
     DIL_TRY(status);

@@ -18,7 +18,7 @@ static dil_status show_machine(const cli_options *o, dil_error *err)
     machine_facts f;
     DIL_TRY(kernels_select(&k, o->cpu ? o->cpu : "auto", err));
     DIL_TRY(machine_topology(&m, NULL, err));
-    dil_status status = machine_facts_get(&f, m, &k, (int32_t)o->threads, true, o->quiet ? NULL : cli_progress, NULL, err);
+    dil_status status = machine_facts_get(&f, m, &k, (int32_t)o->threads, FACTS_AGAIN, o->quiet ? NULL : cli_progress, NULL, err);
     cli_progress_end();
     if (status == DIL_OK && o->json)
         machine_draw_json(stdout, m, &f);
@@ -110,7 +110,7 @@ static dil_status tune_model(const cli_options *o, dil_error *err)
     if (status == DIL_OK)
         status = cli_open(&e, o, &eo, err);
     if (status == DIL_OK)
-        status = machine_facts_get(&f, m, engine_kernels(e), 0, false, eo.progress, NULL, err);
+        status = machine_facts_get(&f, m, engine_kernels(e), 0, FACTS_OF_QUIET, eo.progress, NULL, err);
     if (status == DIL_OK)
         status = search_and_keep(o, e, m, &f, r, path, sizeof path, err);
     cli_progress_end();

@@ -128,7 +128,7 @@ static dil_status measure(machine_facts *f, const machine *m, const kernels *k, 
     return DIL_OK;
 }
 
-dil_status machine_facts_get(machine_facts *out, const machine *m, const kernels *k, int32_t n_threads, bool again,
+dil_status machine_facts_get(machine_facts *out, const machine *m, const kernels *k, int32_t n_threads, facts_use use,
                              dil_progress_fn progress, void *user, dil_error *err)
 {
     char path[2200];
@@ -139,7 +139,8 @@ dil_status machine_facts_get(machine_facts *out, const machine *m, const kernels
     if (!r)
         return DIL_FAIL(err, DIL_NO_MEMORY, "machine: no memory for what it can do");
     dil_status status = find_path(path, sizeof path, key, err);
-    if (status == DIL_OK && (again || !load(path, key, r) || (r->facts.busy && !busy_now()))) {
+    if (status == DIL_OK &&
+        (use == FACTS_AGAIN || !load(path, key, r) || (use == FACTS_OF_QUIET && r->facts.busy && !busy_now()))) {
         status = measure(&r->facts, m, k, n_threads, progress, user, err);
         if (status == DIL_OK)
             status = save(path, key, r, err);

@@ -429,10 +429,10 @@ static bool stop_at_once(void *user, const char *what, uint64_t done, uint64_t t
     return false;
 }
 
-static dil_status get(machine_facts *f, const machine *m, const kernels *k, bool again)
+static dil_status get(machine_facts *f, const machine *m, const kernels *k, facts_use use)
 {
     dil_error err = {0};
-    return machine_facts_get(f, m, k, 1, again, NULL, NULL, &err);
+    return machine_facts_get(f, m, k, 1, use, NULL, NULL, &err);
 }
 
 static void facts_kept(void **state)
@@ -449,11 +449,11 @@ static void facts_kept(void **state)
     assert_int_equal(kernels_select(&k, "auto", &err), DIL_OK);
     other = k;
     other.name = "another";
-    assert_int_equal(machine_facts_get(&f[0], m, &k, 1, false, stop_at_once, NULL, &err), DIL_CANCELLED);
+    assert_int_equal(machine_facts_get(&f[0], m, &k, 1, FACTS_KEPT, stop_at_once, NULL, &err), DIL_CANCELLED);
     assert_int_equal(count_files(), 0);
-    assert_int_equal(get(&f[0], m, &k, false), DIL_OK);
-    assert_int_equal(get(&f[1], m, &k, false), DIL_OK);
-    assert_true(f[0].busy || memcmp(&f[0], &f[1], sizeof *f) == 0); /* not measured again */
+    assert_int_equal(get(&f[0], m, &k, FACTS_KEPT), DIL_OK);
+    assert_int_equal(get(&f[1], m, &k, FACTS_KEPT), DIL_OK);
+    assert_memory_equal(&f[0], &f[1], sizeof *f); /* not measured again */
     assert_int_equal(count_files(), 1);
     assert_int_equal(f[0].n_counts, 1);
     measured(f[0].limits[0].curve[READ_POINTS - 1]);
@@ -467,16 +467,18 @@ static void facts_kept(void **state)
     assert_int_equal(fseek(file, -200, SEEK_END), 0);
     assert_int_equal(fputc(byte ^ 1, file), byte ^ 1);
     assert_int_equal(fclose(file), 0);
-    assert_int_equal(get(&f[1], m, &k, false), DIL_OK);
+    assert_int_equal(get(&f[1], m, &k, FACTS_KEPT), DIL_OK);
     assert_memory_not_equal(&f[0], &f[1], sizeof *f); /* measured anew */
-    assert_int_equal(get(&f[0], m, &k, false), DIL_OK);
-    assert_true(f[1].busy || memcmp(&f[0], &f[1], sizeof *f) == 0);
-    assert_int_equal(get(&f[1], m, &k, true), DIL_OK);
+    assert_int_equal(get(&f[0], m, &k, FACTS_KEPT), DIL_OK);
+    assert_memory_equal(&f[0], &f[1], sizeof *f);
+    assert_int_equal(get(&f[1], m, &k, FACTS_AGAIN), DIL_OK);
     assert_memory_not_equal(&f[0], &f[1], sizeof *f); /* because that was asked for */
-    assert_int_equal(get(&f[1], m, &other, false), DIL_OK);
+    assert_int_equal(get(&f[0], m, &k, FACTS_OF_QUIET), DIL_OK);
+    assert_true(f[1].busy || memcmp(&f[0], &f[1], sizeof *f) == 0); /* those of a quiet machine stay */
+    assert_int_equal(get(&f[1], m, &other, FACTS_KEPT), DIL_OK);
     assert_int_equal(count_files(), 2); /* other kernels, other facts */
     assert_int_equal(setenv("XDG_CACHE_HOME", "/proc/nowhere", 1), 0);
-    assert_int_equal(get(&f[1], m, &k, false), DIL_IO);
+    assert_int_equal(get(&f[1], m, &k, FACTS_KEPT), DIL_IO);
     assert_int_equal(setenv("XDG_CACHE_HOME", directory, 1), 0);
     machine_free(m);
     mem_free(f);
