@@ -128,8 +128,15 @@ static void take(engine_options *o, const choices *c, const int32_t *state)
     o->experts_memory = c->s[c->first[PLAYER_EXPERTS] + state[PLAYER_EXPERTS]].experts;
 }
 
+/* The process grows a little while it plans: all plans are compared as at the first. */
+static void same_program(engine_plan *p, const engine_plan *first)
+{
+    p->total_bytes = p->total_bytes - p->program_bytes + first->program_bytes;
+    p->program_bytes = first->program_bytes;
+}
+
 /* What the game left over goes to the context, up to what was there before. */
-static void lengthen(engine_options *o, const choices *c, int32_t most)
+static void lengthen(engine_options *o, const choices *c, int32_t most, const engine_plan *first)
 {
     engine_plan p;
     dil_error ignored;
@@ -137,7 +144,7 @@ static void lengthen(engine_options *o, const choices *c, int32_t most)
         engine_options longer = *o;
         longer.context = o->context + step < most ? o->context + step : most;
         if (longer.context > o->context && engine_plan_model(&p, c->m, &longer, &ignored) == DIL_OK &&
-            p.total_bytes <= o->memory_bytes)
+            p.total_bytes - p.program_bytes + first->program_bytes <= o->memory_bytes)
             *o = longer;
     }
 }
@@ -179,12 +186,15 @@ static dil_status play(choices *c, const char *path, memory_report *r, dil_error
             break;
         take(&o, c, state);
         DIL_TRY(engine_plan_model(&r->after, c->m, &o, err));
+        same_program(&r->after, &r->before);
         if (r->after.total_bytes <= asked.memory_bytes) {
             if (c->may->context)
-                lengthen(&o, c, asked.context);
+                lengthen(&o, c, asked.context, &r->before);
             *c->o = o;
             r->price = fit.price;
-            return engine_plan_model(&r->after, c->m, c->o, err);
+            DIL_TRY(engine_plan_model(&r->after, c->m, c->o, err));
+            same_program(&r->after, &r->before);
+            return DIL_OK;
         }
         budget -= (double)(r->after.total_bytes - asked.memory_bytes) + 1;
     }
