@@ -64,6 +64,8 @@ DIL_MUST_CHECK dil_status os_writer_write(os_writer *w, const void *bytes, size_
 DIL_MUST_CHECK dil_status os_writer_patch(os_writer *w, uint64_t offset, const void *bytes, size_t n, dil_error *err);
 DIL_MUST_CHECK dil_status os_writer_commit(os_writer *w, dil_error *err); /* fsync, rename; the writer is closed either way */
 void os_writer_abort(os_writer *w);                                       /* removes the temporary file */
+/* All of it at once. */
+DIL_MUST_CHECK dil_status os_write_file(const char *path, const void *bytes, size_t n, dil_error *err);
 /* For caches: the temporary file has a name of its own in every call and is locked alone until the writer ends, so that others see
  * whether its process lives; readable by this user only. os_writer_patch may be called by many threads. */
 DIL_MUST_CHECK dil_status os_writer_open_locked(os_writer *out, const char *path, dil_error *err);

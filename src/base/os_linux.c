@@ -264,6 +264,17 @@ void os_writer_abort(os_writer *w)
     unlink(w->temporary);
 }
 
+dil_status os_write_file(const char *path, const void *bytes, size_t n, dil_error *err)
+{
+    os_writer w;
+    DIL_TRY(os_writer_open(&w, path, err));
+    dil_status status = os_writer_write(&w, bytes, n, err);
+    if (status == DIL_OK)
+        return os_writer_commit(&w, err);
+    os_writer_abort(&w);
+    return status;
+}
+
 dil_status os_writer_append(os_writer *out, const char *path, dil_error *err)
 {
     if (strlen(path) >= sizeof out->path)

@@ -7,17 +7,6 @@
 #include "cli/cli.h"
 #include "view/view.h"
 
-static dil_status write_file(const char *path, str bytes, dil_error *err)
-{
-    os_writer w;
-    DIL_TRY(os_writer_open(&w, path, err));
-    dil_status status = os_writer_write(&w, bytes.p, bytes.n, err);
-    if (status == DIL_OK)
-        return os_writer_commit(&w, err);
-    os_writer_abort(&w);
-    return status;
-}
-
 static bool one_of(const char *text, const char *first, const char *second)
 {
     return !text || !strcmp(text, first) || !strcmp(text, second);
@@ -48,7 +37,7 @@ static int view(const cli_options *o, char **positional, int n_positional)
     strbuf bytes = STRBUF(VIEW_MOST_BYTES);
     dil_status status = picture(&bytes, &r, &err);
     if (status == DIL_OK)
-        status = write_file(o->output, strbuf_str(&bytes), &err);
+        status = os_write_file(o->output, strbuf_str(&bytes).p, strbuf_str(&bytes).n, &err);
     strbuf_free(&bytes);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }

@@ -135,7 +135,6 @@ static int write_piece(const char *bytes, size_t n, void *user)
 
 dil_status conversation_save(const conversation *c, const char *path, dil_error *err)
 {
-    os_writer w;
     strbuf text = STRBUF(2 * MAX_FILE);
     json_t *root = to_json(c);
     bool good = root && json_dump_callback(root, write_piece, &text, JSON_INDENT(2)) == 0;
@@ -145,14 +144,7 @@ dil_status conversation_save(const conversation *c, const char *path, dil_error 
         strbuf_free(&text);
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: the conversation cannot be written as JSON", path);
     }
-    dil_status status = os_writer_open(&w, path, err);
-    if (status == DIL_OK) {
-        status = os_writer_write(&w, text.p, text.n, err);
-        if (status == DIL_OK)
-            status = os_writer_commit(&w, err);
-        else
-            os_writer_abort(&w);
-    }
+    dil_status status = os_write_file(path, text.p, text.n, err);
     strbuf_free(&text);
     return status;
 }

@@ -152,20 +152,12 @@ static json_t *trials_of(const profile_trial *t, int32_t n)
 
 static dil_status write_json(const char *path, const json_t *root, dil_error *err)
 {
-    os_writer w;
     strbuf text = STRBUF(FILE_BYTES_MOST);
     dil_status status = root && json_dump_callback(root, add_piece, &text, JSON_INDENT(1)) == 0
                             ? DIL_OK
                             : DIL_FAIL(err, DIL_NO_MEMORY, "profile: no memory to write it");
     if (status == DIL_OK)
-        status = os_writer_open(&w, path, err);
-    if (status == DIL_OK) {
-        status = os_writer_write(&w, text.p, text.n, err);
-        if (status == DIL_OK)
-            status = os_writer_commit(&w, err);
-        else
-            os_writer_abort(&w);
-    }
+        status = os_write_file(path, text.p, text.n, err);
     strbuf_free(&text);
     return status;
 }

@@ -32,18 +32,6 @@ static void add_column(strbuf *line, const char *what, const char *source)
         strbuf_add_char(line, *source == ',' || *source == '"' || (unsigned char)*source < 0x20 ? '_' : *source);
 }
 
-/* The file at path becomes exactly these bytes, whatever happens on the way. */
-static dil_status replace(const char *path, const void *bytes, size_t n, dil_error *err)
-{
-    os_writer w;
-    DIL_TRY(os_writer_open(&w, path, err));
-    dil_status status = os_writer_write(&w, bytes, n, err);
-    if (status == DIL_OK)
-        return os_writer_commit(&w, err);
-    os_writer_abort(&w);
-    return status;
-}
-
 static dil_status begin(const char *path, const train_config *c, dil_error *err)
 {
     strbuf line = STRBUF(LINE_BYTES);
@@ -55,7 +43,7 @@ static dil_status begin(const char *path, const train_config *c, dil_error *err)
     }
     strbuf_add_char(&line, '\n');
     dil_status status =
-        line.failed ? DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for its header", path) : replace(path, line.p, line.n, err);
+        line.failed ? DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for its header", path) : os_write_file(path, line.p, line.n, err);
     strbuf_free(&line);
     return status;
 }
@@ -71,7 +59,7 @@ static dil_status cut(const char *path, uint64_t keep_bytes, dil_error *err)
             DIL_FAIL(err, DIL_FORMAT, "%s: wanted %llu bytes and a line's end there, as the checkpoint says, found %zu bytes%s",
                      path, (unsigned long long)keep_bytes, n, n < keep_bytes ? "" : " and something else");
     else if (n > keep_bytes)
-        status = replace(path, text, (size_t)keep_bytes, err);
+        status = os_write_file(path, text, (size_t)keep_bytes, err);
     mem_free(text);
     return status;
 }
