@@ -32,7 +32,7 @@ typedef struct attention_cost {
 
 /* Of one value of a row. */
 typedef struct vector_cost {
-    double norm, quantize, round_bf16, add, rope;
+    double norm, quantize, round_bf16, add, rope, hadamard;
     double act[3]; /* silu, gelu, swiglu_oai: act(gate) * up */
     double angle;  /* a cosine and a sine */
 } vector_cost;

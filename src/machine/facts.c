@@ -10,7 +10,7 @@
 #include "base/os.h"
 #include "base/status.h"
 
-#define FACTS_VERSION 9u /* changes with the file and with what is measured */
+#define FACTS_VERSION 10u /* changes with the file and with what is measured */
 #define LIMIT_SECONDS 0.03
 #define LIMIT_ROUNDS 2
 #define COST_SECONDS 0.003
@@ -60,16 +60,10 @@ static bool load(const char *path, uint64_t key, facts_file *r)
 
 static dil_status save(const char *path, uint64_t key, facts_file *r, dil_error *err)
 {
-    os_writer w;
     memcpy(r->magic, magic, sizeof magic);
     r->key = key;
     r->sum = XXH3_64bits_withSeed(&r->facts, sizeof r->facts, key);
-    DIL_TRY(os_writer_open(&w, path, err));
-    dil_status status = os_writer_write(&w, r, sizeof *r, err);
-    if (status == DIL_OK)
-        return os_writer_commit(&w, err);
-    os_writer_abort(&w);
-    return status;
+    return os_write_file(path, r, sizeof *r, err);
 }
 
 /* Whether others want to run, as the caller sees it when its own workers sleep. */
@@ -115,11 +109,13 @@ static dil_status measure(machine_facts *f, const machine *m, const kernels *k, 
                           dil_error *err)
 {
     const int counts[FACT_COUNTS] = {1, n_threads / 2, n_threads};
+    int before = 0;
     memset(f, 0, sizeof *f);
     f->busy = busy_now();
-    for (int i = 0, before = 0; i<FACT_COUNTS; before = counts[i]> before ? counts[i] : before, i++) {
+    for (int i = 0; i < FACT_COUNTS; i++) {
         if (counts[i] <= before)
             continue;
+        before = counts[i];
         if (progress && !progress(user, "threads", (uint64_t)counts[i], (uint64_t)n_threads))
             return DIL_FAIL(err, DIL_CANCELLED, "machine: measuring was cancelled");
         DIL_TRY(measure_count(f, m, k, counts[i], counts[i] == n_threads, progress, user, err));

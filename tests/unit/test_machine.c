@@ -356,7 +356,7 @@ static void costs_measured(void **state)
     }
     assert_true(c[0].vector.norm > 0.0 && c[0].vector.quantize > 0.0 && c[0].vector.rope > 0.0 && c[0].vector.act[1] > 0.0);
     memcpy(&c[1], &c[0], sizeof *c);
-    for (int64_t i = 0; i < 2; i++) {
+    for (int64_t i = 0; i < 3; i++) {
         mem_inject_failure(i);
         dil_status status = costs_measure(&c[0], m, &k, t, 0.0, NULL, NULL, &err);
         mem_inject_failure(-1);
