@@ -102,6 +102,9 @@ static void add_norm(state *s, int32_t rows, bool post, dil_type reader)
     add_rows(s, STEP_NORM, rows, s->h->n_embd * value, COMPUTE_NORM_ROWS);
 }
 
+/* Of n values that are cached as this type, or meet some that are. */
+static double turn_cost(const state *s, dil_type type, double n) { return kv_turned(type) ? n * s->costs->vector.hadamard : 0; }
+
 static void add_rope(state *s)
 {
     const hparams *h = s->h;
@@ -109,8 +112,10 @@ static void add_rope(state *s)
     const double heads = (double)h->n_head + h->n_head_kv, norms = h->qk == QK_NORM_NONE ? 0 : heads * h->head_dim * v->norm;
     const double stored =
         h->n_head_kv * (h->head_dim * s->costs->store[s->p->type_k] + h->head_dim_v * s->costs->store[s->p->type_v]);
+    const double turned = turn_cost(s, s->p->type_k, (double)h->n_head_kv * h->head_dim) +
+                          turn_cost(s, s->p->type_v, (double)h->n_head_kv * h->head_dim_v);
     const double blocks = ceil(s->n / (double)COMPUTE_ROPE_TOKENS) * h->n_head_kv;
-    add(s, STEP_ROPE, by(s->n * (heads * h->n_rot * v->rope + norms + stored), s->p->gemm_now), blocks, 0, 0, 0);
+    add(s, STEP_ROPE, by(s->n * (heads * h->n_rot * v->rope + norms + stored + turned), s->p->gemm_now), blocks, 0, 0, 0);
 }
 
 /* ---- attention ---- */
@@ -151,7 +156,9 @@ static void add_attention(state *s, uint32_t layer_index, bool outputs_only)
         bytes += (t == pass->n_tokens - n || pass->n_tokens > COMPUTE_SPLIT_TOKENS ? 1 : 0) * h->n_head_kv * pages * page_bytes;
         items += blocks * (pass->n_tokens * pass->n_sequences <= COMPUTE_SPLIT_TOKENS ? ceil(pages / ATTN_CHUNK) : 1);
     }
-    const double out = (double)h->n_head * h->head_dim_v * n * quantize_cost(s, s->p->m->layers[layer_index].o.type);
+    const double out = (double)h->n_head * h->head_dim_v * n * quantize_cost(s, s->p->m->layers[layer_index].o.type) +
+                       turn_cost(s, s->p->type_k, (double)h->n_head * h->head_dim * n) +
+                       turn_cost(s, s->p->type_v, (double)h->n_head * h->head_dim_v * n);
     add(s, STEP_ATTENTION, by(pass->n_sequences * (units + out), s->p->gemm_now), pass->n_sequences * items,
         pass->n_sequences * bytes, 1, pass->n_sequences * units);
 }

@@ -113,11 +113,10 @@ static double step_seconds(const table *t, const player *p, compute_tile tile)
 static double between(void *ctx, int32_t i, int32_t s, int32_t j, int32_t u)
 {
     const table *t = ctx;
-    const int32_t before = i < j ? i : j, after = i < j ? j : i;
-    const player *next = &t->players[after];
+    const int32_t apart = i < j ? j - i : i - j;
+    const player *next = &t->players[apart == 1 ? (i < j ? j : i) : 0]; /* behind the last comes the first */
     const double handed = next->rows * (double)next->w[0]->cols * ACT_BYTES / t->p->n_threads;
     const double taken = t->use[t->first[i] + s] + t->use[t->first[j] + u] - t->near;
-    (void)before;
     return taken > 0 ? fmin(handed, taken) / t->l3 : 0;
 }
 

@@ -19,7 +19,7 @@ typedef struct searcher {
     const search_options *o;
     search_result *r;
     predictor by;
-    uint64_t until_ns;
+    uint64_t started_ns, until_ns;
     bench *prompt, *gen; /* NULL: not timed */
     bool stopped;
 } searcher;
@@ -65,7 +65,8 @@ static dil_status try_one(searcher *s, bench *b, const char *what, const profile
     const search_options *o = s->o;
     if (!b || s->stopped || os_time_ns() >= s->until_ns)
         return DIL_OK;
-    if (o->progress && !o->progress(o->user, what, 0, 1)) {
+    const uint64_t all = (uint64_t)(o->seconds * 1e3), spent = (os_time_ns() - s->started_ns) / 1000000;
+    if (o->progress && !o->progress(o->user, "tuning", spent < all ? spent : all, all)) {
         s->stopped = true;
         return DIL_OK;
     }
@@ -183,7 +184,7 @@ dil_status search_run(search_result *out, engine *e, const machine *m, const mac
                       dil_error *err)
 {
     const uint64_t started = os_time_ns();
-    searcher s = {.e = e, .o = o, .r = out, .until_ns = started + (uint64_t)(0.8 * o->seconds * 1e9)};
+    searcher s = {.e = e, .o = o, .r = out, .started_ns = started, .until_ns = started + (uint64_t)(0.8 * o->seconds * 1e9)};
     memset(out, 0, sizeof *out);
     out->best = usual;
     s.by = (predictor){.m = engine_model(e),
