@@ -8,27 +8,14 @@ The first file is the float model, which the others are compared with. For each:
 in which the files take turns; perplexity and divergence from the float model on the text. Only ratios mean anything on another machine.
 """
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 
+from measure import run, write_json
+
 TESTS = ["-p", "512", "-n", "128", "-r", "1", "--no-limits", "-q", "-o", "json"]
-
-
-def run(command):
-    """Standard output and the largest resident set in bytes; an error says what the command said."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        p = subprocess.Popen([str(c) for c in command], stdout=out, stderr=err)
-        _, status, usage = os.wait4(p.pid, 0)
-        p.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        if p.returncode:
-            raise SystemExit(f"{' '.join(map(str, command))}: ended with {p.returncode}: {err.read().decode(errors='replace')[-500:]}")
-        return out.read().decode(), usage.ru_maxrss * 1024
 
 
 def measure_speed(dil, files, threads, rounds):
@@ -36,13 +23,13 @@ def measure_speed(dil, files, threads, rounds):
     samples = {name: ([], [], []) for name in files}
     for i in range(rounds + 1):
         for name, path in files.items():
-            out, rss = run([dil, "bench", "-m", path, *TESTS, *threads])
+            done = run([dil, "bench", "-m", path, *TESTS, *threads])
             if i == 0:  # packs the weights
                 continue
-            rows = json.loads(out)
+            rows = done.json()
             prompt = next(r for r in rows if r["n_prompt"])
             answer = next(r for r in rows if r["n_gen"])
-            for values, value in zip(samples[name], (prompt["median_ts"], answer["median_ts"], rss)):
+            for values, value in zip(samples[name], (prompt["median_ts"], answer["median_ts"], done.largest)):
                 values.append(value)
     return {name: tuple(statistics.median(v) for v in values) for name, values in samples.items()}
 
@@ -54,12 +41,11 @@ def measure_quality(dil, files, text, chunks, threads):
         base = os.path.join(folder, "base")
         for name, path in files.items():
             if not found:
-                out, _ = run([dil, "eval", "perplexity", "-m", path, "-f", text, "-c", "512", "--chunks", chunks, "--save-base", base,
+                r = run([dil, "eval", "perplexity", "-m", path, "-f", text, "-c", "512", "--chunks", chunks, "--save-base", base,
                               "--json", "-q", *threads])
-                found[name] = (json.loads(out)["perplexity"], 0.0)
+                found[name] = (done.json()["perplexity"], 0.0)
             else:
-                out, _ = run([dil, "eval", "kld", "-m", path, "--base", base, "--json", "-q", *threads])
-                r = json.loads(out)
+                done = run([dil, "eval", "kld", "-m", path, "--base", base, "--json", "-q", *threads]).json()
                 found[name] = (r["perplexity"], r["mean_kld"])
     return found
 
@@ -91,9 +77,7 @@ def main():
     quality = measure_quality(o.dil, files, o.text, o.chunks, threads)
     rows = [{"name": name, "bytes": os.path.getsize(path), "rss": speed[name][2], "prompt": speed[name][0], "answer": speed[name][1],
              "perplexity": quality[name][0], "kld": quality[name][1]} for name, path in files.items()]
-    if o.json:
-        with open(o.json, "w", encoding="utf-8") as f:
-            json.dump(rows, f, indent=1)
+    write_json(o.json, rows)
     print(table(rows))
     return 0
 

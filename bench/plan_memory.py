@@ -7,27 +7,17 @@ Each run fills the context it has with a prompt. The first start (which packs th
 budgets go from all a run takes down to less than the least: every run must stay within its plan and 5 %, or say clearly that it cannot be.
 """
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
+
+from measure import run, write_json
 
 SLACK = 1.05
 
 
-def run(command, env):
-    """Exit code, standard error, and the largest resident set in bytes."""
-    with tempfile.TemporaryFile() as err:
-        p = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL, stderr=err, env=env)
-        _, status, usage = os.wait4(p.pid, 0)
-        err.seek(0)
-        return os.waitstatus_to_exitcode(status), err.read().decode(errors="replace"), usage.ru_maxrss * 1024
-
-
 def plan(dil, model, extra, env):
-    done = subprocess.run([dil, "plan", model, "--json", "-q", *map(str, extra)], capture_output=True, text=True, env=env)
-    return json.loads(done.stdout)
+    return run([dil, "plan", model, "--json", "-q", *extra], env, may_fail=True).json()  # 1: it does not fit
 
 
 def fill(dil, model, context, extra, folder, env):
@@ -35,7 +25,7 @@ def fill(dil, model, context, extra, folder, env):
     path = os.path.join(folder, "prompt")
     with open(path, "w", encoding="utf-8") as f:
         f.write("a " * (context - 24))
-    return run([dil, "run", "-m", model, "-f", path, "-n", 4, "--no-template", *extra], env)
+    return run([dil, "run", "-m", model, "-f", path, "-n", 4, "--no-template", *extra], env, may_fail=True)
 
 
 def chosen_options(err):
@@ -62,26 +52,25 @@ def main():
             budgets = [None, None] + [whole["total_bytes"] - spare * i // args.steps for i in range(1, args.steps + 1)]
             for i, budget in enumerate(budgets):
                 extra = ["--memory", budget] if budget else ["-c", args.context]
-                probe_code, err, _ = fill(args.dil, model, 40, extra, folder, env) if budget else (0, "", 0)
-                options = chosen_options(err) if budget else ["-c", args.context]
+                probe = fill(args.dil, model, 40, extra, folder, env) if budget else None
+                options = chosen_options(probe.err) if budget else ["-c", args.context]
                 name = os.path.basename(model)
                 said = " ".join(map(str, options)) if budget else ("first start" if i == 0 else "second start")
-                if probe_code:
-                    rows.append({"model": model, "memory": budget, "refused": err.strip()})
-                    print(f"| {name} | {budget / 1e6:.0f} MB | refused: {err.strip().splitlines()[-1][:120]} | | | |", flush=True)
+                if probe and probe.code:
+                    rows.append({"model": model, "memory": budget, "refused": probe.err.strip()})
+                    print(f"| {name} | {budget / 1e6:.0f} MB | refused: {probe.err.strip().splitlines()[-1][:120]} | | | |", flush=True)
                     continue
                 planned = plan(args.dil, model, options, env)
-                code, err, largest = fill(args.dil, model, planned["context"], extra, folder, env)
-                if code:
-                    raise SystemExit(f"{model}: ended with {code}: {err[-300:]}")
+                filled = fill(args.dil, model, planned["context"], extra, folder, env)
+                if filled.code:
+                    raise SystemExit(f"{model}: ended with {filled.code}: {filled.err[-300:]}")
+                largest = filled.largest
                 ratio = largest / planned["total_bytes"]
                 bad += ratio > SLACK or (budget is not None and largest > budget * SLACK)
                 rows.append({"model": model, "memory": budget, "planned": planned["total_bytes"], "largest": largest})
                 shown = f"{budget / 1e6:.0f} MB" if budget else ""
                 print(f"| {name} | {shown} | {said} | {planned['total_bytes'] / 1e6:.1f} | {largest / 1e6:.1f} | {ratio:.3f} |", flush=True)
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(rows, f, indent=1)
+    write_json(args.json, rows)
     if bad:
         print(f"plan_memory: {bad} of {len(rows)} runs took more than planned and 5 %", file=sys.stderr)
     return 1 if bad else 0

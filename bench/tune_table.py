@@ -7,39 +7,20 @@ A case is a model with threads (t=2), depth (d=0) and sequences at once (npl=1);
 N programs that do nothing but compute beside everything. The profiles made here stay in a folder of their own.
 """
 import argparse
-import itertools
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 
-
-def run(command, env):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=env)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}: ended with {done.returncode}: {done.stderr[-500:]}")
-    return json.loads(done.stdout)
-
-
-def cases_of(text):
-    name, _, rest = text.partition(":")
-    keys = {"t": ["0"], "d": ["0"], "npl": ["1"]}
-    for part in filter(None, rest.split(",")):
-        key, _, values = part.partition("=")
-        if key not in keys:
-            raise SystemExit(f"{text}: wanted t, d or npl, found '{key}'")
-        keys[key] = values.split("/")
-    for values in itertools.product(*keys.values()):
-        yield name, dict(zip(keys, values))
+from measure import cases_of, run, write_json
 
 
 def speeds(dil, name, case, extra, env):
     """Tokens per second of a prompt of 512 (not with several sequences) and of generation."""
     prompt = "0" if int(case["npl"]) > 1 else "512"
     rows = run([dil, "bench", "-m", name, "-t", case["t"], "-d", case["d"], "-npl", case["npl"], "-p", prompt, "-n", "64", "-r", "1", "--no-limits", "-q",
-                "-o", "json", *extra], env)
+                "-o", "json", *extra], env).json()
     return [next((r["median_ts"] for r in rows if r[key]), None) for key in ("n_prompt", "n_gen")]
 
 
@@ -72,10 +53,10 @@ def main():
     try:
         with tempfile.TemporaryDirectory() as folder:
             env = dict(os.environ, XDG_CACHE_HOME=os.path.join(folder, "cache"))
-            for name, case in itertools.chain.from_iterable(map(cases_of, args.cases)):
+            for name, case in cases_of(args.cases, {"t": "0", "d": "0", "npl": "1"}):
                 speeds(args.dil, name, case, (), env)  # packs the weights
                 tuned = run([args.dil, "tune", name, "-t", case["t"], "-d", case["d"], "-npl", case["npl"], "--seconds", args.seconds, "--json", "-q"]
-                            + (["-p", "0"] if int(case["npl"]) > 1 else []), env)
+                            + (["-p", "0"] if int(case["npl"]) > 1 else []), env).json()
                 kept = [t["what"] for t in tuned["tried"] if t["kept"]] if tuned["changed"] else []
                 ratios = compare(args.dil, name, case, args.rounds, env)
                 shown = [f"{statistics.median(v):.3f} ({min(v):.3f} .. {max(v):.3f})" if v else "" for v in ratios]
@@ -85,9 +66,7 @@ def main():
     finally:
         for p in beside:
             p.kill()
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(rows, f, indent=1)
+    write_json(args.json, rows)
     return 0
 
 
