@@ -10,33 +10,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "cache_counts.h"
 #include "leaks.h"
 #include "tune/kernel_trace.h"
 #include "tune/tile.h"
-
-#define LINE 64
-#define MOST ((size_t)1 << 22)
-
-static cache_model *new_model(size_t granule)
-{
-    cache_model *c = NULL;
-    dil_error err;
-    if (cache_model_new(&c, LINE, granule, MOST, &err) != DIL_OK)
-        fail_msg("%s", err.text);
-    return c;
-}
-
-static void must_hold(const cache_model *c)
-{
-    dil_error err;
-    if (cache_model_check(c, &err) != DIL_OK)
-        fail_msg("%s", err.text);
-}
-
-static double whole(const cache_model *c, uint64_t lines)
-{
-    return cache_model_misses(c, (cache_level){.size_bytes = lines * LINE});
-}
 
 /* ---- kernel traces ---- */
 

@@ -10,6 +10,8 @@
 #include "engine/engine.h"
 #include "leaks.h"
 #include "tiny_model.h"
+#include "tune/batch.h"
+#include "tune/levels.h"
 #include "tune/memory.h"
 #include "tune/propose.h"
 #include "tune/search.h"
@@ -173,7 +175,7 @@ static void make_up(made_up *x, const char *path, int n_threads)
         x->f.costs.attention[i] = (attention_cost){1e-8, 1e-9, 1e-8, 1e-9};
         x->f.costs.store[i] = 1e-9;
     }
-    x->f.costs.vector = (vector_cost){1e-9, 1e-9, 1e-9, 1e-9, 1e-9, {1e-9, 1e-9, 1e-9}, 1e-9};
+    x->f.costs.vector = (vector_cost){1e-9, 1e-9, 1e-9, 1e-9, 1e-9, 1e-9, {1e-9, 1e-9, 1e-9}, 1e-9};
     x->by = (predictor){.m = x->read,
                         .k = &x->k,
                         .machine = &x->m,
@@ -240,6 +242,64 @@ static void predicted_order(void **state)
         x->f.limits[0].barrier = (machine_rate){1, 1};
         predict_run(&one, &x->by, &(predict_pass){1, 1, 0, 1});
         assert_int_equal(one.bound, BOUND_BARRIERS);
+        model_close(x->read);
+    }
+    free(x);
+}
+
+/* More at once never costs all of them together anything here; who wants much for each gets few, who wants too much none. */
+static void batches(void **state)
+{
+    (void)state;
+    batch_point points[BATCH_POINTS];
+    made_up *x = malloc(sizeof *x);
+    assert_non_null(x);
+    make_up(x, dense_path, 1);
+    const int32_t block = batch_block(&x->by, 1024, 0, points);
+    double best = 0, chosen = 0;
+    for (int i = 0; i < BATCH_POINTS; i++) {
+        assert_int_equal(points[i].n, 16 << i);
+        best = fmax(best, points[i].total);
+        chosen = points[i].n == block ? points[i].total : chosen;
+    }
+    assert_true(chosen >= 0.99 * best);
+    const int32_t all = batch_sequences(&x->by, 0, 0, points), half = batch_sequences(&x->by, 0, points[2].each, points);
+    for (int i = 0; i < BATCH_POINTS; i++)
+        assert_float_equal(points[i].each * points[i].n, points[i].total, 1e-9 * points[i].total);
+    assert_true(half >= 4 && half <= all);
+    assert_int_equal(batch_sequences(&x->by, 0, 1.01 * points[0].each, points), 0);
+    model_close(x->read);
+    free(x);
+}
+
+/* All of what is touched comes from somewhere: from memory where caches are small, from the last level where that holds everything. */
+static void levels(void **state)
+{
+    (void)state;
+    const char *const paths[] = {dense_path, moe_path};
+    made_up *x = malloc(sizeof *x);
+    assert_non_null(x);
+    for (int m = 0; m < 2; m++) {
+        level_bytes small[STEP_KINDS], large[STEP_KINDS];
+        make_up(x, paths[m], 1);
+        const predict_pass one = {1, 1, 0, 1};
+        x->m.caches[2] = (machine_level){.n_caches = 1, .n_cores = 1};
+        x->m.caches[0].size_bytes = x->m.caches[1].size_bytes = 1 << 16;
+        x->m.caches[2].size_bytes = 1 << 17;
+        ok(levels_of_pass(small, &x->by, &one, &err));
+        x->m.caches[2].size_bytes = 1 << 30;
+        ok(levels_of_pass(large, &x->by, &one, &err));
+        double touched = 0, near = 0, far = 0;
+        for (int kind = 0; kind < STEP_KINDS; kind++) {
+            assert_float_equal(small[kind].touched, large[kind].touched, 1e-6);
+            assert_true(small[kind].l2 + small[kind].l3 + small[kind].memory <= small[kind].touched + 1e-6);
+            assert_float_equal(large[kind].memory, 0, 1e-6);
+            touched += small[kind].touched;
+            far += small[kind].memory;
+            near += large[kind].l3;
+        }
+        const double weights = (double)compute_weight_bytes(x->read);
+        assert_true(touched > weights && far > 0.9 * weights && far <= touched && near > 0.9 * weights);
         model_close(x->read);
     }
     free(x);
@@ -380,7 +440,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_enough),  cmocka_unit_test(memory_shrinks), cmocka_unit_test(memory_respects),
         cmocka_unit_test(memory_experts), cmocka_unit_test(predicted_work), cmocka_unit_test(predicted_order),
-        cmocka_unit_test(proposals),      cmocka_unit_test(profiles),       cmocka_unit_test(search_small),
+        cmocka_unit_test(batches),        cmocka_unit_test(levels),         cmocka_unit_test(proposals),
+        cmocka_unit_test(profiles),       cmocka_unit_test(search_small),
     };
     return leaks_run_group_tests(tests, prepare, clear);
 }
