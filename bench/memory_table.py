@@ -42,10 +42,10 @@ def measure_quality(dil, files, text, chunks, threads):
         for name, path in files.items():
             if not found:
                 r = run([dil, "eval", "perplexity", "-m", path, "-f", text, "-c", "512", "--chunks", chunks, "--save-base", base,
-                              "--json", "-q", *threads])
-                found[name] = (done.json()["perplexity"], 0.0)
+                         "--json", "-q", *threads]).json()
+                found[name] = (r["perplexity"], 0.0)
             else:
-                done = run([dil, "eval", "kld", "-m", path, "--base", base, "--json", "-q", *threads]).json()
+                r = run([dil, "eval", "kld", "-m", path, "--base", base, "--json", "-q", *threads]).json()
                 found[name] = (r["perplexity"], r["mean_kld"])
     return found
 
