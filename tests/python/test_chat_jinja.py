@@ -9,7 +9,6 @@ import difflib
 import glob
 import json
 import os
-import re
 import struct
 import subprocess
 import sys
