@@ -14,7 +14,7 @@ import sys
 
 from measure import cases_of, run, write_json
 
-N_GEN = 32
+N_GEN = 128
 NEAR = 0.15
 
 

@@ -69,7 +69,7 @@ static dil_status show(forecast *f, ground *g, const cli_options *o, dil_error *
                         .n_threads = f->p.n_threads,
                         .type_k = o->type_k,
                         .type_v = o->type_v};
-    DIL_TRY(predict_now(&f->by, err));
+    DIL_TRY(predict_now(&f->by, &(predict_pass){1, f->n_parallel, f->depth + f->n_gen / 2, f->n_parallel}, err));
     find_speed(f);
     f->fits = f->p.total_bytes <= f->limit;
     if (!f->fits)

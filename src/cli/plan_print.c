@@ -138,7 +138,8 @@ void plan_print_json(const forecast *f)
         p->n_threads, p->context, f->n_prompt, f->n_gen, f->depth, f->n_parallel);
     printf(
         "\"prompt_tokens_per_second\": %.2f, \"prompt_bound\": \"%s\", \"tokens_per_second\": %.2f, \"bound\": \"%s\", "
-        "\"tokens_per_second_full_context\": %.2f, \"read_bytes_per_second\": %.0f, \"reading_now\": %.3f, \"gemm_now\": %.3f, \"gemv_now\": %.3f, \"stall_now\": %.3f, \"best_micro_batch\": %d, \"best_sequences\": %d}}\n",
+        "\"tokens_per_second_full_context\": %.2f, \"read_bytes_per_second\": %.0f, \"reading_now\": %.3f, \"gemv_now\": %.3f, \"gemm_now\": %.3f, \"best_micro_batch\": %d, \"best_sequences\": %d}}\n",
         f->prompt_rate, predict_bound_name(f->prompt.bound), f->first_rate, predict_bound_name(f->first.bound), f->last_rate,
-        f->first.reading, f->by.reading_now, f->by.gemm_now, f->by.gemv_now, f->by.stall_now, f->block, f->n_sequences);
+        f->first.reading, f->by.reading_now, predict_speed_now(&f->by, 1), predict_speed_now(&f->by, 256), f->block,
+        f->n_sequences);
 }

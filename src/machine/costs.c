@@ -23,9 +23,10 @@ typedef struct measuring {
     job *j;
     kernel_work w;
     double seconds;
-    bool typical;       /* medians of what is far, instead of the best */
+    bool typical;       /* what calls mostly take, instead of the least */
     int round, n_calls; /* rounds measure the same in the same order */
-    double best[CALLS_MOST];
+    double known[CALLS_MOST];
+    int64_t amounts[CALLS_MOST];
 } measuring;
 
 static void prepare(measuring *m, void (*work)(job *, int))
@@ -34,20 +35,40 @@ static void prepare(measuring *m, void (*work)(job *, int))
     job_once(m->j);
 }
 
-/* Seconds of one call: the best of this round and of the same measurement in the rounds before, so that a slow moment of a shared
- * machine does not meet a kernel alone. */
-static double call_least(measuring *m, void (*work)(job *, int), int least)
+static double of_run(const measuring *m, double seconds, int least)
 {
-    m->j->work = work;
-    job_calibrate(m->j, REPETITION_NS);
-    const machine_rate run = job_run(m->j, m->seconds, least);
-    const double took = (m->typical && least == FAR_REPETITIONS ? run.median : run.best) / (double)m->j->amount;
-    double *best = &m->best[m->n_calls++ % CALLS_MOST];
-    *best = m->round == 0 || took < *best ? took : *best;
-    return *best;
+    const machine_rate run = job_run(m->j, seconds, least);
+    return (m->typical ? run.median : run.best) / (double)m->j->amount;
 }
 
-static double call(measuring *m, void (*work)(job *, int)) { return call_least(m, work, JOB_REPETITIONS); }
+/* Seconds of one call. Over the rounds: the best, so that a slow moment of a shared machine does not meet one kernel alone; or what it
+ * mostly takes, the mean of the medians. */
+static double call(measuring *m, void (*work)(job *, int))
+{
+    const int n = m->n_calls++ % CALLS_MOST;
+    double *known = &m->known[n];
+    m->j->work = work;
+    m->j->amount = m->amounts[n];
+    if (m->round == 0)
+        job_calibrate(m->j, REPETITION_NS);
+    m->amounts[n] = m->j->amount;
+    const double took = of_run(m, m->seconds, JOB_REPETITIONS);
+    if (m->round == 0)
+        *known = took;
+    else if (m->typical)
+        *known += (took - *known) / (m->round + 1);
+    else
+        *known = fmin(*known, took);
+    return *known;
+}
+
+/* Of one that goes over all that is far away: long enough as it is. */
+static double far(measuring *m, void (*work)(job *, int))
+{
+    m->j->work = work;
+    m->j->amount = 1;
+    return of_run(m, 0, FAR_REPETITIONS);
+}
 
 /* Never below 0: the difference of two measurements may be. */
 static double per(double more, double less, double n) { return more > less ? (more - less) / n : 0; }
@@ -70,20 +91,14 @@ static double far_call(measuring *m, void (*work)(job *, int), int n_panels, boo
     if (jump) /* two thirds of the way, to an odd number that shares no factor with n */
         for (m->w.jump = n * 2 / 3 | 1; common_factor(m->w.jump, n) > 1; m->w.jump += 2)
             ;
-    return call_least(m, work, FAR_REPETITIONS) / (double)n;
+    return far(m, work) / (double)n;
 }
 
-/* near: seconds of a panel that is at hand; work: the product that takes so long. */
-static double measure_stall(measuring *m, void (*work)(job *, int), int n, double near)
+/* Seconds of a panel: near, of the product with panels at hand; read, of its bytes alone. */
+static double measure_stall(measuring *m, void (*work)(job *, int), int n, double near, double read)
 {
-    const double bytes = (double)panel_bytes(m->w.type, WORK_COLUMNS);
-    if ((double)m->w.far_bytes < bytes * WORK_PANELS)
-        return 1;
-    m->w.columns = WORK_COLUMNS;
     m->w.n = n;
-    const double read = call_least(m, work_read_far, FAR_REPETITIONS) * bytes / (double)m->w.far_bytes; /* one after the other: */
-    const double far = far_call(m, work, WORK_PANELS, false) / WORK_PANELS;
-    return fmin(fmax(far - near, 0) / read, STALL_MOST);
+    return fmin(fmax(far_call(m, work, WORK_PANELS, false) / WORK_PANELS - near, 0) / read, STALL_MOST);
 }
 
 static double measure_start(measuring *m)
@@ -127,10 +142,15 @@ static void measure_far(measuring *m, dil_type type, linear_cost *c)
 {
     if (c->value <= 0)
         return;
+    const double bytes = (double)panel_bytes(type, WORK_COLUMNS);
+    c->stall = c->stall_few = 1;
+    if ((double)m->w.far_bytes < bytes * WORK_PANELS)
+        return;
     m->w.type = type;
-    m->round = 0;
-    c->stall = measure_stall(m, work_gemv_far, 1, c->row + WORK_COLUMNS * c->value);
-    c->stall_few = measure_stall(m, work_gemm_far, gemm_tokens[0], cost_gemm(c, WORK_COLUMNS, gemm_tokens[0]));
+    m->w.columns = WORK_COLUMNS;
+    const double read = far(m, work_read_far) * bytes / (double)m->w.far_bytes;
+    c->stall = measure_stall(m, work_gemv_far, 1, c->row + WORK_COLUMNS * c->value, read);
+    c->stall_few = measure_stall(m, work_gemm_far, gemm_tokens[0], cost_gemm(c, WORK_COLUMNS, gemm_tokens[0]), read);
 }
 
 /* Seconds of a page. */
@@ -239,7 +259,7 @@ dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, 
 }
 
 dil_status costs_measure_linear(linear_cost *out, const machine *m, const kernels *k, team *workers, dil_type type,
-                                uint64_t far_bytes, dil_error *err)
+                                uint64_t far_bytes, double pause, dil_error *err)
 {
     measuring *one;
     DIL_TRY(begin(&one, m, k, workers, ONE_SECONDS, far_bytes, err));
@@ -248,6 +268,7 @@ dil_status costs_measure_linear(linear_cost *out, const machine *m, const kernel
         one->n_calls = 0;
         *out = measure_linear(one, type);
     }
+    one->j->pause_ns = (uint64_t)(fmax(pause, 0) * 1e9);
     measure_far(one, type, out);
     end(one);
     return DIL_OK;
@@ -275,9 +296,8 @@ double cost_gemm(const linear_cost *l, int64_t columns, int32_t n_tokens)
     return n_tokens * l->output + (double)columns * g;
 }
 
-double cost_panel(const kernel_costs *c, const kernels *k, dil_type type, int64_t columns, int32_t n_tokens)
+double cost_panel(const linear_cost *l, const kernels *k, dil_type type, int64_t columns, int32_t n_tokens)
 {
-    const linear_cost *l = &c->linear[type];
     const double n = (double)columns;
     if (n_tokens >= k->gemm_from[type])
         return cost_gemm(l, columns, n_tokens);

@@ -54,12 +54,13 @@ double cost_together(double units, double bytes, double stall);
 DIL_MUST_CHECK dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, team *workers, double seconds,
                                         dil_progress_fn progress, void *user, dil_error *err);
 
-/* One format alone, just now, with far_bytes far away: what is near at best, what is far as it mostly is. Some tenths of a second. */
+/* One format alone, just now: what it mostly takes, not at best; with far_bytes far away and a pause of so many seconds before each time
+ * they are read. Some tenths of a second. */
 DIL_MUST_CHECK dil_status costs_measure_linear(linear_cost *out, const machine *m, const kernels *k, team *workers, dil_type type,
-                                               uint64_t far_bytes, dil_error *err);
+                                               uint64_t far_bytes, double pause, dil_error *err);
 
 /* Seconds of one thread; n tokens through a panel of k columns as the engine chooses the kernel. */
-double cost_panel(const kernel_costs *c, const kernels *k, dil_type type, int64_t columns, int32_t n_tokens);
+double cost_panel(const linear_cost *l, const kernels *k, dil_type type, int64_t columns, int32_t n_tokens);
 double cost_gemm(const linear_cost *l, int64_t columns, int32_t n_tokens); /* of gemm, whatever the engine would take */
 double cost_stall(const linear_cost *l, int32_t n_tokens);
 

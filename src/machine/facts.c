@@ -11,9 +11,9 @@
 #include "base/status.h"
 
 #define FACTS_VERSION 10u /* changes with the file and with what is measured */
-#define LIMIT_SECONDS 0.03
+#define LIMIT_SECONDS 0.025
 #define LIMIT_ROUNDS 2
-#define COST_SECONDS 0.003
+#define COST_SECONDS 0.002
 #define WHAT (LIMIT_CURVE | LIMIT_L3 | LIMIT_L2 | LIMIT_L1 | LIMIT_INT8 | LIMIT_BF16 | LIMIT_F32 | LIMIT_BARRIER)
 
 typedef struct facts_file {

@@ -8,6 +8,8 @@ static void repeat(void *ctx, int worker)
 {
     job *j = ctx;
     for (;;) {
+        for (uint64_t until = j->pause_ns ? os_time_ns() + j->pause_ns : 0; until && os_time_ns() < until;)
+            ;
         team_barrier(j->workers);
         if (atomic_load_explicit(&j->stop, memory_order_relaxed))
             return;

@@ -15,6 +15,7 @@ typedef struct job {
     void *ctx;
     int64_t amount; /* of work in one repetition: rounds, passes, calls or barriers */
     uint64_t until_ns;
+    uint64_t pause_ns; /* before each repetition, not timed */
     int n_done, least;
     double seconds[JOB_REPETITIONS_MOST];
     atomic_bool stop;      /* set by worker 0 between two barriers */

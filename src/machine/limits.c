@@ -178,7 +178,7 @@ double machine_read_rate(const machine_limits *l, double bytes)
 static uint64_t memory_slice(const machine *m, int n_threads)
 {
     const machine_level *l3 = &m->caches[2];
-    uint64_t least = (uint64_t)256 << 20, caches = 8 * l3->size_bytes * (uint64_t)l3->n_caches, most = m->memory_bytes / 8;
+    uint64_t least = (uint64_t)256 << 20, caches = 4 * l3->size_bytes * (uint64_t)l3->n_caches, most = m->memory_bytes / 8;
     uint64_t total = caches > least ? caches : least;
     return (total < most ? total : most) / (uint64_t)n_threads;
 }
@@ -283,13 +283,14 @@ dil_status machine_measure(machine_limits *out, const machine *m, const kernels 
     return status;
 }
 
-dil_status machine_measure_reading(machine_rate *out, const machine *m, const kernels *k, team *workers, double bytes,
+dil_status machine_measure_reading(machine_rate *out, const machine *m, const kernels *k, team *workers, double bytes, double pause,
                                    double seconds, dil_error *err)
 {
     job *j = NULL;
     limit_work w = {0};
     const uint64_t most = m->memory_bytes / 8, total = bytes < (double)most ? (uint64_t)bytes : most;
     DIL_TRY(new_job(&j, &w, k, workers, err));
+    j->pause_ns = (uint64_t)(fmax(pause, 0) * 1e9);
     dil_status status = read_level(j, total / (uint64_t)team_size(workers), seconds, out, err);
     mem_free(j);
     return status;

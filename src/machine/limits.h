@@ -49,9 +49,10 @@ enum {
 DIL_MUST_CHECK dil_status machine_measure(machine_limits *out, const machine *m, const kernels *k, team *workers, unsigned what,
                                           double seconds, dil_error *err);
 
-/* One working set of so many bytes (at most an eighth of the memory there is) for about `seconds`. */
+/* One working set of so many bytes (at most an eighth of the memory there is) for about `seconds`, with a pause of so many before each
+ * time: a cache that others share forgets in it. */
 DIL_MUST_CHECK dil_status machine_measure_reading(machine_rate *out, const machine *m, const kernels *k, team *workers,
-                                                  double bytes, double seconds, dil_error *err);
+                                                  double bytes, double pause, double seconds, dil_error *err);
 
 uint64_t machine_read_point(int point); /* READ_LEAST, doubled point times */
 /* Bytes per second of reading a working set of so many bytes again and again, from a measured curve. */

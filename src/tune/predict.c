@@ -6,6 +6,7 @@
 #include "base/status.h"
 
 #define NOW_SECONDS 0.1
+#define NOW_ROUNDS 3
 #define MANY_TOKENS 256
 #define MANY_COLUMNS 2048
 
@@ -26,8 +27,31 @@ typedef struct state {
 } state;
 
 static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
-static double by(double value, double now) { return now > 0 ? value / now : value; }
 static double larger(double a, double b) { return a > b ? a : b; }
+
+double predict_speed_now(const predictor *p, int32_t n_tokens)
+{
+    const dil_type type = p->type_now;
+    return p->now.value > 0 ? cost_panel(&p->facts->costs.linear[type], p->k, type, MANY_COLUMNS, n_tokens) /
+                                  cost_panel(&p->now, p->k, type, MANY_COLUMNS, n_tokens)
+                            : 1;
+}
+
+/* Of arithmetic on vectors: as fast as that of many tokens. */
+static double vectors_now(const state *s, double seconds) { return seconds / predict_speed_now(s->p, MANY_TOKENS); }
+
+/* Seconds of a panel. */
+static double panel_now(const state *s, const weight *w, int32_t n_tokens)
+{
+    return cost_panel(&s->costs->linear[w->type], s->p->k, w->type, w->cols, n_tokens) / predict_speed_now(s->p, n_tokens);
+}
+
+static double stall_now(const state *s, dil_type type, int32_t n_tokens)
+{
+    const double then = cost_stall(&s->costs->linear[s->p->type_now], n_tokens),
+                 stall = cost_stall(&s->costs->linear[type], n_tokens);
+    return s->p->now.value > 0 && then > 0 ? stall * cost_stall(&s->p->now, n_tokens) / then : stall;
+}
 
 /* Work of one step: units in seconds of one thread, in n_items that cannot be divided; stall: how much of reading them comes on top. */
 static void add(state *s, step_kind kind, double units, double n_items, double bytes, double stall, double macs)
@@ -66,19 +90,17 @@ static void add_matrix(const state *s, load *l, const weight *w, int32_t n_rows)
     const int32_t parts = s->n >= COMPUTE_PART_ROWS * s->p->n_threads ? s->p->n_threads : 1, rows = (n_rows + parts - 1) / parts;
     const int32_t blocks = rows > s->p->k->token_chunk ? (rows + s->p->k->token_chunk - 1) / s->p->k->token_chunk : 1;
     const int32_t each = (rows + blocks - 1) / blocks;
-    const double units = w->n_panels * (double)(parts * blocks) * cost_panel(s->costs, s->p->k, w->type, w->cols, each);
-    l->units += by(units, each >= s->p->k->gemm_from[w->type] ? s->p->gemm_now : s->p->gemv_now);
+    l->units += w->n_panels * (double)(parts * blocks) * panel_now(s, w, each);
     l->bytes += (double)w->panel_bytes * w->n_panels * blocks;
     if (n_rows <= COMPUTE_FEW_ROWS) /* every item goes on somewhere else */
         l->units += s->costs->start * least(w->n_panels, COMPUTE_ITEMS_FEW * s->p->n_threads);
-    l->stalls += cost_stall(&s->costs->linear[w->type], each) * (double)w->panel_bytes * w->n_panels * blocks;
+    l->stalls += stall_now(s, w->type, each) * (double)w->panel_bytes * w->n_panels * blocks;
     l->macs += (double)w->rows * w->cols * n_rows;
 }
 
 static void add_load(state *s, step_kind kind, load l, double vectors)
 {
-    add(s, kind, l.units + by(vectors, s->p->gemm_now), 8 * s->p->n_threads, l.bytes,
-        l.bytes > 0 ? by(l.stalls / l.bytes, s->p->stall_now) : 0, l.macs);
+    add(s, kind, l.units + vectors_now(s, vectors), 8 * s->p->n_threads, l.bytes, l.bytes > 0 ? l.stalls / l.bytes : 0, l.macs);
 }
 
 static double quantize_cost(const state *s, dil_type type)
@@ -92,7 +114,7 @@ static double quantize_cost(const state *s, dil_type type)
 static void add_rows(state *s, step_kind kind, int32_t rows, double units_of_row, int32_t most_rows)
 {
     const int32_t share = rows / (8 * s->p->n_threads), taken = share < 1 ? 1 : least(share, most_rows);
-    add(s, kind, by(rows * units_of_row, s->p->gemm_now), (rows + taken - 1) / taken, 0, 0, 0);
+    add(s, kind, vectors_now(s, rows * units_of_row), (rows + taken - 1) / taken, 0, 0, 0);
 }
 
 static void add_norm(state *s, int32_t rows, bool post, dil_type reader)
@@ -100,6 +122,13 @@ static void add_norm(state *s, int32_t rows, bool post, dil_type reader)
     const vector_cost *v = &s->costs->vector;
     const double value = v->norm + (post ? v->norm + v->add : 0) + quantize_cost(s, reader);
     add_rows(s, STEP_NORM, rows, s->h->n_embd * value, COMPUTE_NORM_ROWS);
+}
+
+/* Bytes of K and V of one token and head. */
+static double kv_token_bytes(const state *s)
+{
+    return (double)(kv_page_bytes(s->p->type_k, (int)s->h->head_dim) + kv_page_bytes(s->p->type_v, (int)s->h->head_dim_v)) /
+           KV_PAGE;
 }
 
 /* Of n values that are cached as this type, or meet some that are. */
@@ -115,7 +144,8 @@ static void add_rope(state *s)
     const double turned = turn_cost(s, s->p->type_k, (double)h->n_head_kv * h->head_dim) +
                           turn_cost(s, s->p->type_v, (double)h->n_head_kv * h->head_dim_v);
     const double blocks = ceil(s->n / (double)COMPUTE_ROPE_TOKENS) * h->n_head_kv;
-    add(s, STEP_ROPE, by(s->n * (heads * h->n_rot * v->rope + norms + stored + turned), s->p->gemm_now), blocks, 0, 0, 0);
+    const double written = 2.0 * s->n * kv_token_bytes(s) * h->n_head_kv; /* fetched before, written back behind */
+    add(s, STEP_ROPE, vectors_now(s, s->n * (heads * h->n_rot * v->rope + norms + stored + turned)), blocks, written, 1, 0);
 }
 
 /* ---- attention ---- */
@@ -146,8 +176,7 @@ static void add_attention(state *s, uint32_t layer_index, bool outputs_only)
     const double blocks = ceil(h->n_head / (double)h->n_head_kv / heads) * h->n_head_kv;
     const int32_t n =
         outputs_only ? least(pass->n_tokens, (pass->n_outputs + pass->n_sequences - 1) / pass->n_sequences) : pass->n_tokens;
-    const double page_bytes =
-        (double)kv_page_bytes(s->p->type_k, (int)h->head_dim) + (double)kv_page_bytes(s->p->type_v, (int)h->head_dim_v);
+    const double page_bytes = KV_PAGE * kv_token_bytes(s);
     double units = 0, items = 0, bytes = 0;
     for (int32_t t = pass->n_tokens - n; t < pass->n_tokens; t += tokens) {
         const int32_t taken = least(tokens, pass->n_tokens - t), first = pass->depth + t, last = first + taken - 1;
@@ -159,8 +188,8 @@ static void add_attention(state *s, uint32_t layer_index, bool outputs_only)
     const double out = (double)h->n_head * h->head_dim_v * n * quantize_cost(s, s->p->m->layers[layer_index].o.type) +
                        turn_cost(s, s->p->type_k, (double)h->n_head * h->head_dim * n) +
                        turn_cost(s, s->p->type_v, (double)h->n_head * h->head_dim_v * n);
-    add(s, STEP_ATTENTION, by(pass->n_sequences * (units + out), s->p->gemm_now), pass->n_sequences * items,
-        pass->n_sequences * bytes, 1, pass->n_sequences * units);
+    add(s, STEP_ATTENTION, vectors_now(s, pass->n_sequences * (units + out)), pass->n_sequences * items, pass->n_sequences * bytes,
+        1, pass->n_sequences * units);
 }
 
 /* ---- a layer ---- */
@@ -231,10 +260,10 @@ static void add_experts(state *s, const expert_layer *e, int32_t rows)
     const weight *all[] = {&e->experts[0].gate, &e->experts[0].up, &e->experts[0].down};
     load l = {0};
     for (int i = 0; i < 3 && each; i++) {
-        const double units = distinct * all[i]->n_panels * cost_panel(s->costs, s->p->k, all[i]->type, all[i]->cols, each);
-        l.units += by(units, each >= s->p->k->gemm_from[all[i]->type] ? s->p->gemm_now : s->p->gemv_now);
-        l.bytes += distinct * (double)all[i]->panel_bytes * all[i]->n_panels;
-        l.stalls += distinct * (double)all[i]->panel_bytes * all[i]->n_panels * cost_stall(&s->costs->linear[all[i]->type], each);
+        const double bytes = distinct * (double)all[i]->panel_bytes * all[i]->n_panels;
+        l.units += distinct * all[i]->n_panels * panel_now(s, all[i], each);
+        l.bytes += bytes;
+        l.stalls += bytes * stall_now(s, all[i]->type, each);
         l.macs += (double)rows * x->n_used * all[i]->rows * all[i]->cols;
     }
     const double values = (double)rows * x->n_used * x->n_ff * hidden_value(s, e->experts[0].down.type);
@@ -280,8 +309,7 @@ static void add_layer(state *s, uint32_t i)
 static double kv_bytes(const state *s)
 {
     double bytes = 0;
-    const double token =
-        (double)(kv_page_bytes(s->p->type_k, (int)s->h->head_dim) + kv_page_bytes(s->p->type_v, (int)s->h->head_dim_v)) / KV_PAGE;
+    const double token = kv_token_bytes(s);
     for (uint32_t i = 0; i < s->h->n_layer; i++) {
         int32_t seen = s->pass.depth + s->pass.n_tokens;
         seen = s->h->windowed[i] ? least(seen, (int32_t)s->h->window) : seen;
@@ -351,28 +379,45 @@ static dil_type main_type(const model *m)
     return (dil_type)best;
 }
 
-dil_status predict_now(predictor *p, dil_error *err)
+/* The longer a pass takes, the more of what it reads others have driven from a shared cache meanwhile, and the longer it takes. */
+static dil_status read_in_rhythm(predictor *p, const predict_pass *pass, team *t, double *pause, dil_error *err)
 {
     prediction out;
-    team *t;
-    machine_rate reading = {0};
+    machine_rate reading;
+    for (int i = 0; i < NOW_ROUNDS; i++) {
+        predict_run(&out, p, pass);
+        *pause = i == 0 ? 0 : fmax(0, out.seconds - out.working_set / out.reading);
+        DIL_TRY(machine_measure_reading(&reading, p->machine, p->k, t, out.working_set, *pause, NOW_SECONDS, err));
+        p->reading_now = reading.median / machine_read_rate(machine_facts_limits(p->facts, p->n_threads), out.working_set);
+    }
+    return DIL_OK;
+}
+
+static dil_status measure_now(predictor *p, const predict_pass *pass, team *t, dil_error *err)
+{
+    double pause = 0;
+    prediction out;
     linear_cost now;
+    const dil_type type = main_type(p->m);
+    DIL_TRY(read_in_rhythm(p, pass, t, &pause, err));
+    predict_run(&out, p, pass);
+    DIL_TRY(costs_measure_linear(&now, p->machine, p->k, t, type, (uint64_t)out.working_set, pause, err));
+    if (p->facts->costs.linear[type].value > 0) {
+        p->type_now = type;
+        p->now = now;
+    }
+    return DIL_OK;
+}
+
+dil_status predict_now(predictor *p, const predict_pass *pass, dil_error *err)
+{
+    team *t;
     int cpus[TEAM_MAX];
-    predict_run(&out, p, &(predict_pass){1, 1, 0, 1});
     DIL_TRY(team_new(&t, p->n_threads, err));
     if (machine_thread_cpus(p->machine, cpus, p->n_threads) == p->n_threads)
         team_pin(t, cpus, NULL);
-    dil_status status = machine_measure_reading(&reading, p->machine, p->k, t, out.working_set, NOW_SECONDS, err);
-    if (status == DIL_OK)
-        status = costs_measure_linear(&now, p->machine, p->k, t, main_type(p->m), (uint64_t)out.working_set, err);
+    dil_status status = measure_now(p, pass, t, err);
     team_free(t);
-    const linear_cost *then = &p->facts->costs.linear[main_type(p->m)];
-    if (status == DIL_OK && then->value > 0) {
-        p->reading_now = reading.median / machine_read_rate(machine_facts_limits(p->facts, p->n_threads), out.working_set);
-        p->gemm_now = cost_gemm(then, MANY_COLUMNS, MANY_TOKENS) / cost_gemm(&now, MANY_COLUMNS, MANY_TOKENS);
-        p->gemv_now = (then->value + then->row / MANY_COLUMNS) / (now.value + now.row / MANY_COLUMNS);
-        p->stall_now = then->stall > 0 && now.stall > 0 ? then->stall / now.stall : 1;
-    }
     return status;
 }
 

@@ -36,8 +36,11 @@ typedef struct predictor {
     const machine_facts *facts;
     int32_t n_threads;
     dil_type type_k, type_v;
-    /* Speeds measured just now over those of the facts: what others share, and clocks, have their moments. 0: as it was. */
-    double reading_now, gemm_now, gemv_now, stall_now;
+    /* Measured just now: what others share, and clocks, have their moments. Reading over that of the facts, and what products of one
+     * type take; 0 and nothing: as the facts are. */
+    double reading_now;
+    dil_type type_now;
+    linear_cost now;
 } predictor;
 
 /* n_tokens of each of n_sequences, which hold depth tokens already; n_outputs of all want logits. */
@@ -50,8 +53,11 @@ void predict_run(prediction *out, const predictor *p, const predict_pass *pass);
 /* Experts that n_rows tokens meet which choose without preference. */
 double predict_distinct_experts(const expert_params *x, int32_t n_rows);
 
-/* Measures what is now, with the working set of generation at the start, in a fraction of a second. */
-DIL_MUST_CHECK dil_status predict_now(predictor *p, dil_error *err);
+/* Speed of such products now over that of the facts. */
+double predict_speed_now(const predictor *p, int32_t n_tokens);
+
+/* Measures what is now, in the rhythm of this pass: its working set is read as often as the pass would. Half a second. */
+DIL_MUST_CHECK dil_status predict_now(predictor *p, const predict_pass *pass, dil_error *err);
 
 /* Tokens per second of a prompt of n tokens in passes of micro_batch tokens; of n_sequences that grow from depth on by n_tokens each. */
 double predict_prompt(const predictor *p, int32_t n_tokens, int32_t micro_batch, int32_t depth);

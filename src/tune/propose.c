@@ -99,7 +99,8 @@ static double step_seconds(const table *t, const player *p, compute_tile tile)
     for (int i = 0; i < p->n_weights; i++) {
         const weight *w = p->w[i];
         const double chunks = ceil(w->n_panels / (double)tile.panels), all = blocks * (by_rows ? threads : 1) * p->times;
-        const double item = tile.panels * cost_panel(&t->p->facts->costs, t->p->k, w->type, w->cols, (int32_t)tokens);
+        const double item =
+            tile.panels * cost_panel(&t->p->facts->costs.linear[w->type], t->p->k, w->type, w->cols, (int32_t)tokens);
         units +=
             all * w->n_panels / tile.panels *
             cost_together(item, far_seconds(t, w, tile, tokens), cost_stall(&t->p->facts->costs.linear[w->type], (int32_t)tokens));

@@ -348,7 +348,8 @@ static void costs_measured(void **state)
     for (int i = 0; i < DIL_TYPE_COUNT; i++) {
         const dil_type type = (dil_type)i;
         const bool has = panel_bytes(type, 2048) > 0, caches = kv_page_bytes(type, 128) > 0;
-        const double one = cost_panel(&c[0], &k, type, 2048, 1), many = cost_panel(&c[0], &k, type, 2048, 256);
+        const double one = cost_panel(&c[0].linear[type], &k, type, 2048, 1),
+                     many = cost_panel(&c[0].linear[type], &k, type, 2048, 256);
         assert_true(has ? one > 1e-9 && one < 0.1 && many > one : one <= 0.0 && many <= 0.0);
         const attention_cost *a = &c[0].attention[type];
         const double page = a->page + a->row + 64 * (a->page_value + a->row_value);
@@ -375,9 +376,9 @@ static void costs_added_up(void **state)
     kernels k = {.gemm_from[DIL_TYPE_Q8_0] = 8};
     kernel_costs c = {.linear[DIL_TYPE_Q8_0] = {1, 2, 0.5, 0.25, {10, 20, 30, 50, 200}, 0.8, 0.1}};
     const linear_cost *l = &c.linear[DIL_TYPE_Q8_0];
-    assert_float_equal(cost_panel(&c, &k, DIL_TYPE_Q8_0, 100, 1), 201, 1e-9);
-    assert_float_equal(cost_panel(&c, &k, DIL_TYPE_Q8_0, 100, 5), 2 * 201 + 3 * 50, 1e-9);
-    assert_float_equal(cost_panel(&c, &k, DIL_TYPE_Q8_0, 100, 8), 8 * 0.25 + 1000, 1e-9);
+    assert_float_equal(cost_panel(&c.linear[DIL_TYPE_Q8_0], &k, DIL_TYPE_Q8_0, 100, 1), 201, 1e-9);
+    assert_float_equal(cost_panel(&c.linear[DIL_TYPE_Q8_0], &k, DIL_TYPE_Q8_0, 100, 5), 2 * 201 + 3 * 50, 1e-9);
+    assert_float_equal(cost_panel(&c.linear[DIL_TYPE_Q8_0], &k, DIL_TYPE_Q8_0, 100, 8), 8 * 0.25 + 1000, 1e-9);
     assert_float_equal(cost_gemm(l, 100, 24), 24 * 0.25 + 2500, 1e-9);
     assert_float_equal(cost_gemm(l, 100, 160), 160 * 0.25 + 12500, 1e-9);
     assert_float_equal(cost_gemm(l, 100, 512), 512 * 0.25 + 40000, 1e-9);
