@@ -258,19 +258,23 @@ dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, 
     return status;
 }
 
-dil_status costs_measure_linear(linear_cost *out, const machine *m, const kernels *k, team *workers, dil_type type,
-                                uint64_t far_bytes, double pause, dil_error *err)
+dil_status costs_measure_now(kernel_costs *out, const machine *m, const kernels *k, team *workers, const costs_wanted *wanted,
+                             dil_error *err)
 {
-    measuring *one;
-    DIL_TRY(begin(&one, m, k, workers, ONE_SECONDS, far_bytes, err));
-    one->typical = true;
-    for (; one->round < ROUNDS; one->round++) {
-        one->n_calls = 0;
-        *out = measure_linear(one, type);
+    measuring *some;
+    memset(out, 0, sizeof *out);
+    DIL_TRY(begin(&some, m, k, workers, ONE_SECONDS, wanted->far_bytes, err));
+    some->typical = true;
+    for (; some->round < ROUNDS; some->round++) {
+        some->n_calls = 0;
+        out->linear[wanted->weights] = measure_linear(some, wanted->weights);
+        measure_attention(some, wanted->k, out);
+        if (wanted->v != wanted->k)
+            measure_attention(some, wanted->v, out);
     }
-    one->j->pause_ns = (uint64_t)(fmax(pause, 0) * 1e9);
-    measure_far(one, type, out);
-    end(one);
+    some->j->pause_ns = (uint64_t)(fmax(wanted->pause, 0) * 1e9);
+    measure_far(some, wanted->weights, &out->linear[wanted->weights]);
+    end(some);
     return DIL_OK;
 }
 

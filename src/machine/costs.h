@@ -54,10 +54,16 @@ double cost_together(double units, double bytes, double stall);
 DIL_MUST_CHECK dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, team *workers, double seconds,
                                         dil_progress_fn progress, void *user, dil_error *err);
 
-/* One format alone, just now: what it mostly takes, not at best; with far_bytes far away and a pause of so many seconds before each time
- * they are read. Some tenths of a second. */
-DIL_MUST_CHECK dil_status costs_measure_linear(linear_cost *out, const machine *m, const kernels *k, team *workers, dil_type type,
-                                               uint64_t far_bytes, double pause, dil_error *err);
+/* A format of weights and those of K and V; so many bytes are far away, with a pause of so many seconds before each time they are read. */
+typedef struct costs_wanted {
+    dil_type weights, k, v;
+    uint64_t far_bytes;
+    double pause;
+} costs_wanted;
+
+/* These alone, just now: what they mostly take, not at best. The rest of out is zeroed. Some tenths of a second. */
+DIL_MUST_CHECK dil_status costs_measure_now(kernel_costs *out, const machine *m, const kernels *k, team *workers,
+                                            const costs_wanted *wanted, dil_error *err);
 
 /* Seconds of one thread; n tokens through a panel of k columns as the engine chooses the kernel. */
 double cost_panel(const linear_cost *l, const kernels *k, dil_type type, int64_t columns, int32_t n_tokens);

@@ -12,7 +12,7 @@
 /* Operands of one worker: tokens in every form a kernel may read, panels, pages, and room for results. */
 struct work_operands {
     _Alignas(64) float f[WORK_TOKENS * WORK_COLUMNS];
-    _Alignas(64) float g[WORK_QUERIES * WORK_COLUMNS];
+    _Alignas(64) float g[WORK_QUERIES * (ATTN_SLOTS + 16)];
     float d[WORK_TOKENS * WORK_COLUMNS / ACT_BLOCK], s[WORK_TOKENS * WORK_COLUMNS / ACT_BLOCK],
         s16[WORK_TOKENS * WORK_COLUMNS / ACT_BLOCK * 2];
     int32_t isum[WORK_TOKENS * WORK_COLUMNS / ACT_BLOCK], isum16[WORK_TOKENS * WORK_COLUMNS / ACT_BLOCK * 2];

@@ -11,7 +11,7 @@
 #define WORK_TOKENS 256   /* most */
 #define WORK_PANELS 8     /* of a call */
 #define WORK_ROWS 8       /* of WORK_COLUMNS values, in the small jobs */
-#define WORK_QUERIES 48   /* most rows of attention */
+#define WORK_QUERIES 96   /* most rows of attention */
 #define WORK_HEAD_DIM 128 /* most */
 #define WORK_ROPE_DIM 64
 

@@ -32,9 +32,10 @@ static double larger(double a, double b) { return a > b ? a : b; }
 double predict_speed_now(const predictor *p, int32_t n_tokens)
 {
     const dil_type type = p->type_now;
-    return p->now.value > 0 ? cost_panel(&p->facts->costs.linear[type], p->k, type, MANY_COLUMNS, n_tokens) /
-                                  cost_panel(&p->now, p->k, type, MANY_COLUMNS, n_tokens)
-                            : 1;
+    const linear_cost *then = &p->facts->costs.linear[type], *now = &p->now.linear[type];
+    return now->value > 0
+               ? cost_panel(then, p->k, type, MANY_COLUMNS, n_tokens) / cost_panel(now, p->k, type, MANY_COLUMNS, n_tokens)
+               : 1;
 }
 
 /* Of arithmetic on vectors: as fast as that of many tokens. */
@@ -48,9 +49,9 @@ static double panel_now(const state *s, const weight *w, int32_t n_tokens)
 
 static double stall_now(const state *s, dil_type type, int32_t n_tokens)
 {
-    const double then = cost_stall(&s->costs->linear[s->p->type_now], n_tokens),
-                 stall = cost_stall(&s->costs->linear[type], n_tokens);
-    return s->p->now.value > 0 && then > 0 ? stall * cost_stall(&s->p->now, n_tokens) / then : stall;
+    const linear_cost *then = &s->costs->linear[s->p->type_now], *now = &s->p->now.linear[s->p->type_now];
+    const double known = cost_stall(then, n_tokens), stall = cost_stall(&s->costs->linear[type], n_tokens);
+    return now->value > 0 && known > 0 ? stall * cost_stall(now, n_tokens) / known : stall;
 }
 
 /* Work of one step: units in seconds of one thread, in n_items that cannot be divided; stall: how much of reading them comes on top. */
@@ -150,9 +151,15 @@ static void add_rope(state *s)
 
 /* ---- attention ---- */
 
+static const attention_cost *attention_now(const state *s, dil_type type)
+{
+    const attention_cost *now = &s->p->now.attention[type];
+    return now->row_value > 0 ? now : &s->costs->attention[type];
+}
+
 static double page_units(const state *s, double rows)
 {
-    const attention_cost *k = &s->costs->attention[s->p->type_k], *v = &s->costs->attention[s->p->type_v];
+    const attention_cost *k = attention_now(s, s->p->type_k), *v = attention_now(s, s->p->type_v);
     const double dim = 0.5 * (s->h->head_dim + s->h->head_dim_v);
     return 0.5 * (k->page + v->page + dim * (k->page_value + v->page_value) +
                   rows * (k->row + v->row + dim * (k->row_value + v->row_value)));
@@ -188,7 +195,7 @@ static void add_attention(state *s, uint32_t layer_index, bool outputs_only)
     const double out = (double)h->n_head * h->head_dim_v * n * quantize_cost(s, s->p->m->layers[layer_index].o.type) +
                        turn_cost(s, s->p->type_k, (double)h->n_head * h->head_dim * n) +
                        turn_cost(s, s->p->type_v, (double)h->n_head * h->head_dim_v * n);
-    add(s, STEP_ATTENTION, vectors_now(s, pass->n_sequences * (units + out)), pass->n_sequences * items, pass->n_sequences * bytes,
+    add(s, STEP_ATTENTION, pass->n_sequences * (units + vectors_now(s, out)), pass->n_sequences * items, pass->n_sequences * bytes,
         1, pass->n_sequences * units);
 }
 
@@ -397,11 +404,12 @@ static dil_status measure_now(predictor *p, const predict_pass *pass, team *t, d
 {
     double pause = 0;
     prediction out;
-    linear_cost now;
+    kernel_costs now;
     const dil_type type = main_type(p->m);
     DIL_TRY(read_in_rhythm(p, pass, t, &pause, err));
     predict_run(&out, p, pass);
-    DIL_TRY(costs_measure_linear(&now, p->machine, p->k, t, type, (uint64_t)out.working_set, pause, err));
+    const costs_wanted wanted = {type, p->type_k, p->type_v, (uint64_t)out.working_set, pause};
+    DIL_TRY(costs_measure_now(&now, p->machine, p->k, t, &wanted, err));
     if (p->facts->costs.linear[type].value > 0) {
         p->type_now = type;
         p->now = now;

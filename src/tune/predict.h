@@ -37,10 +37,10 @@ typedef struct predictor {
     int32_t n_threads;
     dil_type type_k, type_v;
     /* Measured just now: what others share, and clocks, have their moments. Reading over that of the facts, and what products of one
-     * type take; 0 and nothing: as the facts are. */
+     * type and attention take; 0 and nothing: as the facts are. */
     double reading_now;
     dil_type type_now;
-    linear_cost now;
+    kernel_costs now;
 } predictor;
 
 /* n_tokens of each of n_sequences, which hold depth tokens already; n_outputs of all want logits. */

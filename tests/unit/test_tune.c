@@ -237,13 +237,14 @@ static void predicted_order(void **state)
         assert_true(one.bound == BOUND_MEMORY || one.bound == BOUND_CACHE);
         x->by.reading_now = 0;
         x->by.type_now = DIL_TYPE_Q8_0; /* every product takes twice as long */
-        x->by.now = x->f.costs.linear[DIL_TYPE_Q8_0];
-        x->by.now.row *= 2, x->by.now.value *= 2, x->by.now.output *= 2;
+        linear_cost *now = &x->by.now.linear[DIL_TYPE_Q8_0];
+        *now = x->f.costs.linear[DIL_TYPE_Q8_0];
+        now->row *= 2, now->value *= 2, now->output *= 2;
         for (int i = 0; i < COST_GEMM_POINTS; i++)
-            x->by.now.gemm[i] *= 2;
+            now->gemm[i] *= 2;
         assert_float_equal(predict_speed_now(&x->by, 1), 0.5, 1e-9);
         assert_true(predict_prompt(&x->by, 512, 512, 0) < 0.6 * before);
-        x->by.now = (linear_cost){0};
+        memset(&x->by.now, 0, sizeof x->by.now);
         x->f.limits[0].barrier = (machine_rate){1, 1};
         predict_run(&one, &x->by, &(predict_pass){1, 1, 0, 1});
         assert_int_equal(one.bound, BOUND_BARRIERS);
