@@ -369,16 +369,45 @@ static void costs_measured(void **state)
     mem_free(c);
 }
 
+/* A pause is not part of what it took; of the costs only those that were asked for are measured, and the pause is not in them either. */
+static void measured_now(void **state)
+{
+    (void)state;
+    kernels k;
+    machine *m;
+    team *t;
+    machine_rate reading;
+    dil_error err = {0};
+    const costs_wanted wanted = {DIL_TYPE_Q4_0, DIL_TYPE_F16, DIL_TYPE_Q8_0, 2 << 20, 0.02};
+    kernel_costs *c = mem_calloc(1, sizeof *c, MEM_MISC);
+    assert_non_null(c);
+    assert_int_equal(machine_topology(&m, NULL, &err), DIL_OK);
+    assert_int_equal(kernels_select(&k, "auto", &err), DIL_OK);
+    assert_int_equal(team_new(&t, 2, &err), DIL_OK);
+    const uint64_t began = os_time_ns();
+    assert_int_equal(machine_measure_reading(&reading, m, &k, t, 2 << 20, 0.02, 0.0, &err), DIL_OK);
+    assert_true(os_time_ns() - began > 5 * 20000000);
+    assert_true(reading.best > 5 * (2 << 20) / 0.02);
+    assert_int_equal(costs_measure_now(c, m, &k, t, &wanted, &err), DIL_OK);
+    for (int i = 0; i < DIL_TYPE_COUNT; i++) {
+        assert_true((c->linear[i].value > 0.0) == (i == DIL_TYPE_Q4_0));
+        assert_true((c->attention[i].row_value > 0.0) == (i == DIL_TYPE_F16 || i == DIL_TYPE_Q8_0));
+    }
+    assert_true(c->linear[DIL_TYPE_Q4_0].stall < 10.0);
+    team_free(t);
+    machine_free(m);
+    mem_free(c);
+}
+
 /* gemm: straight between what was measured, in proportion beyond; gemv in calls of GEMV_TOKENS; stalls fade with tokens. */
 static void costs_added_up(void **state)
 {
     (void)state;
     kernels k = {.gemm_from[DIL_TYPE_Q8_0] = 8};
-    kernel_costs c = {.linear[DIL_TYPE_Q8_0] = {1, 2, 0.5, 0.25, {10, 20, 30, 50, 200}, 0.8, 0.1}};
-    const linear_cost *l = &c.linear[DIL_TYPE_Q8_0];
-    assert_float_equal(cost_panel(&c.linear[DIL_TYPE_Q8_0], &k, DIL_TYPE_Q8_0, 100, 1), 201, 1e-9);
-    assert_float_equal(cost_panel(&c.linear[DIL_TYPE_Q8_0], &k, DIL_TYPE_Q8_0, 100, 5), 2 * 201 + 3 * 50, 1e-9);
-    assert_float_equal(cost_panel(&c.linear[DIL_TYPE_Q8_0], &k, DIL_TYPE_Q8_0, 100, 8), 8 * 0.25 + 1000, 1e-9);
+    const linear_cost cost = {1, 2, 0.5, 0.25, {10, 20, 30, 50, 200}, 0.8, 0.1}, *l = &cost;
+    assert_float_equal(cost_panel(l, &k, DIL_TYPE_Q8_0, 100, 1), 201, 1e-9);
+    assert_float_equal(cost_panel(l, &k, DIL_TYPE_Q8_0, 100, 5), 2 * 201 + 3 * 50, 1e-9);
+    assert_float_equal(cost_panel(l, &k, DIL_TYPE_Q8_0, 100, 8), 8 * 0.25 + 1000, 1e-9);
     assert_float_equal(cost_gemm(l, 100, 24), 24 * 0.25 + 2500, 1e-9);
     assert_float_equal(cost_gemm(l, 100, 160), 160 * 0.25 + 12500, 1e-9);
     assert_float_equal(cost_gemm(l, 100, 512), 512 * 0.25 + 40000, 1e-9);
@@ -492,8 +521,8 @@ int main(void)
         cmocka_unit_test(limits_none),    cmocka_unit_test(smt_and_numa),     cmocka_unit_test(part_of_a_machine),
         cmocka_unit_test(quota),          cmocka_unit_test(hybrid),           cmocka_unit_test(broken_description),
         cmocka_unit_test(this_machine),   cmocka_unit_test(no_memory),        cmocka_unit_test(limits_measured),
-        cmocka_unit_test(costs_measured), cmocka_unit_test(costs_added_up),   cmocka_unit_test(facts_kept),
-        cmocka_unit_test(curve_read),
+        cmocka_unit_test(costs_measured), cmocka_unit_test(measured_now),     cmocka_unit_test(costs_added_up),
+        cmocka_unit_test(facts_kept),     cmocka_unit_test(curve_read),
     };
     return cmocka_run_group_tests(tests, make_room, clear_room);
 }
