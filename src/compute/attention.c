@@ -102,6 +102,13 @@ static void item_open(compute *c, const step *s, const batch_run *run, uint32_t 
     }
 }
 
+/* Pages lie apart, so that the hardware fetches nothing of the next one ahead. */
+static void fetch_page(const void *page, size_t n_bytes)
+{
+    for (size_t i = 0; i < n_bytes; i += 64)
+        __builtin_prefetch((const uint8_t *)page + i, 0, 2);
+}
+
 /* One chunk of pages: its partial of every row in it->m, it->l and acc [n_rows][acc_stride]. */
 static void attend_chunk(compute *c, attn_item *it, int32_t chunk, float *acc, worker_scratch *ws)
 {
@@ -122,6 +129,10 @@ static void attend_chunk(compute *c, attn_item *it, int32_t chunk, float *acc, w
             }
             p.first_slot = page * KV_PAGE - start;
             p.page = (pass ? kv_v : kv_k)(kv, it->layer, it->seq->pages[page], it->kv_head);
+            if (page < last || !pass)
+                fetch_page(page < last ? (pass ? kv_v : kv_k)(kv, it->layer, it->seq->pages[page + 1], it->kv_head)
+                                       : kv_v(kv, it->layer, it->seq->pages[first], it->kv_head),
+                           kv_page_bytes(p.type, p.head_dim));
             if (pass)
                 k->attn_pv(&p, ws->scores, ATTN_SCORE_STRIDE, acc, c->head_stride);
             else

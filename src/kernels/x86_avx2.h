@@ -26,7 +26,7 @@ AVX2_INLINE __m128i load_128(const void *p) { return _mm_loadu_si128((const __m1
 AVX2_INLINE __m128i load_64(const void *p) { return _mm_loadl_epi64((const __m128i_u *)p); }
 
 /* Asks for what a stream at p will need some time later; any address is allowed. */
-AVX2_INLINE void avx2_prefetch(const uint8_t *p) { _mm_prefetch((const char *)p + 2048, _MM_HINT_T0); }
+AVX2_INLINE void avx2_prefetch(const uint8_t *p) { _mm_prefetch((const char *)p + 4096, _MM_HINT_T0); }
 
 /* The first n (0..8) lanes. */
 AVX2_INLINE __m256i first_lanes(int64_t n)
