@@ -54,9 +54,9 @@ double cost_together(double units, double bytes, double stall);
 DIL_MUST_CHECK dil_status costs_measure(kernel_costs *out, const machine *m, const kernels *k, team *workers, double seconds,
                                         dil_progress_fn progress, void *user, dil_error *err);
 
-/* A format of weights and those of K and V; so many bytes are far away, with a pause of so many seconds before each time they are read. */
+/* Two formats of weights (or twice the same) and those of K and V; so many bytes are far away, with a pause of so many seconds before each time they are read. */
 typedef struct costs_wanted {
-    dil_type weights, k, v;
+    dil_type weights[2], k, v;
     uint64_t far_bytes;
     double pause;
 } costs_wanted;

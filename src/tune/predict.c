@@ -41,17 +41,19 @@ double predict_speed_now(const predictor *p, int32_t n_tokens)
 /* Of arithmetic on vectors: as fast as that of many tokens. */
 static double vectors_now(const state *s, double seconds) { return seconds / predict_speed_now(s->p, MANY_TOKENS); }
 
-/* Seconds of a panel. */
+/* Seconds of a panel: as measured now, or as known and scaled by what was. */
 static double panel_now(const state *s, const weight *w, int32_t n_tokens)
 {
-    return cost_panel(&s->costs->linear[w->type], s->p->k, w->type, w->cols, n_tokens) / predict_speed_now(s->p, n_tokens);
+    const linear_cost *now = &s->p->now.linear[w->type];
+    return now->value > 0
+               ? cost_panel(now, s->p->k, w->type, w->cols, n_tokens)
+               : cost_panel(&s->costs->linear[w->type], s->p->k, w->type, w->cols, n_tokens) / predict_speed_now(s->p, n_tokens);
 }
 
 static double stall_now(const state *s, dil_type type, int32_t n_tokens)
 {
-    const linear_cost *then = &s->costs->linear[s->p->type_now], *now = &s->p->now.linear[s->p->type_now];
-    const double known = cost_stall(then, n_tokens), stall = cost_stall(&s->costs->linear[type], n_tokens);
-    return now->value > 0 && known > 0 ? stall * cost_stall(now, n_tokens) / known : stall;
+    const linear_cost *now = &s->p->now.linear[type];
+    return cost_stall(now->value > 0 ? now : &s->costs->linear[type], n_tokens);
 }
 
 /* Work of one step: units in seconds of one thread, in n_items that cannot be divided; stall: how much of reading them comes on top. */
@@ -408,7 +410,7 @@ static dil_status measure_now(predictor *p, const predict_pass *pass, team *t, d
     const dil_type type = main_type(p->m);
     DIL_TRY(read_in_rhythm(p, pass, t, &pause, err));
     predict_run(&out, p, pass);
-    const costs_wanted wanted = {type, p->type_k, p->type_v, (uint64_t)out.working_set, pause};
+    const costs_wanted wanted = {{type, p->m->head.type}, p->type_k, p->type_v, (uint64_t)out.working_set, pause};
     DIL_TRY(costs_measure_now(&now, p->machine, p->k, t, &wanted, err));
     if (p->facts->costs.linear[type].value > 0) {
         p->type_now = type;

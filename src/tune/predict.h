@@ -36,8 +36,8 @@ typedef struct predictor {
     const machine_facts *facts;
     int32_t n_threads;
     dil_type type_k, type_v;
-    /* Measured just now: what others share, and clocks, have their moments. Reading over that of the facts, and what products of one
-     * type and attention take; 0 and nothing: as the facts are. */
+    /* Measured just now: what others share, and clocks, have their moments. Reading over that of the facts, and what products of the
+     * main types and attention take; 0 and nothing: as the facts are. */
     double reading_now;
     dil_type type_now;
     kernel_costs now;

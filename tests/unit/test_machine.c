@@ -378,7 +378,7 @@ static void measured_now(void **state)
     team *t;
     machine_rate reading;
     dil_error err = {0};
-    const costs_wanted wanted = {DIL_TYPE_Q4_0, DIL_TYPE_F16, DIL_TYPE_Q8_0, 2 << 20, 0.02};
+    const costs_wanted wanted = {{DIL_TYPE_Q4_0, DIL_TYPE_Q6_K}, DIL_TYPE_F16, DIL_TYPE_Q8_0, 2 << 20, 0.02};
     kernel_costs *c = mem_calloc(1, sizeof *c, MEM_MISC);
     assert_non_null(c);
     assert_int_equal(machine_topology(&m, NULL, &err), DIL_OK);
@@ -390,7 +390,7 @@ static void measured_now(void **state)
     assert_true(reading.best > 5 * (2 << 20) / 0.02);
     assert_int_equal(costs_measure_now(c, m, &k, t, &wanted, &err), DIL_OK);
     for (int i = 0; i < DIL_TYPE_COUNT; i++) {
-        assert_true((c->linear[i].value > 0.0) == (i == DIL_TYPE_Q4_0));
+        assert_true((c->linear[i].value > 0.0) == (i == DIL_TYPE_Q4_0 || i == DIL_TYPE_Q6_K));
         assert_true((c->attention[i].row_value > 0.0) == (i == DIL_TYPE_F16 || i == DIL_TYPE_Q8_0));
     }
     assert_true(c->linear[DIL_TYPE_Q4_0].stall < 10.0);
