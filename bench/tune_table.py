@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What tuning gains: dil tune for each case, then the tuned settings and the usual ones in turns.
+"""What tuning gains: dil tune for each case, then the tuned settings and the usual ones in turns, where they differ.
 
     tune_table.py --dil DIL [--rounds 9] [--seconds 45] [--busy N] [--json FILE] MODEL[:key=value,...]...
 
@@ -58,8 +58,8 @@ def main():
                 tuned = run([args.dil, "tune", name, "-t", case["t"], "-d", case["d"], "-npl", case["npl"], "--seconds", args.seconds, "--json", "-q"]
                             + (["-p", "0"] if int(case["npl"]) > 1 else []), env).json()
                 kept = [t["what"] for t in tuned["tried"] if t["kept"]] if tuned["changed"] else []
-                ratios = compare(args.dil, name, case, args.rounds, env)
-                shown = [f"{statistics.median(v):.3f} ({min(v):.3f} .. {max(v):.3f})" if v else "" for v in ratios]
+                ratios = compare(args.dil, name, case, args.rounds, env) if kept else ([], [])
+                shown = [f"{statistics.median(v):.3f} ({min(v):.3f} .. {max(v):.3f})" if v else "" if kept else "the same" for v in ratios]
                 rows.append({"model": name, **case, "kept": kept, "seconds": tuned["seconds"], "prompt": ratios[0], "generation": ratios[1]})
                 print(f"| {os.path.basename(name)} | {case['t']} | {case['d']} | {case['npl']} | {tuned['seconds']:.0f} | {'; '.join(kept) or 'the usual'} | "
                       f"{shown[0]} | {shown[1]} |", flush=True)

@@ -167,13 +167,13 @@ static double page_units(const state *s, double rows)
                   rows * (k->row + v->row + dim * (k->row_value + v->row_value)));
 }
 
-/* Pages the tokens from position first to last see, and the part of them that their first sees. */
+/* Pages the tokens from position first to last see; kernels take a page's slots by 16. */
 static double pages_seen(const state *s, uint32_t layer_index, int32_t first, int32_t last)
 {
     int32_t from = 0;
     if (s->h->windowed[layer_index] && first + 1 > (int32_t)s->h->window)
         from = first + 1 - (int32_t)s->h->window;
-    return last / KV_PAGE - from / KV_PAGE + 1;
+    return (last / 16 - from / 16 + 1) * 16.0 / KV_PAGE;
 }
 
 static void add_attention(state *s, uint32_t layer_index, bool outputs_only)
