@@ -113,6 +113,7 @@ typedef struct compute_tuning {
     int32_t items_few, items_many;     /* per worker, of a step with few rows (6) and with many (8) */
     int32_t threads_few, threads_many; /* that take part in passes of at most COMPUTE_FEW_ROWS rows, and of more (all) */
     int32_t part_rows;                 /* see COMPUTE_PART_ROWS */
+    int32_t ahead;                     /* bytes of weights fetched before one token uses them (kernels.ahead); 1: none */
     int32_t attention_rows;            /* most query rows of an item of attention (ATTN_ROWS) */
 } compute_tuning;
 #define COMPUTE_ITEMS_FEW 6

@@ -30,7 +30,8 @@ static void linear_exact(const compute *c, const weight *w, const act *x, int pa
                          .n_tokens = n,
                          .y = y + p * PANEL_ROWS,
                          .y_stride = y_stride,
-                         .scratch = ws->linear};
+                         .scratch = ws->linear,
+                         .ahead = c->tuning.ahead};
         c->k->linear[DIL_TYPE_F32].gemm(&a);
     }
 }

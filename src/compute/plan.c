@@ -422,6 +422,7 @@ void compute_tune(compute *c, const compute_tuning *tuning)
     t->threads_few = within(t->threads_few, n, 1, n);
     t->threads_many = within(t->threads_many, n, 1, n);
     t->part_rows = within(t->part_rows, COMPUTE_PART_ROWS, unit, INT32_MAX / TEAM_MAX);
+    t->ahead = within(t->ahead, c->k->ahead, 0, 1 << 16);
     t->attention_rows = within(t->attention_rows, ATTN_ROWS, 1, ATTN_ROWS);
     /* Heads per item stay: which of them share a partial result's memory and are quantized together follows from them. */
     int heads;

@@ -37,6 +37,7 @@ static const struct {
                {"threads_few", offsetof(profile, tuning.threads_few)},
                {"threads_many", offsetof(profile, tuning.threads_many)},
                {"part_rows", offsetof(profile, tuning.part_rows)},
+               {"ahead", offsetof(profile, tuning.ahead)},
                {"attention_rows", offsetof(profile, tuning.attention_rows)}};
 enum { N_NUMBERS = sizeof numbers / sizeof *numbers, NUMBER_MOST = 1 << 16 };
 

@@ -83,6 +83,7 @@ typedef struct linear_args {
     float *y;         /* y[t * y_stride + panel * PANEL_ROWS + row]; t counts from 0 at `token` */
     size_t y_stride;  /* floats; at least n_panels * PANEL_ROWS: whole panels are written */
     uint8_t *scratch; /* gemm: linear_scratch_bytes(k) bytes, 64-byte aligned, private to the caller */
+    int ahead;        /* bytes of weights that one token fetches before it uses them; less than a line: the hardware does */
 } linear_args;
 
 typedef void (*linear_fn)(const linear_args *a);
@@ -134,6 +135,7 @@ typedef struct kernels {
     const char *name; /* "scalar", "avx2", "avx512", "avx512_bf16" */
     linear_kernels linear[DIL_TYPE_COUNT];
     int gemm_from[DIL_TYPE_COUNT]; /* batches of at least this many tokens go to gemm */
+    int ahead;                     /* what linear_args.ahead should be on this CPU where nothing else is known */
     int panel_chunk;               /* panels and tokens a worker takes at a time in gemm: as many as its L2 likes */
     int token_chunk;               /* a multiple of token_tile, at most GEMM_TOKENS_MOST */
     int token_tile;                /* tokens of gemm's register tile */

@@ -1,9 +1,14 @@
 /* The AVX-512 level of the kernel table; the kernels are in the x86_avx512_*.c files, by family. */
 #include "kernels/x86_avx512.h"
 
+#include <string.h>
+
+#include "base/cpu.h"
+
 void kernels_add_avx512(kernels *k)
 {
     k->name = "avx512";
+    k->ahead = strstr(cpu_name(), "AMD") ? 0 : 4096;
     k->panel_chunk = 8;
     k->token_chunk = 258;
     k->token_tile = 6;

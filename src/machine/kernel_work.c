@@ -81,7 +81,8 @@ static linear_args products(const kernel_work *w, work_operands *o, const act *x
                          .n_tokens = w->n,
                          .y = o->y,
                          .y_stride = WORK_PANELS * PANEL_ROWS,
-                         .scratch = w->scratch + (size_t)worker * w->scratch_bytes};
+                         .scratch = w->scratch + (size_t)worker * w->scratch_bytes,
+                         .ahead = w->k->ahead};
 }
 
 void work_gemv(job *j, int worker)

@@ -107,6 +107,7 @@ static const struct knob {
     {"items per worker", offsetof(profile, tuning.items_many), false, {4, 16, 0}},
     {"rows per worker", offsetof(profile, tuning.part_rows), false, {64, 512, 0}},
     {"query rows per item", offsetof(profile, tuning.attention_rows), false, {48, 24, 0}},
+    {"bytes fetched ahead", offsetof(profile, tuning.ahead), true, {1, 4096, 8192, 0}},
     {"items per worker, few rows", offsetof(profile, tuning.items_few), true, {3, 4, 9, 12, 0}},
 };
 

@@ -55,7 +55,7 @@ static void bench_type(const kernels *k, dil_type type)
     for (size_t p = 0; p < PANELS_GEMV; p++)
         panel_pack(type, rows, row_bytes, PANEL_ROWS, COLUMNS, panels + p * panel);
     act x = {f, q, d, s, isum, s16, isum16, COLUMNS, COLUMNS, blocks, bf16, BF16_STRIDE};
-    linear_args a = {panels, panel, PANELS_GEMV, COLUMNS, &x, 0, 1, y, PANELS_GEMV * PANEL_ROWS, scratch};
+    linear_args a = {panels, panel, PANELS_GEMV, COLUMNS, &x, 0, 1, y, PANELS_GEMV * PANEL_ROWS, scratch, k->ahead};
     double macs = (double)PANELS_GEMV * PANEL_ROWS * COLUMNS, bytes = (double)panel * PANELS_GEMV;
     double gemv1 = fastest(k->linear[type].gemv, &a);
     printf("%-8s %-8s gemv: %6.2f GB/s %6.1f Gmac/s  batches", k->name, type_name(type), bytes / gemv1 * 1e-9, macs / gemv1 * 1e-9);

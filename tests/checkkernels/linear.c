@@ -87,7 +87,17 @@ static void make_panels(setup *t)
     t->scratch = guarded_new(linear_scratch_bytes(s->k), 64);
     t->y = guarded_new(((size_t)(s->n_tokens - 1) * y_stride + n_rows) * 4, 4);
     t->want = malloc((size_t)s->n_tokens * n_rows * 4);
-    t->args = (linear_args){t->panels.p, panel, s->n_panels, s->k, &t->x, s->token, s->n_tokens, t->y.p, y_stride, t->scratch.p};
+    t->args = (linear_args){t->panels.p,
+                            panel,
+                            s->n_panels,
+                            s->k,
+                            &t->x,
+                            s->token,
+                            s->n_tokens,
+                            t->y.p,
+                            y_stride,
+                            t->scratch.p,
+                            s->n_panels % 2 ? 4096 : 0};
 }
 
 static void make(setup *t, dil_type type, shape s)

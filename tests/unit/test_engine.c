@@ -240,6 +240,7 @@ static void check_settings(const subject *s)
         t->threads_few = i % 4;
         t->threads_many = (i + 1) % 4;
         t->part_rows = i == 3 ? INT32_MAX : (int32_t)(tiny_random(&random) % 200);
+        t->ahead = (int32_t)(tiny_random(&random) % 9000);
         t->attention_rows = (int32_t)(tiny_random(&random) % 120);
         engine_tune(e, &p);
         rows found = all_logits(e, tokens, N_LONG);
