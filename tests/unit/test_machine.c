@@ -386,13 +386,15 @@ static void measured_now(void **state)
     assert_int_equal(team_new(&t, 2, &err), DIL_OK);
     assert_int_equal(machine_measure_reading(&on, m, &k, t, 2 << 20, 0.0, 0.0, &err), DIL_OK);
     const uint64_t began = os_time_ns();
-    assert_int_equal(machine_measure_reading(&paused, m, &k, t, 2 << 20, 0.04, 0.0, &err), DIL_OK);
-    assert_true(os_time_ns() - began > 5 * 40000000);
-    assert_true(paused.best > 0.25 * on.best);
+    assert_int_equal(machine_measure_reading(&paused, m, &k, t, 2 << 20, 0.1, 0.0, &err), DIL_OK);
+    assert_true(os_time_ns() - began > 5 * 100000000);
+    assert_true(paused.best > 0.05 * on.best);
     assert_int_equal(costs_measure_now(c, m, &k, t, &wanted, &err), DIL_OK);
     for (int i = 0; i < DIL_TYPE_COUNT; i++) {
-        assert_true((c->linear[i].value > 0.0) == (i == DIL_TYPE_Q4_0 || i == DIL_TYPE_Q6_K));
-        assert_true((c->attention[i].row_value > 0.0) == (i == DIL_TYPE_F16 || i == DIL_TYPE_Q8_0));
+        const linear_cost *l = &c->linear[i];
+        const attention_cost *a = &c->attention[i]; /* differences of measurements: some of them may be 0 */
+        assert_true((l->value + l->row > 0.0) == (i == DIL_TYPE_Q4_0 || i == DIL_TYPE_Q6_K));
+        assert_true((a->page + a->page_value + a->row + a->row_value > 0.0) == (i == DIL_TYPE_F16 || i == DIL_TYPE_Q8_0));
     }
     assert_true(c->linear[DIL_TYPE_Q4_0].stall < 10.0);
     team_free(t);
