@@ -30,8 +30,7 @@ static void linear_exact(const compute *c, const weight *w, const act *x, int pa
                          .n_tokens = n,
                          .y = y + p * PANEL_ROWS,
                          .y_stride = y_stride,
-                         .scratch = ws->linear,
-                         .ahead = c->tuning.ahead};
+                         .scratch = ws->linear};
         c->k->linear[DIL_TYPE_F32].gemm(&a);
     }
 }
@@ -54,7 +53,8 @@ void linear(const compute *c, const weight *w, const act *x, int panel, int n_pa
                      .n_tokens = n,
                      .y = y,
                      .y_stride = y_stride,
-                     .scratch = ws->linear};
+                     .scratch = ws->linear,
+                     .ahead = c->tuning.ahead};
     if (n >= c->k->gemm_from[w->type]) {
         c->k->linear[w->type].gemm(&a);
         return;
