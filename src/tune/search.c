@@ -103,11 +103,11 @@ static const struct knob {
     bool few; /* of generation */
     int32_t values[5];
 } knobs[] = {
+    {"bytes fetched ahead", offsetof(profile, tuning.ahead), true, {1, 4096, 8192, 0}},
     {"tokens per pass", offsetof(profile, micro_batch), false, {256, 1024, 0}},
     {"items per worker", offsetof(profile, tuning.items_many), false, {4, 16, 0}},
     {"rows per worker", offsetof(profile, tuning.part_rows), false, {64, 512, 0}},
     {"query rows per item", offsetof(profile, tuning.attention_rows), false, {48, 24, 0}},
-    {"bytes fetched ahead", offsetof(profile, tuning.ahead), true, {1, 4096, 8192, 0}},
     {"items per worker, few rows", offsetof(profile, tuning.items_few), true, {3, 4, 9, 12, 0}},
 };
 
@@ -119,7 +119,7 @@ static dil_status try_knobs(searcher *s, dil_error *err)
             profile p = s->r->best;
             *(int32_t *)(void *)((char *)&p + knobs[i].offset) = knobs[i].values[v];
             (void)snprintf(what, sizeof what, "%s: %d", knobs[i].what, knobs[i].values[v]);
-            if (!knobs[i].few && i == 0 && s->o->n_prompt <= knobs[i].values[v] / 2)
+            if (knobs[i].offset == offsetof(profile, micro_batch) && s->o->n_prompt <= knobs[i].values[v] / 2)
                 continue; /* one pass either way */
             DIL_TRY(try_one(s, knobs[i].few ? s->gen : s->prompt, what, &p, err));
         }
