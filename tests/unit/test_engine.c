@@ -18,21 +18,19 @@
  * tokens. ThreadSanitizer looks for races, which do not depend on the format of the weights: there the models with different steps
  * stay, in every format of the cache.
  */
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_THREAD__)
 #define N_LONG 580
-#define REFERENCE_PASS 8 /* of one thread */
+#define FEW_SUBJECTS 1
 #define N_LEVEL 70
-#define N_SETTINGS 2
 #else
 #define N_LONG 700
-#define REFERENCE_PASS 1
-#define N_LEVEL 200
-#define N_SETTINGS 6
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define FEW_SUBJECTS 1
-#else
 #define FEW_SUBJECTS 0
+#define N_LEVEL 200
+#endif
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define REFERENCE_PASS 8 /* of one thread */
+#else
+#define REFERENCE_PASS 1
 #endif
 
 typedef struct subject {
@@ -230,7 +228,7 @@ static void check_settings(const subject *s)
     make_tokens(s, 0, tokens, N_LONG);
     rows reference = reference_of(s, 0, N_LONG);
     engine *e = open_subject(s, 3, 600, 1, NULL);
-    for (int i = 0; i < N_SETTINGS; i++) {
+    for (int i = 0; i < (FEW_SUBJECTS ? 2 : 6); i++) {
         profile p = {.micro_batch = i % 2 ? 600 : (int32_t)(tiny_random(&random) % 300 + 20)};
         compute_tuning *t = &p.tuning;
         for (int kind = 0; kind < STEP_KINDS; kind++)
