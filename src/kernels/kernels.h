@@ -72,6 +72,8 @@ typedef struct act {
  * Scales: legacy formats ws = f16 d, nm = f16 m (Q4_1, Q5_1); k-quants ws = (float)d * (float)sc, nm = -((float)dmin * (float)m);
  * others as their format's decode says, products in the order of formats/.
  */
+#define LINEAR_AHEAD_LEAST 64
+
 typedef struct linear_args {
     const uint8_t *panels; /* n_panels packed panels, each panel_bytes */
     size_t panel_bytes;
@@ -83,7 +85,7 @@ typedef struct linear_args {
     float *y;         /* y[t * y_stride + panel * PANEL_ROWS + row]; t counts from 0 at `token` */
     size_t y_stride;  /* floats; at least n_panels * PANEL_ROWS: whole panels are written */
     uint8_t *scratch; /* gemm: linear_scratch_bytes(k) bytes, 64-byte aligned, private to the caller */
-    int ahead;        /* bytes of weights that one token fetches before it uses them; less than a line: the hardware does */
+    int ahead; /* bytes of weights that one token fetches before it uses them; below LINEAR_AHEAD_LEAST the hardware is left alone */
 } linear_args;
 
 typedef void (*linear_fn)(const linear_args *a);

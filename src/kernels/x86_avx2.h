@@ -25,8 +25,10 @@ AVX2_INLINE __m256i load_256(const void *p) { return _mm256_loadu_si256((const _
 AVX2_INLINE __m128i load_128(const void *p) { return _mm_loadu_si128((const __m128i_u *)p); }
 AVX2_INLINE __m128i load_64(const void *p) { return _mm_loadl_epi64((const __m128i_u *)p); }
 
-/* Asks for what a stream at p will need some time later; any address is allowed. */
-AVX2_INLINE void avx2_prefetch(const uint8_t *p) { _mm_prefetch((const char *)p + 4096, _MM_HINT_T0); }
+/* Asks for what a stream will need some time later; any address is allowed. */
+AVX2_INLINE void avx2_prefetch(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
+#define AVX2_AHEAD 4096 /* bytes from what is used to what is asked for: the next page, at whose edge the hardware stops */
 
 /* The first n (0..8) lanes. */
 AVX2_INLINE __m256i first_lanes(int64_t n)

@@ -40,7 +40,7 @@ AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_ar
         for (int p = 0; p < panels; p++) {
             const uint8_t *from = panel + (size_t)p * a->panel_bytes;
             if (tokens <= 4)
-                avx2_prefetch(from + (size_t)c * (type == DIL_TYPE_F32 ? 64 : 32));
+                avx2_prefetch(from + AVX2_AHEAD + (size_t)c * (type == DIL_TYPE_F32 ? 64 : 32));
             __m256 w[2] = {float_column(type, from, c, 0), float_column(type, from, c, 1)};
 #pragma GCC unroll 8
             for (int t = 0; t < tokens; t++) {

@@ -28,11 +28,13 @@ AVX2_INLINE void gemv_panel(form f, const uint8_t *panel, const linear_args *a, 
     act_start(f, a->x, a->token, a->n_tokens, tokens, &x);
     unpacked grid;
     scale_set sc;
+    const int ahead = tokens > 1 ? AVX2_AHEAD : a->ahead;
+    const bool fetch = ahead >= LINEAR_AHEAD_LEAST;
     for (int64_t c = 0; c < a->k; c += f.columns, panel += f.group_bytes) {
         const uint8_t *q = panel + f.header_bytes;
         for (int b = 0; b < f.columns / ACT_BLOCK; b++, q += f.block_bytes) {
-            for (int i = 0; i < f.block_bytes; i += 64)
-                avx2_prefetch(q + i);
+            for (int i = 0; fetch && i < f.block_bytes; i += 64)
+                avx2_prefetch(q + ahead + i);
             if (f.quants == QUANTS_GRID) {
                 avx2_unpack_grid(f.type, panel, b, f.off, &grid);
                 scales_stored(f, grid.ws[0], &sc);

@@ -8,7 +8,7 @@
 void kernels_add_avx512(kernels *k)
 {
     k->name = "avx512";
-    k->ahead = strstr(cpu_name(), "AMD") ? 0 : 4096;
+    k->ahead = strstr(cpu_name(), "AMD") ? 0 : AVX512_AHEAD;
     k->panel_chunk = 8;
     k->token_chunk = 258;
     k->token_tile = 6;

@@ -11,6 +11,13 @@
 #include "kernels/kernels.h"
 #include "kernels/packed.h"
 
+/*
+ * Bytes from the weights that are used to those that are fetched: the next page, at whose edge the hardware stops prefetching. Where memory
+ * is far (beside busy neighbours above all) one core alone does not look far enough ahead to keep it busy; other processors are better
+ * left alone with one token (docs/PERFORMANCE.md).
+ */
+#define AVX512_AHEAD 4096
+
 #define AVX512_INLINE static inline __attribute__((always_inline))
 
 /* Each sets the entries of its family. */

@@ -54,12 +54,7 @@ AVX512_INLINE __m512i block_offset(const act *x, size_t row, int64_t b, int h, c
     return avx512_shift_left32(_mm512_set1_epi32(sum), shift);
 }
 
-/*
- * Weights are fetched ahead of their use as far as the next page: at its edge the hardware stops prefetching, and where memory is far
- * (beside busy neighbours above all) one core alone does not look far enough ahead to keep it busy. With one token that depends on
- * the CPU: some are better left alone (docs/PERFORMANCE.md).
- */
-#define PREFETCH_FEW 4096 /* bytes ahead, with several tokens */
+/* Weights are fetched linear_args.ahead bytes ahead of their use with one token, AVX512_AHEAD with several. */
 
 #define FEW_TOKENS 8 /* tokens that meet a block while it is unpacked in registers */
 
@@ -77,11 +72,11 @@ AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn u
     for (int t = 0; t < nt; t++)
         acc[t] = _mm512_setzero_ps();
     const size_t step = a->panel_bytes / (size_t)n_blocks;
-    const bool fetch = nt > 1 || a->ahead >= 64;
-    const uint8_t *ahead = weights + (nt > 1 ? PREFETCH_FEW : a->ahead);
+    const int far = nt > 1 ? AVX512_AHEAD : a->ahead;
+    const uint8_t *ahead = weights + far;
     for (int64_t b = 0; b < n_blocks; b++, ahead += step) {
         weight_block w;
-        if (fetch)
+        if (far >= LINEAR_AHEAD_LEAST)
             for (size_t i = 0; i < step; i += 64)
                 __builtin_prefetch(ahead + i, 0, 3);
         unpack(weights, b, &w);

@@ -103,7 +103,7 @@ static const struct knob {
     bool few; /* of generation */
     int32_t values[5];
 } knobs[] = {
-    {"bytes fetched ahead", offsetof(profile, tuning.ahead), true, {1, 4096, 8192, 0}},
+    {"bytes fetched ahead", offsetof(profile, tuning.ahead), true, {1, 2048, 8192, 0}},
     {"tokens per pass", offsetof(profile, micro_batch), false, {256, 1024, 0}},
     {"items per worker", offsetof(profile, tuning.items_many), false, {4, 16, 0}},
     {"rows per worker", offsetof(profile, tuning.part_rows), false, {64, 512, 0}},
