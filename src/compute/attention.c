@@ -102,6 +102,12 @@ static void item_open(compute *c, const step *s, const batch_run *run, uint32_t 
     }
 }
 
+/* Keys in the first pass over a chunk, values in the second. */
+static const void *page_of(const attn_item *it, int32_t page, int pass)
+{
+    return (pass ? kv_v : kv_k)(it->seq->pool, it->layer, it->seq->pages[page], it->kv_head);
+}
+
 /* Pages lie apart, so that the hardware fetches nothing of the next one ahead. */
 static void fetch_page(const void *page, size_t n_bytes)
 {
@@ -128,11 +134,11 @@ static void attend_chunk(compute *c, attn_item *it, int32_t chunk, float *acc, w
                 n_slots[r] = seen < 0 ? 0 : seen < KV_PAGE ? seen : KV_PAGE;
             }
             p.first_slot = page * KV_PAGE - start;
-            p.page = (pass ? kv_v : kv_k)(kv, it->layer, it->seq->pages[page], it->kv_head);
-            if (page < last || !pass)
-                fetch_page(page < last ? (pass ? kv_v : kv_k)(kv, it->layer, it->seq->pages[page + 1], it->kv_head)
-                                       : kv_v(kv, it->layer, it->seq->pages[first], it->kv_head),
-                           kv_page_bytes(p.type, p.head_dim));
+            p.page = page_of(it, page, pass);
+            if (page < last)
+                fetch_page(page_of(it, page + 1, pass), kv_page_bytes(p.type, p.head_dim));
+            else if (!pass)
+                fetch_page(page_of(it, first, 1), kv_page_bytes(kv_type_v(kv), (int)h->head_dim_v));
             if (pass)
                 k->attn_pv(&p, ws->scores, ATTN_SCORE_STRIDE, acc, c->head_stride);
             else
