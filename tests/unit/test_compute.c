@@ -167,9 +167,39 @@ static void outliers_are_spread(void **state)
     }
 }
 
+/* What was said of fetching ahead comes to the products of one token, and where nothing was said what the kernels have. */
+static int ahead_found;
+
+static void note_ahead(const linear_args *a) { ahead_found = a->ahead; }
+
+static void products_fetch_ahead(void **state)
+{
+    (void)state;
+    static compute c;
+    kernels k = {.ahead = 4096, .token_tile = 6, .token_chunk = 258, .panel_chunk = 8};
+    hparams h = {.n_head = 4, .n_head_kv = 4, .head_dim = 64, .head_dim_v = 64};
+    const weight w = {.type = DIL_TYPE_Q8_0, .rows = PANEL_ROWS, .cols = 32};
+    worker_scratch ws = {0};
+    float y[PANEL_ROWS];
+    dil_error err;
+    k.linear[DIL_TYPE_Q8_0] = (linear_kernels){note_ahead, note_ahead};
+    k.gemm_from[DIL_TYPE_Q8_0] = 5;
+    c = (compute){.k = &k, .h = &h};
+    assert_int_equal(team_new(&c.workers, 1, &err), DIL_OK);
+    static const struct {
+        int32_t said, wanted;
+    } cases[] = {{0, 4096}, {1, 1}, {8192, 8192}, {1 << 20, 1 << 16}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        compute_tune(&c, &(compute_tuning){.ahead = cases[i].said});
+        linear(&c, &w, NULL, 0, 1, 0, 1, y, PANEL_ROWS, &ws);
+        assert_int_equal(ahead_found, cases[i].wanted);
+    }
+    team_free(c.workers);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(late_workers_hold_nobody_back), cmocka_unit_test(popular_expert),
-                                       cmocka_unit_test(outliers_are_spread)};
+                                       cmocka_unit_test(outliers_are_spread), cmocka_unit_test(products_fetch_ahead)};
     return leaks_run_group_tests(tests, NULL, NULL);
 }

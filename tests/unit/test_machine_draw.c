@@ -25,26 +25,6 @@ static machine *synthetic(const char *description)
     return m;
 }
 
-/* [owned: free] */
-static char *drawing(const machine *m)
-{
-    char *text = NULL;
-    size_t n;
-    FILE *out = open_memstream(&text, &n);
-    assert_non_null(out);
-    machine_draw(out, m, "A processor", NULL);
-    assert_int_equal(fclose(out), 0);
-    return text;
-}
-
-static int count(const char *text, const char *what)
-{
-    int n = 0;
-    for (const char *at = text; (at = strstr(at, what)); at += strlen(what))
-        n++;
-    return n;
-}
-
 /* Every line that begins a frame ends it, all in one column. */
 static void assert_closed(const char *text)
 {
@@ -64,20 +44,40 @@ static void assert_closed(const char *text)
     assert_true(wide > 0);
 }
 
+/* Of a machine that is not needed any more. [owned: free] */
+static char *drawing(machine *m)
+{
+    char *text = NULL;
+    size_t n;
+    FILE *out = open_memstream(&text, &n);
+    assert_non_null(out);
+    machine_draw(out, m, "A processor", NULL);
+    assert_int_equal(fclose(out), 0);
+    machine_free(m);
+    assert_closed(text);
+    return text;
+}
+
+static int count(const char *text, const char *what)
+{
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, what)); at += strlen(what))
+        n++;
+    return n;
+}
+
 static void nodes(void **state)
 {
     (void)state;
     machine *m =
         synthetic("package:2 numa:1 l3:1(size=16777216) l2:2(size=1048576) l1:1(size=32768) core:1 pu:2(indexes=0,4,1,5,2,6,3,7)");
     char *text = drawing(m);
-    assert_closed(text);
     assert_int_equal(count(text, "socket 0, node 0: L3 16 MiB, shared by 2 cores"), 1);
     assert_int_equal(count(text, "socket 1, node 1: L3 16 MiB, shared by 2 cores"), 1);
     assert_int_equal(count(text, "core "), 4);
     assert_int_equal(count(text, " x2"), 4); /* two threads on each */
     assert_int_equal(count(text, "L2 1 MiB"), 4);
     free(text);
-    machine_free(m);
 }
 
 static void kinds(void **state)
@@ -88,12 +88,10 @@ static void kinds(void **state)
     for (int i = 0; i < m->n_cores; i++)
         m->cores[i].kind = i >= 4;
     char *text = drawing(m);
-    assert_closed(text);
     assert_int_equal(count(text, " slow"), 4);
     assert_int_equal(count(text, " fast"), 2);
     assert_int_equal(count(text, "┌──────────────┐"), 6);
     free(text);
-    machine_free(m);
 }
 
 static void many(void **state)
@@ -101,18 +99,14 @@ static void many(void **state)
     (void)state;
     machine *m = synthetic("l3:1(size=134217728) l2:64(size=2097152) l1:1(size=49152) core:1 pu:1");
     char *text = drawing(m);
-    assert_closed(text);
     assert_int_equal(count(text, "and 60 more like these"), 1);
     assert_int_equal(count(text, "┌──────────────┐"), 4);
     free(text);
-    machine_free(m);
     m = synthetic("core:3 pu:1"); /* nothing is known of caches */
     text = drawing(m);
-    assert_closed(text);
     assert_int_equal(count(text, " 3 cores "), 1);
     assert_int_equal(count(text, "L2 ?"), 3);
     free(text);
-    machine_free(m);
 }
 
 int main(void)
