@@ -56,7 +56,7 @@ double predict_distinct_experts(const expert_params *x, int32_t n_rows);
 /* Speed of such products now over that of the facts. */
 double predict_speed_now(const predictor *p, int32_t n_tokens);
 
-/* Measures what is now, in the rhythm of this pass: its working set is read as often as the pass would. Half a second. */
+/* Measures what is now, in the rhythm of this pass: its working set is read as often as the pass would. Under a second. */
 DIL_MUST_CHECK dil_status predict_now(predictor *p, const predict_pass *pass, dil_error *err);
 
 /* Tokens per second of a prompt of n tokens in passes of micro_batch tokens; of n_sequences that grow from depth on by n_tokens each. */
