@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The cache model beside cachegrind: what single kernels miss, as a Markdown table.
 
-    cache_table.py --bench build/release/bin/bench_cache_kernel [--d1 49152,12] [--ll 2097152,16] [--runs 1]
+    cache_table.py --bench build/test/bin/bench_cache_kernel [--d1 49152,12] [--ll 2097152,16] [--runs 1]
 
 Every kernel runs on fixed data at level avx2 (valgrind knows no AVX-512) under cachegrind, from cold caches; of its counts, those of the
 kernel's own functions are taken (the fn= records of the output file; what they call is inlined or named too), reads and writes together. The model

@@ -4,16 +4,23 @@
     plan_memory.py --dil DIL [--context 4096] [--steps 5] [--json FILE] MODEL...
 
 Each run fills the context it has with a prompt. The first start (which packs the weights) and the second are shown apart. The
-budgets go from all a run takes down to less than the least: every run must stay within its plan and 5 %, or say clearly that it cannot be.
+budgets go from all a run takes down to less than the least: what --memory chooses (a short run says) must stay within its plan and 5 %, or it
+must say clearly that it cannot be.
 """
 import argparse
 import os
+import random
 import sys
 import tempfile
 
 from measure import run, write_json
 
 SLACK = 1.05
+# A token each, and not all to the same experts.
+WORDS = """the of and to in is that it for was on are with as his they at be this from have or by one had not but what all were when we there can
+    an your which their said if do will each about how up out them then she many some so these would other into has more her two like him see time
+    could no make than first been its who now people my made over did down only way find use may water long little very after words called just
+    where most know""".split()
 
 
 def plan(dil, model, extra, env):
@@ -24,7 +31,7 @@ def fill(dil, model, context, extra, folder, env):
     """One run whose prompt fills the context but for a few tokens."""
     path = os.path.join(folder, "prompt")
     with open(path, "w", encoding="utf-8") as f:
-        f.write("a " * (context - 24))
+        f.write(" ".join(random.Random(1).choices(WORDS, k=context - 24)))
     return run([dil, "run", "-m", model, "-f", path, "-n", 4, "--no-template", *extra], env, may_fail=True)
 
 
@@ -61,7 +68,7 @@ def main():
                     print(f"| {name} | {budget / 1e6:.0f} MB | refused: {probe.err.strip().splitlines()[-1][:120]} | | | |", flush=True)
                     continue
                 planned = plan(args.dil, model, options, env)
-                filled = fill(args.dil, model, planned["context"], extra, folder, env)
+                filled = fill(args.dil, model, planned["context"], options, folder, env)
                 if filled.code:
                     raise SystemExit(f"{model}: ended with {filled.code}: {filled.err[-300:]}")
                 largest = filled.largest
