@@ -84,6 +84,7 @@ static void size_for(const run_state *s, engine_options *eo)
     eo->n_sessions = parallel;
     eo->max_outputs = parallel > 8 ? parallel : 8;
     eo->no_vocab = true;
+    eo->lone = true;
 }
 
 static dil_status measure_limits(run_state *s, engine *e, dil_error *err)

@@ -94,6 +94,7 @@ static engine_options tuning_options(const cli_options *o)
     eo.max_outputs = o->parallel > 8 ? (int32_t)o->parallel : 8;
     eo.micro_batch = SEARCH_MICRO_BATCH;
     eo.no_vocab = true;
+    eo.lone = true;
     eo.no_profile = true;
     return eo;
 }

@@ -73,6 +73,7 @@ typedef struct batch_token {
 } batch_token;
 
 typedef enum step_kind {
+    STEP_INPUT,
     STEP_EMBED,
     STEP_NORM,
     STEP_QKV,
@@ -137,6 +138,12 @@ const compute_tuning *compute_tuned(const compute *c);
  * in batch order: row i at compute_logits(c, i), [n_vocab], valid until the next run. Nothing changes on failure. */
 DIL_MUST_CHECK dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_error *err);
 const float *compute_logits(const compute *c, int32_t i);
+
+/* The same for a lone layer of experts: x [n][n_embd] -> y [n][n_embd], 1 <= n <= max_tokens. The rows are taken for a sequence that goes on
+ * from call to call (routers that remember). y is untouched on failure. */
+DIL_MUST_CHECK dil_status compute_run_rows(compute *c, const float *x, int32_t n, float *y, dil_error *err);
+/* Of the last run's last layer with experts: [n_rows][n_used] each, valid until the next run. */
+void compute_choice(const compute *c, const uint16_t **chosen, const float **weights);
 
 /* A pass that gives every sequence of it one token, or one that reads more. */
 typedef enum pass_kind { PASS_PREFILL, PASS_DECODE, PASS_KINDS } pass_kind;

@@ -163,6 +163,7 @@ struct compute {
 
     /* the batch */
     const batch_token *tokens;
+    const float *input; /* [n][n_embd]: of a lone layer */
     int32_t n, n_outputs;
     int n_workers;     /* that take part */
     int n_parts;       /* of the work of every step; a worker takes items of its own part while there are any: their data is near */
@@ -228,6 +229,7 @@ static inline void count_items(const compute *c, int32_t n, int32_t unit, uint32
         n_items[p] = (uint32_t)((part_size(c, p, n) + unit - 1) / unit) * per_unit;
 }
 
+void step_input(compute *c, const step *s, int worker);
 void step_embed(compute *c, const step *s, int worker);
 void step_norm(compute *c, const step *s, int worker);
 void step_qkv(compute *c, const step *s, int worker);

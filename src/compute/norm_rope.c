@@ -49,6 +49,22 @@ static void rope_angles(compute *c, int variant, int32_t t)
     }
 }
 
+/* A row is what the experts read, and what they say is added to nothing. */
+void step_input(compute *c, const step *s, int worker)
+{
+    (void)s;
+    const size_t n_embd = c->h->n_embd;
+    uint32_t n_items[TEAM_QUEUES], index;
+    count_items(c, c->n, 1, 1, n_items);
+    for (claims cl = claims_begin(c, worker); claims_next(&cl, n_items, &index);) {
+        size_t t = (size_t)(part_first(c, cl.part) + (int32_t)index);
+        float *row = c->nrm.floats ? c->nrm.f + t * c->nrm.view.f_stride : c->scratch[worker].rows; /* has room behind its end */
+        memcpy(row, c->input + t * n_embd, n_embd * sizeof *row);
+        memset(c->x + t * c->x_stride, 0, n_embd * sizeof *c->x);
+        act_quantize_from(c, &c->nrm, row, n_embd, (int32_t)t, 1, 0, (int64_t)n_embd);
+    }
+}
+
 void step_embed(compute *c, const step *s, int worker)
 {
     (void)s;

@@ -378,6 +378,11 @@ static dil_status make_plan(compute *c, dil_error *err)
     c->steps = arena_calloc(c->memory, (size_t)c->h->n_layer * MOST_LAYER_STEPS + 3, sizeof *c->steps);
     if (!c->steps)
         return DIL_FAIL(err, DIL_NO_MEMORY, "plan: no memory for its steps");
+    if (c->h->lone) {
+        add_step(c, (step){.kind = STEP_INPUT});
+        plan_feed_forward(c, 0, false);
+        return DIL_OK;
+    }
     add_step(c, (step){.kind = STEP_EMBED});
     for (uint32_t i = 0; i < c->h->n_layer; i++)
         plan_layer(c, i);

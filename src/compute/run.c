@@ -1,4 +1,6 @@
 /* The step loop: a batch goes in, the plan is walked by all workers, logits come out. */
+#include <string.h>
+
 #include "base/os.h"
 #include "base/status.h"
 #include "compute/exec.h"
@@ -7,6 +9,7 @@ static const struct {
     void (*fn)(compute *, const step *, int);
     const char *name;
 } step_kinds[STEP_KINDS] = {
+    [STEP_INPUT] = {step_input, "input"},
     [STEP_EMBED] = {step_embed, "embed"},
     [STEP_NORM] = {step_norm, "norm"},
     [STEP_QKV] = {step_qkv, "qkv"},
@@ -165,6 +168,27 @@ static dil_status reserve(compute *c, dil_error *err)
     return DIL_OK;
 }
 
+/* The plan is walked for the batch that was described. */
+static dil_status pass(compute *c, dil_error *err)
+{
+    route_begin(c);
+    divide_work(c);
+    atomic_store(&c->unreadable, false);
+    walk_all(c);
+    moe_release(c);
+    if (atomic_exchange(&c->moe.lost, false))
+        return pool_error(c->options.experts, err);
+    if (atomic_load(&c->unreadable))
+        return DIL_FAIL(err, DIL_IO, "%s: the token embedding could not be read: the file was truncated or its disk failed",
+                        gguf_path(c->m->file));
+    if (model_lost(c->m))
+        return DIL_FAIL(err, DIL_IO,
+                        "%s: its packed weights could not be read: the cache file was truncated or its disk failed; "
+                        "load the model again",
+                        gguf_path(c->m->file));
+    return DIL_OK;
+}
+
 dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_error *err)
 {
     if (n < 1 || n > c->options.max_tokens)
@@ -175,30 +199,41 @@ dil_status compute_run(compute *c, const batch_token *tokens, int32_t n, dil_err
     c->n = n;
     c->pass = c->n_runs == n ? PASS_DECODE : PASS_PREFILL;
     number_attention_items(c);
-    route_begin(c);
-    divide_work(c);
-    atomic_store(&c->unreadable, false);
-    walk_all(c);
-    moe_release(c);
-    if (atomic_exchange(&c->moe.lost, false)) {
+    dil_status status = pass(c, err);
+    if (status != DIL_OK) {
         give_back(c, c->n_runs);
-        return pool_error(c->options.experts, err);
-    }
-    if (atomic_load(&c->unreadable)) {
-        give_back(c, c->n_runs);
-        return DIL_FAIL(err, DIL_IO, "%s: the token embedding could not be read: the file was truncated or its disk failed",
-                        gguf_path(c->m->file));
-    }
-    if (model_lost(c->m)) {
-        give_back(c, c->n_runs);
-        return DIL_FAIL(err, DIL_IO,
-                        "%s: its packed weights could not be read: the cache file was truncated or its disk failed; "
-                        "load the model again",
-                        gguf_path(c->m->file));
+        return status;
     }
     for (int32_t r = 0; r < c->n_runs; r++)
         c->runs[r].seq->n_tokens += c->runs[r].n;
     return DIL_OK;
+}
+
+dil_status compute_run_rows(compute *c, const float *x, int32_t n, float *y, dil_error *err)
+{
+    const size_t row_bytes = c->h->n_embd * sizeof *x;
+    if (!c->h->lone)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted a layer of experts alone (%s), found a model of the architecture '%.*s'",
+                        gguf_path(c->m->file), MODEL_LONE_LAYER, STR_ARG(c->h->architecture));
+    if (n < 1 || n > c->options.max_tokens)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "rows: wanted 1..%d, found %d", c->options.max_tokens, n);
+    c->input = x;
+    c->n = n;
+    c->n_outputs = 0;
+    c->pass = n == 1 ? PASS_DECODE : PASS_PREFILL;
+    c->n_runs = 1;
+    c->runs[0] = (batch_run){.n = n, .position = c->routed_end};
+    memset(c->run_of, 0, (size_t)n * sizeof *c->run_of);
+    DIL_TRY(pass(c, err));
+    for (int32_t row = 0; row < n; row++)
+        memcpy(y + (size_t)row * c->h->n_embd, c->x + (size_t)row * c->x_stride, row_bytes);
+    return DIL_OK;
+}
+
+void compute_choice(const compute *c, const uint16_t **chosen, const float **weights)
+{
+    *chosen = c->moe.chosen;
+    *weights = c->moe.weights;
 }
 
 const float *compute_logits(const compute *c, int32_t i) { return c->logits + (size_t)i * c->logit_stride; }

@@ -1,5 +1,7 @@
 #include "engine/engine.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/status.h"
@@ -27,7 +29,6 @@ static dil_status choose_threads(engine_options *o, team **workers, dil_error *e
     return status;
 }
 
-/* Zeros become what suits this machine and model. */
 /* What the model's profile says, if there is one for these threads; the size of a pass only where nobody asked for one. */
 static profile_state add_profile(engine_options *o, profile *p, const model *m, const kernels *k, char why[128])
 {
@@ -41,6 +42,16 @@ static profile_state add_profile(engine_options *o, profile *p, const model *m, 
     return state;
 }
 
+/* Who feeds tokens must not be given a layer that reads rows. */
+static dil_status check_kind(const model *m, const engine_options *o, dil_error *err)
+{
+    if (m->h.lone && !o->lone)
+        return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: wanted a language model, found a layer of experts alone, which knows no text",
+                        gguf_path(m->file));
+    return DIL_OK;
+}
+
+/* Zeros become what suits this machine and model. */
 static dil_status resolve(engine_options *o, const hparams *h, dil_error *err)
 {
     if (o->n_threads < 0 || o->context < 0 || o->n_sessions < 0 || o->micro_batch < 0 || o->max_outputs < 0)
@@ -122,6 +133,7 @@ dil_status engine_plan_model(engine_plan *out, const model *m, const engine_opti
     kernels k;
     profile p;
     char why[128];
+    DIL_TRY(check_kind(m, &o, err));
     if (o.n_threads == 0)
         DIL_TRY(choose_threads(&o, NULL, err));
     DIL_TRY(kernels_select(&k, o.cpu ? o.cpu : "auto", err));
@@ -180,6 +192,7 @@ static dil_status build(engine *e, const char *path, dil_error *err)
                         .progress = o->progress,
                         .user = o->user};
     DIL_TRY(model_open(&e->m, path, &mo, err));
+    DIL_TRY(check_kind(e->m, o, err));
     profile tuned;
     e->profiled = add_profile(o, &tuned, e->m, &e->k, e->why_stale);
     DIL_TRY(resolve(o, &e->m->h, err));
@@ -229,6 +242,23 @@ dil_status engine_pass(engine *e, int32_t n, dil_error *err)
         os_limits_read(NULL, &limits);
         if (limits.memory_bytes > 0)
             pool_adjust(e->experts, limits.memory_left_bytes);
+    }
+    return DIL_OK;
+}
+
+dil_status engine_rows(engine *e, const float *x, int32_t n, float *y, uint16_t *chosen, float *weights, dil_error *err)
+{
+    const size_t n_embd = e->m->h.n_embd, n_used = e->m->h.experts.n_used;
+    for (int32_t first = 0, part; first < n; first += part) {
+        const uint16_t *pass_chosen;
+        const float *pass_weights;
+        part = n - first < e->micro_batch ? n - first : e->micro_batch;
+        DIL_TRY(compute_run_rows(e->c, x + (size_t)first * n_embd, part, y + (size_t)first * n_embd, err));
+        compute_choice(e->c, &pass_chosen, &pass_weights);
+        if (chosen)
+            memcpy(chosen + (size_t)first * n_used, pass_chosen, (size_t)part * n_used * sizeof *chosen);
+        if (weights)
+            memcpy(weights + (size_t)first * n_used, pass_weights, (size_t)part * n_used * sizeof *weights);
     }
     return DIL_OK;
 }

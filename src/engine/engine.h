@@ -36,6 +36,7 @@ typedef struct engine_options {
     void *choice_ctx;
     void (*on_input)(void *ctx, const compute_input *in); /* compute.h; with exact */
     void *input_ctx;
+    bool lone;          /* a layer of experts alone may be opened, for engine_rows; otherwise such files are refused */
     bool no_profile;    /* tuned settings of the model are not loaded */
     bool no_pack_cache; /* packed weights are neither read from disk nor kept there (model.h has the next two) */
     uint64_t pack_cache_least, pack_cache_most;
@@ -105,6 +106,10 @@ DIL_MUST_CHECK dil_status session_eval(session *s, const token_id *tokens, int32
                                        bool (*each)(void *ctx, int32_t i, const float *logits), void *ctx, dil_error *err);
 /* One token appended to each of n different sessions in one pass; logits[i] belongs to sessions[i]. */
 DIL_MUST_CHECK dil_status engine_step(engine *e, session *const *sessions, const token_id *tokens, int32_t n, const float **logits,
+                                      dil_error *err);
+/* A lone layer of experts: x [n][n_embd] -> y [n][n_embd], any n >= 1, in passes of the micro-batch. chosen, weights
+ * [n][n_used], or NULL. On failure y is what it was but for passes that were done. */
+DIL_MUST_CHECK dil_status engine_rows(engine *e, const float *x, int32_t n, float *y, uint16_t *chosen, float *weights,
                                       dil_error *err);
 /* Forgets everything after the first n tokens. */
 void session_truncate(session *s, int32_t n);

@@ -18,6 +18,9 @@ struct bench {
     token_id *tokens;     /* [depth + n_prompt + 1] */
     token_id *next;       /* [n_sessions] */
     const float **logits; /* [n_sessions] */
+    /* Of a lone layer, instead of all these: */
+    float *rows, *said; /* [n_rows][n_embd] */
+    int32_t n_rows;
 };
 
 /* Random but repeatable tokens: what is measured must not depend on the text. */
@@ -43,8 +46,23 @@ static dil_status generate(bench *b, int32_t n, dil_error *err)
     return DIL_OK;
 }
 
+/* Rows instead of tokens. */
+static dil_status run_rows(bench *b, int32_t n_gen, dil_error *err)
+{
+    const size_t n_embd = engine_model(b->e)->h.n_embd;
+    if (b->test.n_prompt)
+        DIL_TRY(engine_rows(b->e, b->rows, b->test.n_prompt, b->said, NULL, NULL, err));
+    for (int32_t i = 0; i < n_gen; i++) {
+        const size_t first = (size_t)(i % (b->n_rows - b->n_sessions + 1)) * n_embd;
+        DIL_TRY(engine_rows(b->e, b->rows + first, b->n_sessions, b->said, NULL, NULL, err));
+    }
+    return DIL_OK;
+}
+
 static dil_status run(bench *b, int32_t n_gen, dil_error *err)
 {
+    if (b->rows)
+        return run_rows(b, n_gen, err);
     for (int32_t s = 0; s < b->n_sessions; s++)
         session_truncate(b->sessions[s], b->test.depth);
     if (b->test.n_prompt)
@@ -76,8 +94,27 @@ static dil_status check(engine *e, const bench_test *t, dil_error *err)
     return DIL_OK;
 }
 
+/* Random rows: each goes to experts of its own. */
+static dil_status prepare_rows(bench *b, dil_error *err)
+{
+    const size_t n_embd = engine_model(b->e)->h.n_embd;
+    b->n_rows = b->test.n_prompt > 256 ? b->test.n_prompt : 256;
+    if (b->n_rows < b->n_sessions)
+        b->n_rows = b->n_sessions;
+    const size_t n = (size_t)b->n_rows * n_embd;
+    b->rows = mem_alloc(n * sizeof *b->rows, MEM_MISC);
+    b->said = mem_alloc(n * sizeof *b->said, MEM_MISC);
+    if (!b->rows || !b->said)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "bench: no memory for %d rows", b->n_rows);
+    for (size_t i = 0; i < n; i++)
+        b->rows[i] = (float)(int32_t)(((uint64_t)i + 1) * 0x9E3779B97F4A7C15u >> 32) * 0x1p-31f;
+    return run(b, b->test.n_gen < WARM_TOKENS ? b->test.n_gen : WARM_TOKENS, err);
+}
+
 static dil_status prepare(bench *b, dil_error *err)
 {
+    if (engine_model(b->e)->h.lone)
+        return prepare_rows(b, err);
     int32_t n = b->test.depth + b->test.n_prompt;
     b->sessions = mem_calloc((size_t)b->n_sessions, sizeof *b->sessions, MEM_MISC);
     b->tokens = mem_calloc((size_t)n + 1, sizeof *b->tokens, MEM_MISC);
@@ -121,6 +158,8 @@ void bench_close(bench *b)
     mem_free(b->tokens);
     mem_free(b->next);
     mem_free(b->logits);
+    mem_free(b->rows);
+    mem_free(b->said);
     mem_free(b);
 }
 
@@ -129,7 +168,7 @@ static double kv_read(engine *e, double n)
 {
     const hparams *h = &engine_model(e)->h;
     double per_layer = (double)engine_kv_bytes_per_token(e) / h->n_layer, sum = 0;
-    for (uint32_t i = 0; i < h->n_layer; i++)
+    for (uint32_t i = 0; i < h->n_layer && !h->lone; i++)
         sum += per_layer * (h->windowed[i] && n > (double)h->window ? (double)h->window : n);
     return sum;
 }

@@ -1,4 +1,5 @@
-/* Speed, measured as llama-bench does: prompt processing and generation of random tokens, warmed up, several runs. */
+/* Speed, measured as llama-bench does: prompt processing and generation of random tokens, warmed up, several runs. Of a lone layer of
+ * experts: of random rows, all at once and one by one. */
 #ifndef EVALUATE_BENCH_H
 #define EVALUATE_BENCH_H
 

@@ -20,6 +20,7 @@ static const arch table[] = {
     {"ernie4_5-moe", arch_read_ernie_moe},
     {"gpt-oss", arch_read_gpt_oss},
     {"deepseek2", arch_read_deepseek2},
+    {MODEL_LONE_LAYER, arch_read_lone},
 };
 #define N_ARCHS (sizeof table / sizeof table[0])
 

@@ -37,6 +37,7 @@ dil_status arch_read_granitemoe(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_ernie_moe(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_gpt_oss(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_deepseek2(hparams *h, const gguf *g, dil_error *err);
+dil_status arch_read_lone(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_gemma2(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_gemma3(hparams *h, const gguf *g, dil_error *err);
 dil_status arch_read_phi3(hparams *h, const gguf *g, dil_error *err);

@@ -64,6 +64,14 @@ dil_status arch_read_ernie_moe(hparams *h, const gguf *g, dil_error *err)
     return DIL_OK;
 }
 
+/* A layer without a network: its softmax chooses, its weights add up to 1. */
+dil_status arch_read_lone(hparams *h, const gguf *g, dil_error *err)
+{
+    DIL_TRY(arch_need_experts(h, g, err));
+    h->experts.normalise = true;
+    return DIL_OK;
+}
+
 /* Biases everywhere, every second layer with a window, a sink per head; the scores of the chosen alone make their weights. */
 dil_status arch_read_gpt_oss(hparams *h, const gguf *g, dil_error *err)
 {

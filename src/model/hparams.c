@@ -161,6 +161,17 @@ static dil_status read_vocab_size(hparams *h, const gguf *g, dil_error *err)
     return DIL_OK;
 }
 
+/* What a network has around its experts, as small as the plan's arithmetic takes it. */
+static dil_status read_lone(hparams *h, const gguf *g, dil_error *err)
+{
+    h->n_context = 1u << 16;
+    DIL_TRY(arch_u32(h, g, "embedding_length", &h->n_embd, err));
+    DIL_TRY(arch_bound(g, "embedding_length", h->n_embd, 1, 1u << 18, err));
+    h->n_layer = h->n_head = h->n_head_kv = 1;
+    h->head_dim = h->head_dim_v = 2;
+    return DIL_OK;
+}
+
 dil_status hparams_read(hparams *out, const gguf *g, dil_error *err)
 {
     hparams h = {
@@ -173,8 +184,10 @@ dil_status hparams_read(hparams *out, const gguf *g, dil_error *err)
         return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: general.architecture: wanted one of %s; found '%.*s'", gguf_path(g), names,
                         STR_ARG(h.architecture));
     }
-    DIL_TRY(read_sizes(&h, g, err));
-    DIL_TRY(read_vocab_size(&h, g, err));
+    h.lone = a->read == arch_read_lone;
+    DIL_TRY(h.lone ? read_lone(&h, g, err) : read_sizes(&h, g, err));
+    if (!h.lone)
+        DIL_TRY(read_vocab_size(&h, g, err));
     DIL_TRY(arch_f32(&h, g, "attention.layer_norm_rms_epsilon", &h.norm_eps, err));
     if (!(h.norm_eps >= 0.0f) || !isfinite(h.norm_eps))
         return DIL_FAIL(err, DIL_FORMAT, "%s: attention.layer_norm_rms_epsilon: wanted a small positive number, found %g",

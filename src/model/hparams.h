@@ -10,6 +10,7 @@
 #define MODEL_MAX_HEAD_DIM 1024
 
 #define MODEL_MAX_EXPERTS 1024
+#define MODEL_LONE_LAYER "dil-experts" /* general.architecture of a layer of experts without a network around it */
 
 /* SWIGLU_OAI: gate clipped at 7 from above, up to [-7, 7]: gate * sigmoid(1.702 gate) * (up + 1). */
 typedef enum activation { ACTIVATION_SILU, ACTIVATION_GELU, ACTIVATION_SWIGLU_OAI } activation;
@@ -53,6 +54,7 @@ typedef struct latent_params {
 
 typedef struct hparams {
     str architecture;            /* general.architecture */
+    bool lone;                   /* a layer of experts and nothing else: rows in, rows out; no vocabulary, no attention */
     uint32_t n_vocab, n_context; /* n_context: what the model was trained for */
     uint32_t n_embd, n_layer, n_ff;
     uint32_t n_head, n_head_kv, n_rot;

@@ -26,7 +26,7 @@ static dil_status read_file(model *m, const model_options *options, dil_error *e
     DIL_TRY(gguf_get_str(m->file, "tokenizer.chat_template", &m->chat_template, err));
     DIL_TRY(keep_text(m, &m->h.architecture, err));
     DIL_TRY(keep_text(m, &m->chat_template, err));
-    if (!options->no_vocab) {
+    if (!options->no_vocab && !m->h.lone) {
         DIL_TRY(vocab_from_gguf(&m->words, m->file, err));
         if ((uint32_t)vocab_size(m->words) > m->h.n_vocab)
             return DIL_FAIL(err, DIL_FORMAT, "%s: tokenizer.ggml.tokens: wanted at most %u (rows of token_embd.weight), found %d",

@@ -321,6 +321,8 @@ dil_status weights_bind(model *m, dil_error *err)
     m->layers = arena_calloc(m->memory, m->h.n_layer, sizeof *m->layers);
     if (!m->layers)
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for %u layers", gguf_path(m->file), m->h.n_layer);
+    if (m->h.lone)
+        return bind_experts(m, &m->layers[0], 0, err);
     for (uint32_t i = 0; i < m->h.n_layer; i++)
         DIL_TRY(bind_layer(m, i, err));
     return bind_head(m, err);
@@ -363,7 +365,8 @@ static size_t list_weights(model *m)
     size_t n = 0;
     for (uint32_t i = 0; i < m->h.n_layer; i++)
         n += dense_weights(m, &m->layers[i], m->packing + n);
-    m->packing[n++] = &m->head;
+    if (m->head.rows)
+        m->packing[n++] = &m->head;
     size_t n_dense = n;
     for (uint32_t i = 0; i < m->h.n_layer; i++) {
         expert_layer *e = m->layers[i].moe;

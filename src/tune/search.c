@@ -85,7 +85,7 @@ static dil_status try_proposals(searcher *s, dil_error *err)
     proposal all[MOST_PROPOSALS];
     double now;
     const int32_t n = s->o->n_prompt < ENGINE_MICRO_BATCH ? s->o->n_prompt : ENGINE_MICRO_BATCH;
-    const int n_all = n > 0 ? propose_tiles(&s->by, n, all, MOST_PROPOSALS, &now) : 0;
+    const int n_all = n > 0 && !s->by.m->h.lone ? propose_tiles(&s->by, n, all, MOST_PROPOSALS, &now) : 0;
     for (int i = 0; i < n_all; i++) {
         char what[64];
         profile p = s->r->best;
