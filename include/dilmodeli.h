@@ -72,6 +72,7 @@ typedef struct dil_engine_options {
     bool no_pack_cache;      /* true: packed weights are neither read from $XDG_CACHE_HOME/dilmodeli nor kept there */
     bool route_local;        /* true: experts are chosen from a part of the router's bytes; the same experts, bit for bit */
     uint64_t experts_memory; /* most bytes of experts in memory, the rest stays on disk, same answers; 0: all in memory */
+    float route_mass; /* experts in memory are preferred, with up to this share of a token's weights, 0..1: approximate; 0: not */
 } dil_engine_options;
 
 #define DIL_EXPERTS_AUTO UINT64_MAX /* for experts_memory: what can be spared; all in memory where they fit */
@@ -175,6 +176,120 @@ typedef struct dil_generation_result {
 /* Continues the prompt tokens in session s. result may be NULL. */
 DIL_API DIL_MUST_CHECK dil_status dil_generate(dil_session *s, const int32_t *prompt, size_t n_prompt,
                                                const dil_generation *options, dil_generation_result *result, dil_error *err);
+
+/* ---- a layer of experts alone: rows in, rows out ---- */
+
+/*
+ * A mixture-of-experts layer without a language model around it, as a GGUF file (architecture "dil-experts"):
+ *
+ *     y = sum over the n_used experts e of largest score of w_e down_e (silu(gate_e x) * (up_e x)),   w = softmax of those scores
+ *
+ * dil_engine_open takes such a file; what needs text refuses it (UNSUPPORTED). Options that have to do with tokens count rows.
+ */
+typedef struct dil_experts {
+    uint32_t struct_size;                    /* set by dil_experts_default */
+    int32_t n_embd, n_ff, n_experts, n_used; /* n_embd, n_ff: 1..262144; n_experts: 1..1024; defaults 512, 1024, 8, 2 */
+    uint64_t seed;                           /* of matrices that are NULL: normal, as wide as keeps rows of x their size */
+    const float *router;                     /* [n_experts][n_embd], and below, or NULL [borrowed during the call] */
+    const float *gate, *up;                  /* [n_experts][n_ff][n_embd] */
+    const float *down;                       /* [n_experts][n_embd][n_ff] */
+} dil_experts;
+
+DIL_API dil_experts dil_experts_default(void);
+/* The file appears when it is complete. Errors: BAD_ARGUMENT (names the field), IO, NO_MEMORY. */
+DIL_API DIL_MUST_CHECK dil_status dil_experts_write(const char *path, const dil_experts *layer, dil_error *err);
+/* x [n][n_embd] -> y [n][n_embd]; chosen [n][n_used] by score, weights [n][n_used], each may be NULL. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_experts_run(dil_engine *e, const float *x, size_t n, float *y, int32_t *chosen,
+                                                  float *weights, dil_error *err);
+
+/* What choosing and loading experts came to since the engine was opened, of any mixture of experts. */
+typedef struct dil_experts_counts {
+    uint32_t struct_size; /* set by the caller to sizeof(dil_experts_counts) */
+    uint64_t n_choices;   /* a token (row) in a layer */
+    uint64_t router_read_bytes,
+        router_full_bytes;                    /* of routers, and what reading all of them would have been; 0, 0: all was read */
+    uint64_t n_changed;                       /* experts taken instead of better ones (route_mass) */
+    double mean_mass, most_mass;              /* share of a token's weights that was moved */
+    uint64_t n_found, n_loaded, loaded_bytes; /* experts found in memory, read from disk (experts_memory) */
+} dil_experts_counts;
+DIL_API DIL_MUST_CHECK dil_status dil_experts_count(const dil_engine *e, dil_experts_counts *out, dil_error *err);
+
+/* ---- files of tensors ---- */
+
+typedef struct dil_file dil_file;
+typedef struct dil_tensor {
+    char name[128];
+    char type[16];     /* "F32", "Q4_K", ... */
+    int32_t n_dims;    /* 1..4 */
+    uint64_t shape[4]; /* innermost first, as GGUF has it: {columns, rows, matrices, 1} */
+    uint64_t n_values, n_bytes;
+} dil_tensor;
+
+/* A GGUF file, checked. [out: owned: free with dil_file_close] */
+DIL_API DIL_MUST_CHECK dil_status dil_file_open(dil_file **out, const char *path, dil_error *err);
+DIL_API void dil_file_close(dil_file *f);
+DIL_API size_t dil_file_n_tensors(const dil_file *f);
+DIL_API DIL_MUST_CHECK dil_status dil_file_tensor(const dil_file *f, size_t index, dil_tensor *out, dil_error *err);
+/* Its values, decoded: n is n_values. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_file_read(const dil_file *f, size_t index, float *values, size_t n, dil_error *err);
+/* A file of F32 tensors: name, n_dims and shape of each count; architecture: a name without a meaning here, as "matrices". */
+DIL_API DIL_MUST_CHECK dil_status dil_file_write(const char *path, const char *architecture, const dil_tensor *tensors,
+                                                 const float *const *values, size_t n, dil_error *err);
+
+/* ---- making models smaller ---- */
+
+typedef struct dil_quantize_options {
+    uint32_t struct_size; /* set by dil_quantize_options_default */
+    double bits;          /* per weight of the matrices, on average */
+    double prune; /* share of the structure that may go: of a language model experts or neurons, of a lone layer neurons of each
+                             expert, of other files blocks of 32 weights (which are zeroed) */
+    double
+        budget; /* what that, and then quantizing, may cost: divergence in nats per token, of a lone layer the relative error of its
+                             outputs by pruning; 0: no limit, or the preset's */
+    const char *preset; /* "dusuk" (2 bits, 50 %), "dengeli" (4, 30 %), "yuksek" (8, 10 %): of bits, prune and budget; NULL */
+    const char
+        *text_path; /* of a language model: what to calibrate on and to measure with; NULL: weights are rounded by themselves */
+    const float *inputs; /* of a lone layer: [n_inputs][n_embd] rows it meets; NULL: n_inputs (0: 1024) normal ones */
+    int32_t n_inputs;
+    int32_t n_sequences, n_context; /* of text_path; 0: 100 of 512 tokens */
+    int32_t n_threads;              /* 0: one per processor */
+    bool fast;                      /* fewer sweeps of best response */
+    dil_progress_fn progress;       /* may be NULL */
+    void *user;
+} dil_quantize_options;
+
+DIL_API dil_quantize_options dil_quantize_options_default(void);
+
+/* One matrix of the result. */
+typedef struct dil_quantized {
+    char name[128];
+    char type[16];
+    int64_t n_values;
+    double bits;  /* per weight */
+    double error; /* what it costs: relative error of its outputs; of a language model nats per token, expected; NAN: not known */
+    double plain_error; /* relative error of rounding each weight by itself, on the same inputs; NAN: not known */
+    double moved;       /* share of the codes that moved in the last sweep of best response: 0 at the equilibrium */
+} dil_quantized;
+
+typedef struct dil_quantize_report {
+    uint32_t struct_size; /* set by the caller to sizeof(dil_quantize_report) */
+    uint64_t in_bytes, out_bytes, n_weights;
+    double bits;       /* of the result's matrices, on average */
+    double price, gap; /* of the game over formats: cost of a byte at the end; what any single change that fits could still gain */
+    int32_t n_structure, n_removed; /* neurons, experts or blocks before, and gone; see prune */
+    double pruned_cost;             /* by them alone */
+    double cost; /* measured: divergence in nats per token, or of a lone layer the relative error of its outputs; NAN: not */
+    double seconds;
+    size_t n_matrices;
+} dil_quantize_report;
+
+/*
+ * A model, a lone layer or a file of matrices in fewer bits: formats by the game, codes and scales by best response. matrices [max_matrices]
+ * or NULL gets the first of them. UNSUPPORTED: prune or bits of a language model without text_path. LIMIT: no file fits. [out]
+ */
+DIL_API DIL_MUST_CHECK dil_status dil_quantize(const char *in_path, const char *out_path, const dil_quantize_options *options,
+                                               dil_quantize_report *report, dil_quantized *matrices, size_t max_matrices,
+                                               dil_error *err);
 
 /* ---- the training loss, for programs that train routers of experts themselves ---- */
 

@@ -43,6 +43,8 @@ dil_status dil_engine_open(dil_engine **out, const char *path, const dil_engine_
     DIL_TRY(need(path, "dil_engine_open: path", err));
     DIL_TRY(take_options(&o, sizeof o, options, options ? options->struct_size : 0, "dil_engine_options", err));
     DIL_TRY(kv_type(o.kv_type, &eo.type_k, err));
+    if (!(o.route_mass >= 0 && o.route_mass <= 1) || (o.route_local && o.route_mass > 0))
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "route_mass: wanted 0..1, and 0 with route_local, found %g", (double)o.route_mass);
     eo.type_v = eo.type_k;
     eo.n_threads = o.n_threads;
     eo.context = o.n_context;
@@ -52,7 +54,9 @@ dil_status dil_engine_open(dil_engine **out, const char *path, const dil_engine_
     eo.memory_bytes = o.memory_bytes;
     eo.cpu = o.cpu_level;
     eo.no_pack_cache = o.no_pack_cache;
-    eo.route.mode = o.route_local ? ROUTE_LOCAL : ROUTE_EXACT;
+    eo.lone = true;
+    eo.route.mode = o.route_local ? ROUTE_LOCAL : o.route_mass > 0 ? ROUTE_CACHE : ROUTE_EXACT;
+    eo.route.mass = o.route_mass;
     eo.experts_memory = o.experts_memory;
     eo.progress = o.progress;
     eo.user = o.user;
@@ -84,8 +88,6 @@ dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *
                            .n_threads = engine_n_threads(inner(e)),
                            .n_experts = (int32_t)m->h.experts.n_experts,
                            .n_experts_used = (int32_t)m->h.experts.n_used};
-    if (out->struct_size < sizeof(uint32_t) || out->struct_size > 4096)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_model_info: struct_size: wanted %zu, found %u", sizeof info, out->struct_size);
     static const char *const cache_states[] = {
         [PACK_CACHE_OFF] = "off", [PACK_CACHE_READ] = "read", [PACK_CACHE_WRITTEN] = "written", [PACK_CACHE_FAILED] = "failed"};
     snprintf(info.pack_cache, sizeof info.pack_cache, "%s", cache_states[m->cache_state]);
@@ -95,11 +97,19 @@ dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *
         info.experts_memory = pi.budget_bytes;
     }
     snprintf(info.architecture, sizeof info.architecture, "%.*s", STR_ARG(m->h.architecture));
-    memcpy(out, &info, out->struct_size < sizeof info ? out->struct_size : sizeof info);
-    return DIL_OK;
+    return give_struct(out, &info, sizeof info, "dil_model_info", err);
 }
 
 /* ---- text ---- */
+
+/* A lone layer of experts knows none. */
+static dil_status need_text(const dil_engine *e, const char *what, dil_error *err)
+{
+    if (engine_vocab(inner(e)))
+        return DIL_OK;
+    return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: %s: wanted a language model, found a layer of experts alone, which knows no text",
+                    what, gguf_path(engine_model(inner(e))->file));
+}
 
 static dil_status give(const void *from, size_t n, size_t item, void *to, size_t room, size_t *out_n, const char *what,
                        dil_error *err)
@@ -117,6 +127,7 @@ dil_status dil_tokenize(const dil_engine *e, const char *text, size_t text_bytes
 {
     token_list list = {0};
     DIL_TRY(need(e, "dil_tokenize: engine", err));
+    DIL_TRY(need_text(e, "dil_tokenize", err));
     DIL_TRY(need(n, "dil_tokenize: n", err));
     if ((!text && text_bytes) || (!tokens && max_tokens))
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_tokenize: text and tokens must not be NULL");
@@ -141,6 +152,7 @@ dil_status dil_detokenize(const dil_engine *e, const int32_t *tokens, size_t n_t
 {
     strbuf b = STRBUF((size_t)1 << 30);
     DIL_TRY(need(e, "dil_detokenize: engine", err));
+    DIL_TRY(need_text(e, "dil_detokenize", err));
     DIL_TRY(need(n, "dil_detokenize: n", err));
     if ((!tokens && n_tokens) || (!text && max_bytes))
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_detokenize: tokens and text must not be NULL");
@@ -148,13 +160,17 @@ dil_status dil_detokenize(const dil_engine *e, const int32_t *tokens, size_t n_t
     return give_text(&b, text, max_bytes, n, "dil_detokenize: text", err);
 }
 
-bool dil_token_is_end(const dil_engine *e, int32_t token) { return e && vocab_is_end(engine_vocab(inner(e)), token); }
+bool dil_token_is_end(const dil_engine *e, int32_t token)
+{
+    return e && engine_vocab(inner(e)) && vocab_is_end(engine_vocab(inner(e)), token);
+}
 
 dil_status dil_apply_template(const dil_engine *e, const dil_message *messages, size_t n_messages, char *text, size_t max_bytes,
                               size_t *n, dil_error *err)
 {
     strbuf b = STRBUF((size_t)1 << 30);
     DIL_TRY(need(e, "dil_apply_template: engine", err));
+    DIL_TRY(need_text(e, "dil_apply_template", err));
     DIL_TRY(need(messages, "dil_apply_template: messages", err));
     DIL_TRY(need(n, "dil_apply_template: n", err));
     chat_message *own = mem_calloc(n_messages ? n_messages : 1, sizeof *own, MEM_TEXT);
@@ -184,6 +200,7 @@ dil_status dil_session_new(dil_session **out, dil_engine *e, dil_error *err)
     session *s;
     DIL_TRY(need(out, "dil_session_new: out", err));
     DIL_TRY(need(e, "dil_session_new: engine", err));
+    DIL_TRY(need_text(e, "dil_session_new", err));
     DIL_TRY(session_new(&s, inner(e), err));
     *out = (dil_session *)s;
     return DIL_OK;

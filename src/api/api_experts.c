@@ -1,0 +1,150 @@
+/* A lone layer of experts: its file, and rows through it. */
+#include <math.h>
+#include <string.h>
+
+#include "api/arguments.h"
+#include "base/mem.h"
+#include "engine/engine.h"
+#include "file/gguf.h"
+#include "theorem/random.h"
+
+static engine *inner(const dil_engine *e) { return (engine *)(uintptr_t)e; }
+
+dil_experts dil_experts_default(void)
+{
+    return (dil_experts){.struct_size = sizeof(dil_experts), .n_embd = 512, .n_ff = 1024, .n_experts = 8, .n_used = 2, .seed = 1};
+}
+
+static dil_status check(const dil_experts *l, dil_error *err)
+{
+    const struct {
+        const char *name;
+        int32_t value, most;
+    } fields[] = {{"n_embd", l->n_embd, 1 << 18},
+                  {"n_ff", l->n_ff, 1 << 18},
+                  {"n_experts", l->n_experts, MODEL_MAX_EXPERTS},
+                  {"n_used", l->n_used, l->n_experts}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (fields[i].value < 1 || fields[i].value > fields[i].most)
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_experts: %s: wanted 1..%d, found %d", fields[i].name, fields[i].most,
+                            fields[i].value);
+    return DIL_OK;
+}
+
+static dil_status describe(gguf_writer *w, const dil_experts *l, dil_error *err)
+{
+    static const char arch[] = MODEL_LONE_LAYER;
+    const uint64_t n_embd = (uint64_t)l->n_embd, n_ff = (uint64_t)l->n_ff, n = (uint64_t)l->n_experts;
+    DIL_TRY(gguf_writer_set_str(w, "general.architecture", str_of(arch), err));
+    DIL_TRY(gguf_writer_set_u32(w, MODEL_LONE_LAYER ".embedding_length", (uint32_t)l->n_embd, err));
+    DIL_TRY(gguf_writer_set_u32(w, MODEL_LONE_LAYER ".expert_feed_forward_length", (uint32_t)l->n_ff, err));
+    DIL_TRY(gguf_writer_set_u32(w, MODEL_LONE_LAYER ".expert_count", (uint32_t)l->n_experts, err));
+    DIL_TRY(gguf_writer_set_u32(w, MODEL_LONE_LAYER ".expert_used_count", (uint32_t)l->n_used, err));
+    DIL_TRY(gguf_writer_add_tensor(w, STR("blk.0.ffn_gate_inp.weight"), DIL_TYPE_F32, 2, (uint64_t[]){n_embd, n}, err));
+    DIL_TRY(gguf_writer_add_tensor(w, STR("blk.0.ffn_gate_exps.weight"), DIL_TYPE_F32, 3, (uint64_t[]){n_embd, n_ff, n}, err));
+    DIL_TRY(gguf_writer_add_tensor(w, STR("blk.0.ffn_up_exps.weight"), DIL_TYPE_F32, 3, (uint64_t[]){n_embd, n_ff, n}, err));
+    return gguf_writer_add_tensor(w, STR("blk.0.ffn_down_exps.weight"), DIL_TYPE_F32, 3, (uint64_t[]){n_ff, n_embd, n}, err);
+}
+
+/* n matrices of rows of n_columns values: given ones, or normal ones whose products are as large as what they read. */
+static dil_status add_matrices(gguf_writer *w, const float *given, uint64_t *seed, size_t n_rows, size_t n_columns,
+                               const char *name, dil_error *err)
+{
+    const double deviation = 1.0 / sqrt((double)n_columns);
+    float *row = mem_alloc(n_columns * sizeof *row, MEM_MISC);
+    dil_status status = row ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "dil_experts: no memory for a row");
+    for (size_t i = 0; status == DIL_OK && i < n_rows; i++) {
+        for (size_t j = 0; j < n_columns; j++) {
+            row[j] = given ? given[i * n_columns + j] : (float)(random_normal(seed) * deviation);
+            if (!isfinite(row[j]))
+                status = DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_experts: %s: row %zu, value %zu: wanted a finite number, found %g",
+                                  name, i, j, (double)row[j]);
+        }
+        if (status == DIL_OK)
+            status = gguf_writer_data(w, row, n_columns * sizeof *row, err);
+    }
+    mem_free(row);
+    return status;
+}
+
+static dil_status write_layer(gguf_writer *w, const dil_experts *l, dil_error *err)
+{
+    const size_t n_embd = (size_t)l->n_embd, n_ff = (size_t)l->n_ff, n = (size_t)l->n_experts;
+    uint64_t seed = l->seed;
+    DIL_TRY(describe(w, l, err));
+    DIL_TRY(add_matrices(w, l->router, &seed, n, n_embd, "router", err));
+    DIL_TRY(add_matrices(w, l->gate, &seed, n * n_ff, n_embd, "gate", err));
+    DIL_TRY(add_matrices(w, l->up, &seed, n * n_ff, n_embd, "up", err));
+    return add_matrices(w, l->down, &seed, n * n_embd, n_ff, "down", err);
+}
+
+dil_status dil_experts_write(const char *path, const dil_experts *layer, dil_error *err)
+{
+    dil_experts l = dil_experts_default();
+    gguf_writer *w = NULL;
+    DIL_TRY(need(path, "dil_experts_write: path", err));
+    DIL_TRY(take_options(&l, sizeof l, layer, layer ? layer->struct_size : 0, "dil_experts", err));
+    DIL_TRY(check(&l, err));
+    DIL_TRY(gguf_writer_new(&w, path, err));
+    dil_status status = write_layer(w, &l, err);
+    if (status == DIL_OK)
+        return gguf_writer_finish(w, err);
+    gguf_writer_abort(w);
+    return status;
+}
+
+#define RUN_ROWS 4096 /* at a time, so that choices need little room */
+
+static dil_status run_part(engine *e, const float *x, int32_t n, float *y, int32_t *chosen, float *weights, uint16_t *room,
+                           dil_error *err)
+{
+    const size_t n_used = engine_model(e)->h.experts.n_used;
+    DIL_TRY(engine_rows(e, x, n, y, room, weights, err));
+    for (size_t i = 0; chosen && i < (size_t)n * n_used; i++)
+        chosen[i] = room[i];
+    return DIL_OK;
+}
+
+dil_status dil_experts_run(dil_engine *e, const float *x, size_t n, float *y, int32_t *chosen, float *weights, dil_error *err)
+{
+    DIL_TRY(need(e, "dil_experts_run: engine", err));
+    if (n == 0)
+        return DIL_OK;
+    DIL_TRY(need(x, "dil_experts_run: x", err));
+    DIL_TRY(need(y, "dil_experts_run: y", err));
+    const hparams *h = &engine_model(inner(e))->h;
+    const size_t n_embd = h->n_embd, n_used = h->experts.n_used;
+    uint16_t *room = mem_alloc((n < RUN_ROWS ? n : RUN_ROWS) * (n_used + 1) * sizeof *room, MEM_MISC);
+    dil_status status = room ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "dil_experts_run: no memory");
+    for (size_t first = 0; status == DIL_OK && first < n; first += RUN_ROWS) {
+        const int32_t part = (int32_t)(n - first < RUN_ROWS ? n - first : RUN_ROWS);
+        status = run_part(inner(e), x + first * n_embd, part, y + first * n_embd, chosen ? chosen + first * n_used : NULL,
+                          weights ? weights + first * n_used : NULL, room, err);
+    }
+    mem_free(room);
+    return status;
+}
+
+dil_status dil_experts_count(const dil_engine *e, dil_experts_counts *out, dil_error *err)
+{
+    DIL_TRY(need(e, "dil_experts_count: engine", err));
+    DIL_TRY(need(out, "dil_experts_count: out", err));
+    if (engine_model(inner(e))->h.experts.n_experts == 0)
+        return DIL_FAIL(err, DIL_UNSUPPORTED, "dil_experts_count: wanted a mixture of experts, found a dense model");
+    route_counts r;
+    pool_counts p = {0};
+    compute_route_counts(engine_compute(inner(e)), &r);
+    if (engine_experts(inner(e)))
+        pool_stats(engine_experts(inner(e)), UINT32_MAX, &p);
+    const dil_experts_counts all = {.struct_size = out->struct_size,
+                                    .n_choices = r.n_choices,
+                                    .router_read_bytes = r.read_bytes,
+                                    .router_full_bytes = r.full_bytes,
+                                    .n_changed = r.n_changed,
+                                    .mean_mass = r.n_choices ? r.mass / (double)r.n_choices : 0,
+                                    .most_mass = r.most_mass,
+                                    .n_found = p.hits,
+                                    .n_loaded = p.requests - p.hits - p.joined,
+                                    .loaded_bytes = p.bytes_read};
+    return give_struct(out, &all, sizeof all, "dil_experts_counts", err);
+}

@@ -1,0 +1,180 @@
+/* Models, lone layers and files of matrices in fewer bits: which of the quantizers a file is for, and their reports as one. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/arguments.h"
+#include "base/mem.h"
+#include "base/os.h"
+#include "base/threads.h"
+#include "quantize/matrices.h"
+#include "quantize/preset.h"
+
+#define SWEEPS 60
+#define SWEEPS_FAST 2
+
+dil_quantize_options dil_quantize_options_default(void)
+{
+    return (dil_quantize_options){.struct_size = sizeof(dil_quantize_options), .bits = 4};
+}
+
+/* What comes out: a report, and matrices as far as there is room. */
+typedef struct receipt {
+    dil_quantize_report report;
+    dil_quantized *matrices;
+    size_t room;
+} receipt;
+
+static void add_matrix(receipt *to, const player *q, const round_report *r, double cost, bool relative)
+{
+    dil_quantize_report *report = &to->report;
+    const player_choice *c = &q->choice[q->chosen];
+    const double n = (double)q->n * q->rows * q->columns;
+    if (report->n_matrices < to->room) {
+        dil_quantized *m = &to->matrices[report->n_matrices];
+        *m = (dil_quantized){.n_values = (int64_t)n, .bits = 8 * (double)c->bytes / n, .error = cost, .plain_error = (double)NAN};
+        snprintf(m->name, sizeof m->name, "%.*s", STR_ARG(q->tensor->name));
+        snprintf(m->type, sizeof m->type, "%s", format_get(c->type)->name);
+        if (r->power > 0) {
+            m->plain_error = r->plain / r->power;
+            m->error = relative ? r->cost / r->power : cost;
+            m->moved = r->n_codes ? (double)r->moved / (double)r->n_codes : 0;
+        }
+    }
+    report->n_matrices++;
+    report->bits += 8 * (double)c->bytes;
+    report->n_weights += (uint64_t)n;
+}
+
+static int threads_of(const dil_quantize_options *o)
+{
+    const int n = o->n_threads > 0 ? o->n_threads : os_cpu_count();
+    return n < TEAM_MAX ? n : TEAM_MAX;
+}
+
+static dil_status quantize_matrices(const char *in_path, const char *out_path, const dil_quantize_options *o, receipt *to,
+                                    dil_error *err)
+{
+    matrices_report r;
+    const matrices_options mo = {.bits = o->bits,
+                                 .prune = o->prune,
+                                 .budget = o->budget,
+                                 .inputs = o->inputs,
+                                 .n_inputs = o->n_inputs,
+                                 .seed = 1,
+                                 .most_sweeps = o->fast ? SWEEPS_FAST : SWEEPS,
+                                 .n_threads = threads_of(o),
+                                 .progress = o->progress,
+                                 .user = o->user};
+    DIL_TRY(matrices_file(&r, in_path, out_path, &mo, err));
+    for (int i = 0; i < r.players.n; i++)
+        add_matrix(to, &r.players.p[i], &r.round[i], r.players.p[i].choice[r.players.p[i].chosen].cost, true);
+    to->report.in_bytes = r.in_bytes;
+    to->report.out_bytes = r.out_bytes;
+    to->report.price = r.allocation.price;
+    to->report.gap = r.allocation.gap;
+    to->report.n_structure = r.n_before;
+    to->report.n_removed = r.n_removed;
+    to->report.pruned_cost = r.pruned_error;
+    to->report.cost = r.lone ? r.error : (double)NAN;
+    matrices_report_free(&r);
+    return DIL_OK;
+}
+
+static dil_status read_text(const char *path, char **text, size_t *n, dil_error *err)
+{
+    os_file f;
+    DIL_TRY(os_file_open(&f, path, err));
+    *n = (size_t)f.size_bytes;
+    *text = mem_alloc(*n + 1, MEM_TEXT);
+    dil_status status =
+        *text ? os_file_read(&f, 0, *text, *n, err) : DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for %zu bytes", path, *n);
+    os_file_close(&f);
+    return status;
+}
+
+/* Structure first, then bits; the preset's way, with figures of the caller's own. */
+static dil_status quantize_model(const char *in_path, const char *out_path, const dil_quantize_options *o, receipt *to,
+                                 dil_error *err)
+{
+    preset_report r = {0};
+    char *text = NULL;
+    size_t n = 0;
+    const preset *named = o->preset ? preset_find(o->preset) : NULL;
+    const preset own = {"own", o->bits, o->prune, o->budget > 0 ? o->budget : named ? named->budget : INFINITY};
+    compress_options co = {.type = DIL_TYPE_COUNT,
+                           .bits = o->prune > 0 ? 0 : o->bits,
+                           .budget = o->prune > 0 ? o->budget : 0,
+                           .text_name = o->text_path,
+                           .n_sequences = o->n_sequences ? o->n_sequences : 100,
+                           .n_context = o->n_context ? o->n_context : 512,
+                           .most_sweeps = o->fast ? SWEEPS_FAST : SWEEPS,
+                           .n_threads = threads_of(o),
+                           .measure = true,
+                           .progress = o->progress,
+                           .user = o->user};
+    DIL_TRY(read_text(o->text_path, &text, &n, err));
+    co.text = (str){text, n};
+    dil_status status =
+        o->prune > 0 ? preset_file(&r, &own, in_path, out_path, &co, err) : compress_file(&r.file, in_path, out_path, &co, err);
+    mem_free(text);
+    DIL_TRY(status);
+    for (int i = 0; i < r.file.players.n; i++) {
+        const player *q = &r.file.players.p[i];
+        add_matrix(to, q, &r.file.matrix[i].round, q->choice[q->chosen].cost, false);
+    }
+    to->report.in_bytes = r.file.in_bytes;
+    to->report.out_bytes = r.file.out_bytes;
+    to->report.price = r.file.allocation.price;
+    to->report.gap = r.file.allocation.gap;
+    to->report.n_structure = r.n_before;
+    to->report.n_removed = r.n_removed;
+    to->report.pruned_cost = r.pruned_cost;
+    to->report.cost = r.file.measured ? r.file.kld : (double)NAN;
+    preset_report_free(&r);
+    return DIL_OK;
+}
+
+static dil_status check(dil_quantize_options *o, dil_error *err)
+{
+    if (o->preset) {
+        const preset *p = preset_find(o->preset);
+        if (!p)
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "preset: wanted dusuk, dengeli or yuksek, found '%s'", o->preset);
+        o->bits = p->bits;
+        o->prune = p->share;
+    }
+    if (!(o->bits >= 1 && o->bits <= 16))
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "bits: wanted 1..16 per weight, found %g", o->bits);
+    if (!(o->prune >= 0 && o->prune <= 0.95))
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "prune: wanted a share in 0..0.95, found %g", o->prune);
+    if (!(o->budget >= 0))
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "budget: wanted 0 or more, found %g", o->budget);
+    if (o->n_threads < 0 || o->n_inputs < 0 || o->n_sequences < 0 || o->n_context < 0)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_quantize: threads, inputs, sequences and context must not be negative");
+    return DIL_OK;
+}
+
+dil_status dil_quantize(const char *in_path, const char *out_path, const dil_quantize_options *options, dil_quantize_report *report,
+                        dil_quantized *matrices, size_t max_matrices, dil_error *err)
+{
+    dil_quantize_options o = dil_quantize_options_default();
+    receipt to = {.matrices = matrices, .room = matrices ? max_matrices : 0};
+    bool plain = false;
+    const uint64_t started_ns = os_time_ns();
+    DIL_TRY(need(in_path, "dil_quantize: in_path", err));
+    DIL_TRY(need(out_path, "dil_quantize: out_path", err));
+    DIL_TRY(take_options(&o, sizeof o, options, options ? options->struct_size : 0, "dil_quantize_options", err));
+    DIL_TRY(check(&o, err));
+    DIL_TRY(matrices_suit(&plain, in_path, err));
+    if (!plain && !o.text_path)
+        return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: wanted a text to calibrate a language model on (text_path), found none",
+                        in_path);
+    DIL_TRY(plain ? quantize_matrices(in_path, out_path, &o, &to, err) : quantize_model(in_path, out_path, &o, &to, err));
+    to.report.bits /= to.report.n_weights > 0 ? (double)to.report.n_weights : 1;
+    to.report.seconds = (double)(os_time_ns() - started_ns) * 1e-9;
+    if (!report)
+        return DIL_OK;
+    to.report.struct_size = report->struct_size;
+    return give_struct(report, &to.report, sizeof to.report, "dil_quantize_report", err);
+}

@@ -1,0 +1,252 @@
+/* A layer of experts alone: its file, rows through it, and the same in fewer bits. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "dilmodeli.h"
+
+enum { N_EMBD = 64, N_FF = 96, N_EXPERTS = 8, N_USED = 2, N_ROWS = 300 };
+
+static char folder[] = "/tmp/dil_lone_XXXXXX", layer_path[64], small_path[64];
+static float router[N_EXPERTS * N_EMBD], gate[N_EXPERTS * N_FF * N_EMBD], up[N_EXPERTS * N_FF * N_EMBD],
+    down[N_EXPERTS * N_EMBD * N_FF], x[N_ROWS * N_EMBD], wanted[N_ROWS * N_EMBD];
+static int32_t wanted_experts[N_ROWS * N_USED];
+
+static float draw(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (float)(int32_t)(*state >> 32) * 0x1p-31f;
+}
+
+static double dot(const float *a, const float *b, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+/* One row as the header says it. */
+static void reference(const float *row, float *y, int32_t *experts)
+{
+    double score[N_EXPERTS], sum = 0, out[N_EMBD] = {0};
+    for (int e = 0; e < N_EXPERTS; e++)
+        score[e] = dot(router + e * N_EMBD, row, N_EMBD);
+    for (int rank = 0; rank < N_USED; rank++) {
+        experts[rank] = -1;
+        for (int e = 0; e < N_EXPERTS; e++)
+            if ((rank == 0 || e != experts[0]) && (experts[rank] < 0 || score[e] > score[experts[rank]]))
+                experts[rank] = e;
+        sum += exp(score[experts[rank]]);
+    }
+    for (int rank = 0; rank < N_USED; rank++) {
+        const int e = experts[rank];
+        float hidden[N_FF];
+        for (int i = 0; i < N_FF; i++) {
+            const double g = dot(gate + (e * N_FF + i) * N_EMBD, row, N_EMBD);
+            hidden[i] = (float)(g / (1 + exp(-g)) * dot(up + (e * N_FF + i) * N_EMBD, row, N_EMBD));
+        }
+        for (int i = 0; i < N_EMBD; i++)
+            out[i] += exp(score[e]) / sum * dot(down + (e * N_EMBD + i) * N_FF, hidden, N_FF);
+    }
+    for (int i = 0; i < N_EMBD; i++)
+        y[i] = (float)out[i];
+}
+
+static int set_up(void **state)
+{
+    uint64_t seed = 7;
+    dil_experts l = dil_experts_default();
+    dil_error err;
+    (void)state;
+    for (size_t i = 0; i < sizeof router / sizeof *router; i++)
+        router[i] = draw(&seed);
+    for (size_t i = 0; i < sizeof gate / sizeof *gate; i++) {
+        gate[i] = 0.2f * draw(&seed);
+        up[i] = 0.2f * draw(&seed);
+        down[i] = 0.2f * draw(&seed);
+    }
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++)
+        x[i] = 2 * draw(&seed);
+    for (int i = 0; i < N_ROWS; i++)
+        reference(x + i * N_EMBD, wanted + i * N_EMBD, wanted_experts + i * N_USED);
+    if (!mkdtemp(folder))
+        return 1;
+    snprintf(layer_path, sizeof layer_path, "%s/layer.gguf", folder);
+    snprintf(small_path, sizeof small_path, "%s/small.gguf", folder);
+    l.n_embd = N_EMBD;
+    l.n_ff = N_FF;
+    l.n_experts = N_EXPERTS;
+    l.n_used = N_USED;
+    l.router = router;
+    l.gate = gate;
+    l.up = up;
+    l.down = down;
+    return dil_experts_write(layer_path, &l, &err) == DIL_OK ? 0 : 1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    unlink(layer_path);
+    unlink(small_path);
+    return rmdir(folder);
+}
+
+static dil_engine *open_layer(const char *path, int threads, float mass)
+{
+    dil_engine *e = NULL;
+    dil_error err;
+    dil_engine_options o = dil_engine_options_default();
+    o.n_threads = threads;
+    o.no_pack_cache = true;
+    o.route_mass = mass;
+    if (dil_engine_open(&e, path, &o, &err) != DIL_OK)
+        fail_msg("%s", err.text);
+    return e;
+}
+
+static double relative_error(const float *y, const float *of)
+{
+    double off = 0, all = 0;
+    for (int i = 0; i < N_ROWS * N_EMBD; i++) {
+        off += pow((double)y[i] - (double)of[i], 2);
+        all += pow((double)of[i], 2);
+    }
+    return off / all;
+}
+
+static void rows_are_what_the_header_says(void **state)
+{
+    (void)state;
+    static float y[N_ROWS * N_EMBD], again[N_ROWS * N_EMBD], weights[N_ROWS * N_USED];
+    static int32_t chosen[N_ROWS * N_USED];
+    dil_error err;
+    for (int threads = 1; threads <= 3; threads += 2) {
+        dil_engine *e = open_layer(layer_path, threads, 0);
+        assert_int_equal(dil_experts_run(e, x, N_ROWS, y, chosen, weights, &err), DIL_OK);
+        assert_memory_equal(chosen, wanted_experts, sizeof chosen);
+        assert_true(relative_error(y, wanted) < 1e-10);
+        for (int i = 0; i < N_ROWS; i++)
+            assert_true(fabs((double)weights[i * N_USED] + (double)weights[i * N_USED + 1] - 1) < 1e-6);
+        for (int i = 0; i < N_ROWS; i++) /* a row does not know its batch */
+            assert_int_equal(dil_experts_run(e, x + i * N_EMBD, 1, again + i * N_EMBD, NULL, NULL, &err), DIL_OK);
+        assert_memory_equal(y, again, sizeof y);
+        dil_engine_close(e);
+    }
+}
+
+static void text_is_refused(void **state)
+{
+    (void)state;
+    dil_error err;
+    dil_session *s;
+    int32_t token;
+    size_t n;
+    dil_engine *e = open_layer(layer_path, 1, 0);
+    assert_int_equal(dil_tokenize(e, "a", 1, true, true, &token, 1, &n, &err), DIL_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "layer of experts alone"));
+    assert_int_equal(dil_session_new(&s, e, &err), DIL_UNSUPPORTED);
+    assert_false(dil_token_is_end(e, 0));
+    dil_engine_close(e);
+}
+
+static void fewer_bits(void **state)
+{
+    (void)state;
+    static float y[N_ROWS * N_EMBD];
+    dil_error err;
+    double last = 1;
+    for (int bits = 3; bits <= 8; bits += 5) {
+        dil_quantize_options o = dil_quantize_options_default();
+        dil_quantize_report r = {.struct_size = sizeof r};
+        dil_quantized matrices[8];
+        o.bits = bits;
+        o.inputs = x;
+        o.n_inputs = N_ROWS;
+        o.n_threads = 2;
+        o.fast = true;
+        if (dil_quantize(layer_path, small_path, &o, &r, matrices, 8, &err) != DIL_OK)
+            fail_msg("%s", err.text);
+        assert_int_equal(r.n_matrices, 3);
+        dil_engine *e = open_layer(small_path, 2, 0);
+        assert_int_equal(dil_experts_run(e, x, N_ROWS, y, NULL, NULL, &err), DIL_OK);
+        assert_true(fabs(relative_error(y, wanted) - r.cost) < 1e-3 * r.cost + 1e-9);
+        assert_true(r.cost < 0.3 * last && r.out_bytes < r.in_bytes);
+        for (int i = 0; i < 3; i++)
+            assert_true(matrices[i].error <= matrices[i].plain_error);
+        last = r.cost;
+        dil_engine_close(e);
+    }
+}
+
+static void neurons_go(void **state)
+{
+    (void)state;
+    dil_error err;
+    dil_quantize_options o = dil_quantize_options_default();
+    dil_quantize_report r = {.struct_size = sizeof r};
+    dil_model_info info = {.struct_size = sizeof info};
+    o.bits = 8;
+    o.prune = 0.34;
+    o.inputs = x;
+    o.n_inputs = N_ROWS;
+    o.n_threads = 2;
+    o.fast = true;
+    if (dil_quantize(layer_path, small_path, &o, &r, NULL, 0, &err) != DIL_OK)
+        fail_msg("%s", err.text);
+    assert_int_equal(r.n_structure, N_FF);
+    assert_int_equal(r.n_removed, 32);
+    assert_true(r.pruned_cost > 0 && r.pruned_cost < 0.5 && fabs(r.cost - r.pruned_cost) < 0.1 * r.pruned_cost);
+    dil_engine *e = open_layer(small_path, 1, 0);
+    assert_int_equal(dil_engine_info(e, &info, &err), DIL_OK);
+    assert_int_equal(info.n_experts, N_EXPERTS);
+    dil_engine_close(e);
+    o.budget = r.pruned_cost / 100; /* nothing may go */
+    assert_int_equal(dil_quantize(layer_path, small_path, &o, &r, NULL, 0, &err), DIL_OK);
+    assert_int_equal(r.n_removed, 0);
+}
+
+static void files_of_tensors(void **state)
+{
+    (void)state;
+    static const float values[6] = {1, 2, 3, 4, 5, 6};
+    const dil_tensor t = {.name = "m.weight", .n_dims = 2, .shape = {3, 2}};
+    const float *const all[] = {values};
+    float back[6];
+    dil_tensor found;
+    dil_file *f;
+    dil_error err;
+    assert_int_equal(dil_file_write(small_path, "matrices", &t, all, 1, &err), DIL_OK);
+    assert_int_equal(dil_file_open(&f, small_path, &err), DIL_OK);
+    assert_int_equal(dil_file_n_tensors(f), 1);
+    assert_int_equal(dil_file_tensor(f, 0, &found, &err), DIL_OK);
+    assert_string_equal(found.name, "m.weight");
+    assert_string_equal(found.type, "F32");
+    assert_int_equal(found.n_values, 6);
+    assert_int_equal(dil_file_read(f, 0, back, 6, &err), DIL_OK);
+    assert_memory_equal(back, values, sizeof back);
+    assert_int_equal(dil_file_read(f, 0, back, 5, &err), DIL_BAD_ARGUMENT);
+    assert_int_equal(dil_file_tensor(f, 1, &found, &err), DIL_BAD_ARGUMENT);
+    dil_file_close(f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_are_what_the_header_says),
+        cmocka_unit_test(text_is_refused),
+        cmocka_unit_test(fewer_bits),
+        cmocka_unit_test(neurons_go),
+        cmocka_unit_test(files_of_tensors),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
