@@ -68,7 +68,7 @@ static void print_end(const check_run *r, const model *m, const gguf *g)
     } else {
         printf("ok: %s: %" PRIu64 " keys, %" PRIu64 " tensors, %s read; architecture %.*s, %d tokens\n", r->path, gguf_n_values(g),
                gguf_n_tensors(g), str_bytes(gguf_size_bytes(g), size, sizeof size), STR_ARG(m->h.architecture),
-               vocab_size(m->words));
+               m->words ? vocab_size(m->words) : 0);
     }
 }
 

@@ -126,8 +126,8 @@ static dil_status collect(facts *f, const char *path, dil_error *err)
     if (model_open(&f->m, path, &mo, &f->why) == DIL_OK) {
         const vocab *v = f->m->words;
         dil_error ignored;
-        if (chat_template_new(&f->chat, f->m->chat_template, vocab_text(v, vocab_bos(v)), vocab_text(v, vocab_eos(v)), true,
-                              &ignored) != DIL_OK)
+        if (!v || chat_template_new(&f->chat, f->m->chat_template, vocab_text(v, vocab_bos(v)), vocab_text(v, vocab_eos(v)), true,
+                                    &ignored) != DIL_OK)
             f->chat = NULL;
     }
     return DIL_OK;
@@ -240,10 +240,21 @@ static void print_attention(const hparams *h)
     putchar('\n');
 }
 
+/* A layer of experts alone has nothing else. */
+static void print_lone(const hparams *h)
+{
+    printf("  %-13s %u\n", "width", h->n_embd);
+    print_experts(h);
+}
+
 static void print_model(const facts *f)
 {
     const hparams *h = &f->m->h;
     const vocab *v = f->m->words;
+    if (h->lone) {
+        print_lone(h);
+        return;
+    }
     printf("  %-13s %u tokens in training", "context", h->n_context);
     if (h->window)
         printf("; %u of %u layers see the last %u", n_windowed(h), h->n_layer, h->window);
@@ -334,6 +345,11 @@ static void print_people(const facts *f, const char *path, bool tensors)
 static void print_json_model(const facts *f)
 {
     const hparams *h = &f->m->h;
+    if (h->lone) {
+        printf("{\"width\": %u, \"experts\": %u, \"experts_used\": %u, \"expert_feed_forward\": %u}", h->n_embd,
+               h->experts.n_experts, h->experts.n_used, h->experts.n_ff);
+        return;
+    }
     printf(
         "{\"context\": %u, \"layers\": %u, \"width\": %u, \"feed_forward\": %u, \"heads\": %u, \"kv_heads\": %u, \"head_dim\": %u, "
         "\"rotated_dims\": %u, \"rope_base\": %.9g, \"rope_scale\": %.9g, \"window\": %u, \"windowed_layers\": %u, \"qk_norm\": \"%s\", "

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -159,6 +160,34 @@ static void text_is_refused(void **state)
     dil_engine_close(e);
 }
 
+/* The commands that look at files know such layers, those for text say what is wrong. */
+static void commands_know_it(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *command;
+        int code;
+    } tries[] = {{"show", 0},
+                 {"show --json", 0},
+                 {"check", 0},
+                 {"check --json", 0},
+                 {"bench -p 8 -n 4 -r 1 --no-limits -q -m", 0},
+                 {"run -p hi -m", 1},
+                 {"plan -q", 1},
+                 {"tokenize -p hi -m", 1},
+                 {"eval perplexity -f /dev/null -m", 1}};
+    const char *binary = getenv("DIL_BINARY");
+    if (!binary || access(binary, X_OK))
+        skip();
+    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
+        char line[300];
+        snprintf(line, sizeof line, "'%s' %s %s >/dev/null 2>&1", binary, tries[i].command, layer_path);
+        const int status = system(line);
+        if (status == -1 || WEXITSTATUS(status) != tries[i].code)
+            fail_msg("dil %s: wanted exit %d, found %d", tries[i].command, tries[i].code, WEXITSTATUS(status));
+    }
+}
+
 static void fewer_bits(void **state)
 {
     (void)state;
@@ -244,6 +273,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_what_the_header_says),
         cmocka_unit_test(text_is_refused),
+        cmocka_unit_test(commands_know_it),
         cmocka_unit_test(fewer_bits),
         cmocka_unit_test(neurons_go),
         cmocka_unit_test(files_of_tensors),
