@@ -268,6 +268,46 @@ static void files_of_tensors(void **state)
     dil_file_close(f);
 }
 
+/* Wide rows are rounded in parts; blocks of 32 that weigh least become 0. */
+static void any_matrices(void **state)
+{
+    (void)state;
+    enum { ROWS = 24, COLUMNS = 2048, VALUES = ROWS * COLUMNS };
+    static float values[VALUES], back[VALUES];
+    const dil_tensor t = {.name = "wide.weight", .n_dims = 2, .shape = {COLUMNS, ROWS}};
+    const float *const all[] = {values};
+    char path[80];
+    uint64_t seed = 3;
+    dil_error err;
+    for (int i = 0; i < VALUES; i++)
+        values[i] = draw(&seed) * (i / 32 % 2 ? 1.0f : 0.01f); /* every second block is small */
+    snprintf(path, sizeof path, "%s/wide.gguf", folder);
+    assert_int_equal(dil_file_write(path, "matrices", &t, all, 1, &err), DIL_OK);
+    for (int pruned = 0; pruned < 2; pruned++) {
+        dil_quantize_options o = dil_quantize_options_default();
+        dil_quantize_report r = {.struct_size = sizeof r};
+        dil_file *f;
+        double off = 0, whole = 0;
+        o.bits = 8.5;
+        o.prune = 0.5 * pruned;
+        o.fast = true;
+        if (dil_quantize(path, small_path, &o, &r, NULL, 0, &err) != DIL_OK)
+            fail_msg("%s", err.text);
+        assert_int_equal(dil_file_open(&f, small_path, &err), DIL_OK);
+        assert_int_equal(dil_file_read(f, 0, back, VALUES, &err), DIL_OK);
+        dil_file_close(f);
+        for (int i = 0; i < VALUES; i++) {
+            off += pow((double)back[i] - (double)values[i], 2);
+            whole += pow((double)values[i], 2);
+            if (pruned && i / 32 % 2 == 0)
+                assert_true(back[i] == 0);
+        }
+        assert_true(off / whole < (pruned ? 3e-4 : 1e-4));
+        assert_int_equal(r.n_removed, pruned ? VALUES / 64 : 0);
+    }
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +317,7 @@ int main(void)
         cmocka_unit_test(fewer_bits),
         cmocka_unit_test(neurons_go),
         cmocka_unit_test(files_of_tensors),
+        cmocka_unit_test(any_matrices),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
