@@ -5,22 +5,22 @@
 #include "base/status.h"
 
 static const arch table[] = {
-    {"llama", arch_read_llama},
-    {"qwen2", arch_read_qwen2},
-    {"qwen3", arch_read_qwen3},
-    {"gemma2", arch_read_gemma2},
-    {"gemma3", arch_read_gemma3},
-    {"phi3", arch_read_phi3},
-    {"granite", arch_read_granite},
-    {"olmo2", arch_read_olmo2},
-    {"qwen2moe", arch_read_qwen2moe},
-    {"qwen3moe", arch_read_qwen3moe},
-    {"olmoe", arch_read_olmoe},
-    {"granitemoe", arch_read_granitemoe},
-    {"ernie4_5-moe", arch_read_ernie_moe},
-    {"gpt-oss", arch_read_gpt_oss},
-    {"deepseek2", arch_read_deepseek2},
-    {MODEL_LONE_LAYER, arch_read_lone},
+    {"llama", arch_read_llama, false},
+    {"qwen2", arch_read_qwen2, false},
+    {"qwen3", arch_read_qwen3, false},
+    {"gemma2", arch_read_gemma2, false},
+    {"gemma3", arch_read_gemma3, false},
+    {"phi3", arch_read_phi3, false},
+    {"granite", arch_read_granite, false},
+    {"olmo2", arch_read_olmo2, false},
+    {"qwen2moe", arch_read_qwen2moe, false},
+    {"qwen3moe", arch_read_qwen3moe, false},
+    {"olmoe", arch_read_olmoe, false},
+    {"granitemoe", arch_read_granitemoe, false},
+    {"ernie4_5-moe", arch_read_ernie_moe, false},
+    {"gpt-oss", arch_read_gpt_oss, false},
+    {"deepseek2", arch_read_deepseek2, false},
+    {MODEL_LONE_LAYER, arch_read_lone, true},
 };
 #define N_ARCHS (sizeof table / sizeof table[0])
 

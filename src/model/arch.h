@@ -8,6 +8,7 @@ typedef struct arch {
     const char *name; /* general.architecture */
     /* Called after the common keys were read; prefix-keyed getters are arch_u32 and arch_f32. */
     dil_status (*read)(hparams *h, const gguf *g, dil_error *err);
+    bool lone; /* hparams.lone */
 } arch;
 
 const arch *arch_find(str name);      /* NULL when unknown */

@@ -184,7 +184,7 @@ dil_status hparams_read(hparams *out, const gguf *g, dil_error *err)
         return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: general.architecture: wanted one of %s; found '%.*s'", gguf_path(g), names,
                         STR_ARG(h.architecture));
     }
-    h.lone = a->read == arch_read_lone;
+    h.lone = a->lone;
     DIL_TRY(h.lone ? read_lone(&h, g, err) : read_sizes(&h, g, err));
     if (!h.lone)
         DIL_TRY(read_vocab_size(&h, g, err));

@@ -11,7 +11,7 @@
 #include "model/arch.h"
 #include "quantize/blocks.h"
 #include "quantize/convert.h"
-#include "quantize/layer.h"
+#include "quantize/lone.h"
 #include "quantize/work.h"
 
 #define SAMPLE_EXPERTS 4    /* of a matrix that tell what a format costs, */
@@ -25,7 +25,7 @@ typedef struct shrink {
     players p;
     team *workers;
     kernels k;
-    layer *layer;   /* NULL: nothing is known of the network */
+    lone *lone;     /* NULL: nothing is known of the network */
     metric *sphere; /* of sphere_columns */
     int sphere_columns;
     float *w;        /* the largest matrix */
@@ -49,11 +49,12 @@ static size_t values_of(const player *q) { return (size_t)q->rows * (size_t)q->c
 /* Columns that answer for each other. */
 static int part_columns(const shrink *s, const player *q)
 {
-    int part = q->columns;
-    if (s->layer)
-        return part;
-    while (part > SPHERE_COLUMNS && part % 512 == 0)
-        part /= 2;
+    const int unit = q->columns % 256 == 0 ? 256 : q->columns % BLOCK_COLUMNS == 0 ? BLOCK_COLUMNS : 1; /* of formats that fit */
+    int part = unit;
+    if (s->lone)
+        return q->columns;
+    for (int wider = unit; wider <= SPHERE_COLUMNS && wider <= q->columns; wider += unit)
+        part = q->columns % wider == 0 ? wider : part;
     return part;
 }
 
@@ -80,7 +81,7 @@ static dil_status learnt_metric(shrink *s, const player *q, int expert, metric *
     float *h = mem_alloc((size_t)q->columns * (size_t)q->columns * sizeof *h, MEM_MISC);
     if (!h)
         return DIL_FAIL(err, DIL_NO_MEMORY, "%.*s: no memory for what it reads", STR_ARG(q->tensor->name));
-    dil_status status = layer_matrix(s->layer, (net_place)q->place, expert, s->w, h, err);
+    dil_status status = lone_matrix(s->lone, (net_place)q->place, expert, s->w, h, err);
     if (status == DIL_OK)
         status = metric_new(out, h, q->columns, METRIC_DAMPING, &s->k, s->workers, err);
     mem_free(h);
@@ -90,7 +91,7 @@ static dil_status learnt_metric(shrink *s, const player *q, int expert, metric *
 /* One matrix of q goes to s->w; *out: of part_columns. [*out borrowed until the next call] */
 static dil_status load(shrink *s, const player *q, int expert, const metric **out, dil_error *err)
 {
-    if (s->layer) {
+    if (s->lone) {
         metric_free(s->sphere);
         s->sphere = NULL;
         DIL_TRY(learnt_metric(s, q, expert, &s->sphere, err));
@@ -125,7 +126,7 @@ static double power_of(const float *h, int n, const float *e, int n_rows, size_t
     return sum;
 }
 
-/* Rows without a grid take what the format's own encoder makes of them. */
+/* Rows without a grid take what the format's own encoder makes of them; what that costs is told from some of them. */
 static dil_status round_plain(const round_task *t, uint8_t *out, round_report *r, dil_error *err)
 {
     const size_t n = (size_t)t->rows * (size_t)t->columns;
@@ -139,8 +140,10 @@ static dil_status round_plain(const round_task *t, uint8_t *out, round_report *r
         format_get(t->type)->decode(own, error, n);
         for (size_t i = 0; i < n; i++)
             error[i] -= t->w[i];
-        r->plain = r->fed = r->cost = power_of(t->m->h, t->columns, error, t->rows, (size_t)t->columns);
-        r->power = power_of(t->m->h, t->columns, t->w, t->rows, (size_t)t->columns);
+        const int some = t->rows < SAMPLE_ROWS ? t->rows : SAMPLE_ROWS;
+        const size_t stride = (size_t)(t->rows / some) * (size_t)t->columns;
+        r->plain = r->fed = r->cost = power_of(t->m->h, t->columns, error, some, stride);
+        r->power = power_of(t->m->h, t->columns, t->w, some, stride);
     }
     if (own != out)
         mem_free(own);
@@ -196,7 +199,7 @@ static dil_status clear_blocks(shrink *s, const player *q, const metric *m, dil_
 {
     const size_t part = (size_t)m->n, columns = (size_t)q->columns;
     const int64_t n = (int64_t)q->rows * (m->n / BLOCK_COLUMNS);
-    if (s->layer || s->o->prune <= 0 || m->n % BLOCK_COLUMNS)
+    if (s->lone || s->o->prune <= 0 || m->n % BLOCK_COLUMNS)
         return DIL_OK;
     float *w = mem_alloc((size_t)q->rows * part * sizeof *w, MEM_MISC);
     dil_status status = w ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "pruning: no memory for %d rows", q->rows);
@@ -253,39 +256,39 @@ static double distance(const float *a, const float *b, size_t n)
 
 static dil_status pruned_error(shrink *s, const float *before, double *out, dil_error *err)
 {
-    const size_t n = (size_t)layer_n_inputs(s->layer) * layer_hparams(s->layer)->n_embd;
+    const size_t n = (size_t)lone_n_inputs(s->lone) * lone_hparams(s->lone)->n_embd;
     float *y = mem_alloc(n * sizeof *y, MEM_MISC);
-    dil_status status = y ? layer_outputs(s->layer, y, err) : DIL_FAIL(err, DIL_NO_MEMORY, "pruning: no memory for its outputs");
+    dil_status status = y ? lone_outputs(s->lone, y, err) : DIL_FAIL(err, DIL_NO_MEMORY, "pruning: no memory for its outputs");
     if (status == DIL_OK)
         *out = distance(y, before, n);
     mem_free(y);
     return status;
 }
 
-static dil_status open_layer(shrink *s, dil_error *err)
+static dil_status open_lone(shrink *s, dil_error *err)
 {
-    const layer_inputs in = {s->o->inputs, s->o->n_inputs > 0 ? s->o->n_inputs : DEFAULT_INPUTS, s->o->seed};
-    return layer_new(&s->layer, s->in, &in, &s->k, s->workers, err);
+    const lone_inputs in = {s->o->inputs, s->o->n_inputs > 0 ? s->o->n_inputs : DEFAULT_INPUTS, s->o->seed};
+    return lone_new(&s->lone, s->in, &in, &s->k, s->workers, err);
 }
 
 /* Neurons go in steps of 32, which every format's blocks want, until the share or the budget is spent. */
-static dil_status prune_layer(shrink *s, const float *before, dil_error *err)
+static dil_status prune_lone(shrink *s, const float *before, dil_error *err)
 {
-    const int step = 32, n_ff = layer_n_ff(s->layer);
+    const int step = 32, n_ff = lone_n_ff(s->lone);
     int most = (int)(s->o->prune * n_ff + 1e-9) / step * step;
     s->r->n_before = n_ff;
     for (; most > 0 && s->r->n_removed == 0; most -= most > 4 * step ? most / 4 / step * step : step) {
         double error = 0;
-        DIL_TRY(layer_prune(s->layer, most, err));
+        DIL_TRY(lone_prune(s->lone, most, err));
         DIL_TRY(pruned_error(s, before, &error, err));
         if (s->o->budget <= 0 || error <= s->o->budget) {
             s->r->n_removed = most;
             s->r->pruned_error = error;
             break;
         }
-        layer_free(s->layer);
-        s->layer = NULL;
-        DIL_TRY(open_layer(s, err));
+        lone_free(s->lone);
+        s->lone = NULL;
+        DIL_TRY(open_lone(s, err));
     }
     return DIL_OK;
 }
@@ -293,19 +296,19 @@ static dil_status prune_layer(shrink *s, const float *before, dil_error *err)
 /* Matrices become as large as pruning left them. */
 static void resize_players(shrink *s)
 {
-    for (int i = 0; s->layer && i < s->p.n; i++) {
+    for (int i = 0; s->lone && i < s->p.n; i++) {
         player *q = &s->p.p[i];
         if (q->place == NET_GATE || q->place == NET_UP)
-            q->rows = layer_n_ff(s->layer);
+            q->rows = lone_n_ff(s->lone);
         if (q->place == NET_DOWN)
-            q->columns = layer_n_ff(s->layer);
+            q->columns = lone_n_ff(s->lone);
     }
 }
 
 /* Error of what was written, as the engine computes it. */
 static dil_status measure(shrink *s, const char *path, const float *before, dil_error *err)
 {
-    const size_t n = (size_t)layer_n_inputs(s->layer) * layer_hparams(s->layer)->n_embd;
+    const size_t n = (size_t)lone_n_inputs(s->lone) * lone_hparams(s->lone)->n_embd;
     engine_options o = engine_options_default();
     engine *e;
     o.lone = true;
@@ -316,7 +319,7 @@ static dil_status measure(shrink *s, const char *path, const float *before, dil_
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for its outputs", path);
     dil_status status = engine_open(&e, path, &o, err);
     if (status == DIL_OK) {
-        status = engine_rows(e, layer_rows(s->layer), layer_n_inputs(s->layer), y, NULL, NULL, err);
+        status = engine_rows(e, lone_rows(s->lone), lone_n_inputs(s->lone), y, NULL, NULL, err);
         engine_close(e);
     }
     if (status == DIL_OK)
@@ -338,9 +341,9 @@ static int player_of(const shrink *s, const gguf_tensor *t)
 static dil_status write_tensors(shrink *s, gguf_writer *w, dil_error *err)
 {
     const char *const except[] = {MODEL_LONE_LAYER ".expert_feed_forward_length"};
-    DIL_TRY(gguf_writer_copy_values(w, s->in, except, s->layer ? 1 : 0, err));
-    if (s->layer)
-        DIL_TRY(gguf_writer_set_u32(w, except[0], (uint32_t)layer_n_ff(s->layer), err));
+    DIL_TRY(gguf_writer_copy_values(w, s->in, except, s->lone ? 1 : 0, err));
+    if (s->lone)
+        DIL_TRY(gguf_writer_set_u32(w, except[0], (uint32_t)lone_n_ff(s->lone), err));
     for (uint64_t i = 0; i < gguf_n_tensors(s->in); i++) {
         const gguf_tensor *t = gguf_tensor_at(s->in, i);
         const int at = player_of(s, t);
@@ -393,8 +396,7 @@ static dil_status choose(shrink *s, dil_error *err)
     for (int i = 0; i < s->p.n; i++) {
         player *q = &s->p.p[i];
         player_offer(q);
-        if (!s->o->own_formats)
-            player_keep_stock(q);
+        player_keep_stock(q);
         DIL_TRY(find_costs(s, q, err));
     }
     const allocate_goal goal = {.file_bytes = goal_bytes(s)};
@@ -416,21 +418,22 @@ static dil_status take_room(shrink *s, dil_error *err)
 
 static dil_status shrink_all(shrink *s, const char *out_path, float *before, dil_error *err)
 {
-    if (s->layer) {
-        DIL_TRY(layer_outputs(s->layer, before, err));
-        DIL_TRY(prune_layer(s, before, err));
+    if (s->lone) {
+        DIL_TRY(lone_outputs(s->lone, before, err));
+        DIL_TRY(prune_lone(s, before, err));
         resize_players(s);
     }
     DIL_TRY(take_room(s, err));
     s->total = 2 * players_values(&s->p);
     DIL_TRY(choose(s, err));
-    for (int i = 0; i < s->p.n && !s->o->dry_run; i++)
+    for (int i = 0; i < s->p.n; i++)
         DIL_TRY(round_player(s, i, err));
-    s->r->out_bytes = players_bytes(&s->p);
-    if (s->o->dry_run)
-        return DIL_OK;
+    os_file written;
     DIL_TRY(write_file(s, out_path, err));
-    return s->layer ? measure(s, out_path, before, err) : DIL_OK;
+    DIL_TRY(os_file_open(&written, out_path, err));
+    s->r->out_bytes = written.size_bytes;
+    os_file_close(&written);
+    return s->lone ? measure(s, out_path, before, err) : DIL_OK;
 }
 
 static dil_status open_all(shrink *s, const char *in_path, const char *out_path, dil_error *err)
@@ -447,7 +450,7 @@ static dil_status open_all(shrink *s, const char *in_path, const char *out_path,
     s->r->lone = str_equal(architecture, STR(MODEL_LONE_LAYER));
     s->r->in_bytes = gguf_size_bytes(s->in);
     s->r->n_values = players_values(&s->p);
-    return s->r->lone ? open_layer(s, err) : DIL_OK;
+    return s->r->lone ? open_lone(s, err) : DIL_OK;
 }
 
 static dil_status check_options(const matrices_options *o, dil_error *err)
@@ -481,8 +484,8 @@ dil_status matrices_file(matrices_report *out, const char *in_path, const char *
     const uint64_t started_ns = os_time_ns();
     DIL_TRY(check_options(o, err));
     dil_status status = open_all(&s, in_path, out_path, err);
-    if (status == DIL_OK && s.layer) {
-        before = mem_alloc((size_t)layer_n_inputs(s.layer) * layer_hparams(s.layer)->n_embd * sizeof *before, MEM_MISC);
+    if (status == DIL_OK && s.lone) {
+        before = mem_alloc((size_t)lone_n_inputs(s.lone) * lone_hparams(s.lone)->n_embd * sizeof *before, MEM_MISC);
         status = before ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for its outputs", in_path);
     }
     if (status == DIL_OK)
@@ -493,7 +496,7 @@ dil_status matrices_file(matrices_report *out, const char *in_path, const char *
     mem_free(s.w);
     mem_free(before);
     metric_free(s.sphere);
-    layer_free(s.layer);
+    lone_free(s.lone);
     team_free(s.workers);
     r.players = s.p;
     r.in = s.in;

@@ -10,16 +10,15 @@
 #include "quantize/round.h"
 
 typedef struct matrices_options {
-    double bits; /* of a weight of the matrices, on average, at most; formats that fit may need more: the narrowest of them then */
-    double
-        prune; /* of a lone layer: at most so many of each expert's neurons go; of other matrices: so many blocks of 32 weights become 0; 0..0.95 */
+    double bits; /* of a weight, on average, at most; where formats that fit are all wider: the narrowest of them */
+    /* Of a lone layer: at most so many of each expert's neurons go; of other matrices: so many blocks of 32 weights become 0. 0..0.95 */
+    double prune;
     double budget;       /* of a lone layer: relative error of its outputs that pruning alone may cost; 0: no limit */
     const float *inputs; /* of a lone layer: [n_inputs][n_embd]; NULL: n_inputs standard normal ones (0: 1024) */
     int n_inputs;
     uint64_t seed;   /* of inputs that are drawn */
     int most_sweeps; /* of best response */
     int n_threads;   /* 1..TEAM_MAX */
-    bool own_formats, dry_run;
     dil_progress_fn progress;
     void *user;
 } matrices_options;

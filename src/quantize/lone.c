@@ -1,4 +1,4 @@
-#include "quantize/layer.h"
+#include "quantize/lone.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 
 #define SURGEON_DAMPING 0.01f
 
-struct layer {
+struct lone {
     const gguf *file;
     const gguf_tensor *gate, *up, *down; /* [n_experts] matrices each */
     hparams h;
@@ -33,12 +33,12 @@ struct layer {
     float *hidden;      /* [n_mine][n_ff]; NULL: not known yet */
 };
 
-const hparams *layer_hparams(const layer *l) { return &l->h; }
-int layer_n_ff(const layer *l) { return l->n_ff; }
-int layer_n_inputs(const layer *l) { return l->n; }
-const float *layer_rows(const layer *l) { return l->rows; }
+const hparams *lone_hparams(const lone *l) { return &l->h; }
+int lone_n_ff(const lone *l) { return l->n_ff; }
+int lone_n_inputs(const lone *l) { return l->n; }
+const float *lone_rows(const lone *l) { return l->rows; }
 
-static dil_status no_memory(const layer *l, dil_error *err)
+static dil_status no_memory(const lone *l, dil_error *err)
 {
     return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for %d inputs of a layer of experts", gguf_path(l->file), l->n);
 }
@@ -46,7 +46,7 @@ static dil_status no_memory(const layer *l, dil_error *err)
 /* ---- products on all workers ---- */
 
 typedef struct product_job {
-    const layer *l;
+    const lone *l;
     rows x;
     int n, n_sum, n_columns;
     uint32_t *matrix;
@@ -70,7 +70,7 @@ static void product_part(void *ctx, int worker)
 }
 
 /* y [n][n_columns] = x W^T, W [n_columns][n_sum]. */
-static dil_status multiply(const layer *l, rows x, int n, const float *w, int n_columns, int n_sum, float *y, dil_error *err)
+static dil_status multiply(const lone *l, rows x, int n, const float *w, int n_columns, int n_sum, float *y, dil_error *err)
 {
     const size_t steps = (size_t)product_steps(l->kind, n_sum);
     product_job j = {.l = l, .x = x, .n = n, .n_sum = n_sum, .n_columns = n_columns, .y = y, .workers = l->workers};
@@ -89,7 +89,7 @@ static dil_status multiply(const layer *l, rows x, int n, const float *w, int n_
 }
 
 typedef struct outer_job {
-    const layer *l;
+    const lone *l;
     const float *x; /* [n][n_columns] */
     int n, n_columns;
     float *h;
@@ -109,7 +109,7 @@ static void outer_part(void *ctx, int worker)
 }
 
 /* h [n_columns][n_columns]: mean of x x^T, with a share of a sphere of the same size: all of it where there are no inputs. */
-static dil_status curvature(const layer *l, const float *x, int n, int n_columns, float *h, dil_error *err)
+static dil_status curvature(const lone *l, const float *x, int n, int n_columns, float *h, dil_error *err)
 {
     const size_t width = (size_t)n_columns;
     const double share = (double)n_columns / (double)(n + n_columns);
@@ -135,7 +135,7 @@ static dil_status curvature(const layer *l, const float *x, int n, int n_columns
 
 /* ---- inputs ---- */
 
-static dil_status take_inputs(layer *l, const layer_inputs *in, dil_error *err)
+static dil_status take_inputs(lone *l, const lone_inputs *in, dil_error *err)
 {
     const size_t n = (size_t)in->n * l->h.n_embd;
     l->rows = mem_alloc(n * sizeof *l->rows, MEM_MISC);
@@ -154,7 +154,7 @@ static dil_status take_inputs(layer *l, const layer_inputs *in, dil_error *err)
     return DIL_OK;
 }
 
-static const gguf_tensor *tensor(const layer *l, const char *role)
+static const gguf_tensor *tensor(const lone *l, const char *role)
 {
     char name[96];
     snprintf(name, sizeof name, "blk.0.%s.weight", role);
@@ -168,7 +168,7 @@ static void decode_matrix(const gguf_tensor *t, int index, float *w)
     format_get(t->type)->decode((const uint8_t *)t->data + (uint64_t)index * bytes, w, (size_t)values);
 }
 
-static dil_status choose(layer *l, dil_error *err)
+static dil_status choose(lone *l, dil_error *err)
 {
     const expert_params *p = &l->h.experts;
     const size_t n_experts = p->n_experts;
@@ -193,15 +193,17 @@ static dil_status choose(layer *l, dil_error *err)
 }
 
 /* Everything the layer needs is there and has the right shape: the model's own checks say so. */
-static dil_status check(layer *l, const gguf *file, dil_error *err)
+static dil_status check(lone *l, const gguf *file, dil_error *err)
 {
     model *m;
     DIL_TRY(model_open(&m, gguf_path(file), &(model_options){.header_only = true}, err));
     l->h = m->h;
     l->h.architecture = STR(MODEL_LONE_LAYER);
-    const bool plain = !m->layers[0].moe->router_bias && !m->layers[0].moe->gate_bias && !m->layers[0].gate.rows;
+    const expert_layer *e = m->layers[0].moe;
+    const bool plain =
+        l->h.lone && !e->router_bias && !e->choice_bias && !e->gate_bias && !e->up_bias && !e->down_bias && !m->layers[0].gate.rows;
     model_close(m);
-    if (!l->h.lone || !plain)
+    if (!plain)
         return DIL_FAIL(err, DIL_UNSUPPORTED,
                         "%s: wanted a lone layer of experts without biases and shared experts, found another model",
                         gguf_path(file));
@@ -214,7 +216,7 @@ static dil_status check(layer *l, const gguf *file, dil_error *err)
     return DIL_OK;
 }
 
-static dil_status build(layer *l, const layer_inputs *in, dil_error *err)
+static dil_status build(lone *l, const lone_inputs *in, dil_error *err)
 {
     DIL_TRY(check(l, l->file, err));
     if (in->n < 1 || in->n > 1 << 22)
@@ -228,9 +230,9 @@ static dil_status build(layer *l, const layer_inputs *in, dil_error *err)
     return choose(l, err);
 }
 
-dil_status layer_new(layer **out, const gguf *file, const layer_inputs *in, const kernels *k, team *workers, dil_error *err)
+dil_status lone_new(lone **out, const gguf *file, const lone_inputs *in, const kernels *k, team *workers, dil_error *err)
 {
-    layer *l = mem_calloc(1, sizeof *l, MEM_MISC);
+    lone *l = mem_calloc(1, sizeof *l, MEM_MISC);
     if (!l)
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for a layer of experts", gguf_path(file));
     l->file = file;
@@ -239,14 +241,14 @@ dil_status layer_new(layer **out, const gguf *file, const layer_inputs *in, cons
     l->expert = -1;
     dil_status status = build(l, in, err);
     if (status != DIL_OK) {
-        layer_free(l);
+        lone_free(l);
         return status;
     }
     *out = l;
     return DIL_OK;
 }
 
-void layer_free(layer *l)
+void lone_free(lone *l)
 {
     if (!l)
         return;
@@ -263,7 +265,7 @@ void layer_free(layer *l)
 
 /* ---- one expert ---- */
 
-static void meet(layer *l, int expert)
+static void meet(lone *l, int expert)
 {
     const size_t n_used = l->h.experts.n_used;
     if (l->expert == expert)
@@ -280,7 +282,7 @@ static void meet(layer *l, int expert)
 }
 
 /* Rows of gate or up that are left; whole [all neurons][n_embd] is room. */
-static void read_rows(const layer *l, const gguf_tensor *t, int expert, float *whole, float *w)
+static void read_rows(const lone *l, const gguf_tensor *t, int expert, float *whole, float *w)
 {
     const size_t n_embd = l->h.n_embd;
     decode_matrix(t, expert, whole);
@@ -290,7 +292,7 @@ static void read_rows(const layer *l, const gguf_tensor *t, int expert, float *w
     }
 }
 
-static void read_down(const layer *l, int expert, float *w)
+static void read_down(const lone *l, int expert, float *w)
 {
     const size_t values = (size_t)l->h.n_embd * (size_t)l->n_ff;
     if (l->pruned)
@@ -299,10 +301,10 @@ static void read_down(const layer *l, int expert, float *w)
         decode_matrix(l->down, expert, w);
 }
 
-static size_t whole_values(const layer *l) { return (size_t)l->h.experts.n_ff * l->h.n_embd; }
+static size_t whole_values(const lone *l) { return (size_t)l->h.experts.n_ff * l->h.n_embd; }
 
 /* What the neurons of the expert at hand say to its inputs. */
-static dil_status find_hidden(layer *l, dil_error *err)
+static dil_status find_hidden(lone *l, dil_error *err)
 {
     const size_t n = (size_t)l->n_mine * (size_t)l->n_ff;
     const rows x = {l->rows, l->h.n_embd, l->mine};
@@ -331,7 +333,7 @@ static dil_status find_hidden(layer *l, dil_error *err)
 }
 
 /* mean of (weight x) (weight x)^T; x: rows of l->rows, or the hidden values. */
-static dil_status weighted_curvature(layer *l, bool of_hidden, float *h, dil_error *err)
+static dil_status weighted_curvature(lone *l, bool of_hidden, float *h, dil_error *err)
 {
     const size_t width = of_hidden ? (size_t)l->n_ff : l->h.n_embd;
     float *x = mem_alloc(((size_t)l->n_mine * width + 1) * sizeof *x, MEM_MISC);
@@ -347,7 +349,7 @@ static dil_status weighted_curvature(layer *l, bool of_hidden, float *h, dil_err
     return status;
 }
 
-dil_status layer_matrix(layer *l, net_place place, int expert, float *w, float *h, dil_error *err)
+dil_status lone_matrix(lone *l, net_place place, int expert, float *w, float *h, dil_error *err)
 {
     meet(l, expert);
     if (place == NET_DOWN && w)
@@ -366,7 +368,7 @@ dil_status layer_matrix(layer *l, net_place place, int expert, float *w, float *
     return weighted_curvature(l, place == NET_DOWN, h, err);
 }
 
-dil_status layer_outputs(layer *l, float *y, dil_error *err)
+dil_status lone_outputs(lone *l, float *y, dil_error *err)
 {
     const size_t n_embd = l->h.n_embd;
     float *down = mem_alloc(n_embd * (size_t)l->n_ff * sizeof *down, MEM_MISC);
@@ -393,13 +395,13 @@ dil_status layer_outputs(layer *l, float *y, dil_error *err)
 static int by_number(const void *a, const void *b) { return *(const int32_t *)a - *(const int32_t *)b; }
 
 /* kept [n_kept] and down [n_embd][n_kept] of one expert. */
-static dil_status prune_expert(layer *l, int expert, int n_removed, int32_t *kept, float *down, dil_error *err)
+static dil_status prune_expert(lone *l, int expert, int n_removed, int32_t *kept, float *down, dil_error *err)
 {
     const size_t n = (size_t)l->n_ff, n_embd = l->h.n_embd, n_kept = n - (size_t)n_removed;
     float *h = mem_alloc(n * n * sizeof *h, MEM_MISC), *w = mem_alloc(n_embd * n * sizeof *w, MEM_MISC);
     int32_t *removed = mem_alloc((size_t)n_removed * sizeof *removed, MEM_MISC);
     double *cost = mem_alloc((size_t)n_removed * sizeof *cost, MEM_MISC);
-    dil_status status = h && w && removed && cost ? layer_matrix(l, NET_DOWN, expert, w, h, err) : no_memory(l, err);
+    dil_status status = h && w && removed && cost ? lone_matrix(l, NET_DOWN, expert, w, h, err) : no_memory(l, err);
     const surgeon_task t = {.w = w,
                             .rows = (int)n_embd,
                             .columns = (int)n,
@@ -429,7 +431,7 @@ static dil_status prune_expert(layer *l, int expert, int n_removed, int32_t *kep
     return status;
 }
 
-dil_status layer_prune(layer *l, int n_removed, dil_error *err)
+dil_status lone_prune(lone *l, int n_removed, dil_error *err)
 {
     const size_t n_experts = l->h.experts.n_experts, n_kept = (size_t)(l->n_ff - n_removed), values = n_kept * l->h.n_embd;
     if (l->kept || n_removed < 1 || n_removed >= l->n_ff)
