@@ -72,7 +72,7 @@ typedef struct dil_engine_options {
     bool no_pack_cache;      /* true: packed weights are neither read from $XDG_CACHE_HOME/dilmodeli nor kept there */
     bool route_local;        /* true: experts are chosen from a part of the router's bytes; the same experts, bit for bit */
     uint64_t experts_memory; /* most bytes of experts in memory, the rest stays on disk, same answers; 0: all in memory */
-    float route_mass; /* experts in memory are preferred, with up to this share of a token's weights, 0..1: approximate; 0: not */
+    float route_mass;        /* up to this share of a token's weights may go to experts that are in memory, 0..1; 0: exact */
 } dil_engine_options;
 
 #define DIL_EXPERTS_AUTO UINT64_MAX /* for experts_memory: what can be spared; all in memory where they fit */
@@ -188,29 +188,32 @@ DIL_API DIL_MUST_CHECK dil_status dil_generate(dil_session *s, const int32_t *pr
  */
 typedef struct dil_experts {
     uint32_t struct_size;                    /* set by dil_experts_default */
-    int32_t n_embd, n_ff, n_experts, n_used; /* n_embd, n_ff: 1..262144; n_experts: 1..1024; defaults 512, 1024, 8, 2 */
-    uint64_t seed;                           /* of matrices that are NULL: normal, as wide as keeps rows of x their size */
-    const float *router;                     /* [n_experts][n_embd], and below, or NULL [borrowed during the call] */
-    const float *gate, *up;                  /* [n_experts][n_ff][n_embd] */
-    const float *down;                       /* [n_experts][n_embd][n_ff] */
+    int32_t n_embd, n_ff, n_experts, n_used; /* n_embd, n_ff: 1..262144; n_experts: 1..1024; default 512, 1024, 8, 2 */
+    uint64_t seed;                           /* of the matrices that are NULL: normal, products are as large as what they read */
+    /* Each may be NULL [borrowed during the call] */
+    const float *router;    /* [n_experts][n_embd] */
+    const float *gate, *up; /* [n_experts][n_ff][n_embd] */
+    const float *down;      /* [n_experts][n_embd][n_ff] */
 } dil_experts;
 
 DIL_API dil_experts dil_experts_default(void);
 /* The file appears when it is complete. Errors: BAD_ARGUMENT (names the field), IO, NO_MEMORY. */
 DIL_API DIL_MUST_CHECK dil_status dil_experts_write(const char *path, const dil_experts *layer, dil_error *err);
-/* x [n][n_embd] -> y [n][n_embd]; chosen [n][n_used] by score, weights [n][n_used], each may be NULL. [out] */
+/* x [n][n_embd] -> y [n][n_embd]; chosen [n][n_used] by score and weights [n][n_used] may be NULL. On failure rows may have been
+ * written. BAD_ARGUMENT: the engine holds another model; IO: an expert could not be read. [out] */
 DIL_API DIL_MUST_CHECK dil_status dil_experts_run(dil_engine *e, const float *x, size_t n, float *y, int32_t *chosen,
                                                   float *weights, dil_error *err);
 
 /* What choosing and loading experts came to since the engine was opened, of any mixture of experts. */
 typedef struct dil_experts_counts {
     uint32_t struct_size; /* set by the caller to sizeof(dil_experts_counts) */
-    uint64_t n_choices;   /* a token (row) in a layer */
-    uint64_t router_read_bytes,
-        router_full_bytes;                    /* of routers, and what reading all of them would have been; 0, 0: all was read */
-    uint64_t n_changed;                       /* experts taken instead of better ones (route_mass) */
-    double mean_mass, most_mass;              /* share of a token's weights that was moved */
-    uint64_t n_found, n_loaded, loaded_bytes; /* experts found in memory, read from disk (experts_memory) */
+    uint64_t n_choices;   /* of a token (a row) in a layer */
+    /* Of routers that need not be read as a whole (route_local): what was read, and what all of them would have been. */
+    uint64_t router_read_bytes, router_full_bytes;
+    uint64_t n_changed;          /* experts taken instead of better ones (route_mass), */
+    double mean_mass, most_mass; /* and the share of a token's weights that was moved by that */
+    uint64_t n_found, n_loaded;  /* experts found in memory, read from disk (experts_memory) */
+    uint64_t loaded_bytes;
 } dil_experts_counts;
 DIL_API DIL_MUST_CHECK dil_status dil_experts_count(const dil_engine *e, dil_experts_counts *out, dil_error *err);
 
@@ -238,23 +241,28 @@ DIL_API DIL_MUST_CHECK dil_status dil_file_write(const char *path, const char *a
 
 /* ---- making models smaller ---- */
 
+/*
+ * What may be lost is counted in nats per token of divergence for language models, and as relative error of the outputs, |y' - y|^2 / |y|^2,
+ * for lone layers.
+ */
 typedef struct dil_quantize_options {
     uint32_t struct_size; /* set by dil_quantize_options_default */
-    double bits;          /* per weight of the matrices, on average */
-    double prune; /* share of the structure that may go: of a language model experts or neurons, of a lone layer neurons of each
-                             expert, of other files blocks of 32 weights (which are zeroed) */
-    double
-        budget; /* what that, and then quantizing, may cost: divergence in nats per token, of a lone layer the relative error of its
-                             outputs by pruning; 0: no limit, or the preset's */
-    const char *preset; /* "dusuk" (2 bits, 50 %), "dengeli" (4, 30 %), "yuksek" (8, 10 %): of bits, prune and budget; NULL */
-    const char
-        *text_path; /* of a language model: what to calibrate on and to measure with; NULL: weights are rounded by themselves */
-    const float *inputs; /* of a lone layer: [n_inputs][n_embd] rows it meets; NULL: n_inputs (0: 1024) normal ones */
+    double bits;          /* per weight of the matrices, on average; default 4 */
+    /* Share of the structure that may go, 0..0.95: experts or neurons of a language model, neurons of each expert of a lone layer, blocks of
+     * 32 weights of other files (which become 0). */
+    double prune;
+    /* What all of that may cost a language model; what pruning alone may cost a lone layer. 0: no limit, or that of a language model's preset */
+    double budget;
+    const char *preset; /* instead of bits and prune: "dusuk" (2, 50 %), "dengeli" (4, 30 %), "yuksek" (8, 10 %); NULL */
+    /* Of a language model: what it is calibrated on and, at the end, measured with. */
+    const char *text_path;
+    int32_t n_sequences, n_context; /* 0: 100 sequences of 512 tokens */
+    /* Of a lone layer: [n_inputs][n_embd] rows it meets; NULL: n_inputs (0: 1024) normal ones. */
+    const float *inputs;
     int32_t n_inputs;
-    int32_t n_sequences, n_context; /* of text_path; 0: 100 of 512 tokens */
-    int32_t n_threads;              /* 0: one per processor */
-    bool fast;                      /* fewer sweeps of best response */
-    dil_progress_fn progress;       /* may be NULL */
+    int32_t n_threads;        /* 0: one per processor */
+    bool fast;                /* fewer sweeps of best response */
+    dil_progress_fn progress; /* may be NULL */
     void *user;
 } dil_quantize_options;
 
@@ -285,7 +293,8 @@ typedef struct dil_quantize_report {
 
 /*
  * A model, a lone layer or a file of matrices in fewer bits: formats by the game, codes and scales by best response. matrices [max_matrices]
- * or NULL gets the first of them. UNSUPPORTED: prune or bits of a language model without text_path. LIMIT: no file fits. [out]
+ * or NULL gets the first of them. The file appears when it is complete. BAD_ARGUMENT: options; UNSUPPORTED: a language model without
+ * text_path; LIMIT: no file is within the budget; CANCELLED. [out]
  */
 DIL_API DIL_MUST_CHECK dil_status dil_quantize(const char *in_path, const char *out_path, const dil_quantize_options *options,
                                                dil_quantize_report *report, dil_quantized *matrices, size_t max_matrices,

@@ -70,10 +70,9 @@ void dil_engine_close(dil_engine *e) { engine_close(inner(e)); }
 dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *err)
 {
     DIL_TRY(need(e, "dil_engine_info: engine", err));
-    DIL_TRY(need(out, "dil_engine_info: out", err));
+    DIL_TRY(need_struct(out, sizeof *out, "dil_model_info", err));
     const model *m = engine_model(inner(e));
-    dil_model_info info = {.struct_size = out->struct_size,
-                           .n_params = model_n_params(m),
+    dil_model_info info = {.n_params = model_n_params(m),
                            .file_bytes = gguf_size_bytes(m->file),
                            .packed_bytes = m->packed_bytes,
                            .kv_bytes = engine_kv_bytes(inner(e)),
@@ -97,7 +96,8 @@ dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *
         info.experts_memory = pi.budget_bytes;
     }
     snprintf(info.architecture, sizeof info.architecture, "%.*s", STR_ARG(m->h.architecture));
-    return give_struct(out, &info, sizeof info, "dil_model_info", err);
+    give_struct(out, &info, sizeof info);
+    return DIL_OK;
 }
 
 /* ---- text ---- */

@@ -10,6 +10,7 @@
 #include "quantize/matrices.h"
 #include "quantize/preset.h"
 
+#define MOST_TEXT ((size_t)1 << 30)
 #define SWEEPS 60
 #define SWEEPS_FAST 2
 
@@ -81,18 +82,6 @@ static dil_status quantize_matrices(const char *in_path, const char *out_path, c
     return DIL_OK;
 }
 
-static dil_status read_text(const char *path, char **text, size_t *n, dil_error *err)
-{
-    os_file f;
-    DIL_TRY(os_file_open(&f, path, err));
-    *n = (size_t)f.size_bytes;
-    *text = mem_alloc(*n + 1, MEM_TEXT);
-    dil_status status =
-        *text ? os_file_read(&f, 0, *text, *n, err) : DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for %zu bytes", path, *n);
-    os_file_close(&f);
-    return status;
-}
-
 /* Structure first, then bits; the preset's way, with figures of the caller's own. */
 static dil_status quantize_model(const char *in_path, const char *out_path, const dil_quantize_options *o, receipt *to,
                                  dil_error *err)
@@ -104,7 +93,7 @@ static dil_status quantize_model(const char *in_path, const char *out_path, cons
     const preset own = {"own", o->bits, o->prune, o->budget > 0 ? o->budget : named ? named->budget : INFINITY};
     compress_options co = {.type = DIL_TYPE_COUNT,
                            .bits = o->prune > 0 ? 0 : o->bits,
-                           .budget = o->prune > 0 ? o->budget : 0,
+                           .budget = o->budget,
                            .text_name = o->text_path,
                            .n_sequences = o->n_sequences ? o->n_sequences : 100,
                            .n_context = o->n_context ? o->n_context : 512,
@@ -113,7 +102,7 @@ static dil_status quantize_model(const char *in_path, const char *out_path, cons
                            .measure = true,
                            .progress = o->progress,
                            .user = o->user};
-    DIL_TRY(read_text(o->text_path, &text, &n, err));
+    DIL_TRY(os_read_all(o->text_path, MOST_TEXT, &text, &n, err));
     co.text = (str){text, n};
     dil_status status =
         o->prune > 0 ? preset_file(&r, &own, in_path, out_path, &co, err) : compress_file(&r.file, in_path, out_path, &co, err);
@@ -164,6 +153,8 @@ dil_status dil_quantize(const char *in_path, const char *out_path, const dil_qua
     const uint64_t started_ns = os_time_ns();
     DIL_TRY(need(in_path, "dil_quantize: in_path", err));
     DIL_TRY(need(out_path, "dil_quantize: out_path", err));
+    if (report)
+        DIL_TRY(need_struct(report, sizeof *report, "dil_quantize_report", err));
     DIL_TRY(take_options(&o, sizeof o, options, options ? options->struct_size : 0, "dil_quantize_options", err));
     DIL_TRY(check(&o, err));
     DIL_TRY(matrices_suit(&plain, in_path, err));
@@ -173,8 +164,7 @@ dil_status dil_quantize(const char *in_path, const char *out_path, const dil_qua
     DIL_TRY(plain ? quantize_matrices(in_path, out_path, &o, &to, err) : quantize_model(in_path, out_path, &o, &to, err));
     to.report.bits /= to.report.n_weights > 0 ? (double)to.report.n_weights : 1;
     to.report.seconds = (double)(os_time_ns() - started_ns) * 1e-9;
-    if (!report)
-        return DIL_OK;
-    to.report.struct_size = report->struct_size;
-    return give_struct(report, &to.report, sizeof to.report, "dil_quantize_report", err);
+    if (report)
+        give_struct(report, &to.report, sizeof to.report);
+    return DIL_OK;
 }

@@ -194,11 +194,12 @@ static void fewer_bits(void **state)
     static float y[N_ROWS * N_EMBD];
     dil_error err;
     double last = 1;
-    for (int bits = 3; bits <= 8; bits += 5) {
+    static const double all_bits[] = {3, 8, 16};
+    for (int b = 0; b < 3; b++) {
         dil_quantize_options o = dil_quantize_options_default();
         dil_quantize_report r = {.struct_size = sizeof r};
         dil_quantized matrices[8];
-        o.bits = bits;
+        o.bits = all_bits[b];
         o.inputs = x;
         o.n_inputs = N_ROWS;
         o.n_threads = 2;
@@ -268,44 +269,134 @@ static void files_of_tensors(void **state)
     dil_file_close(f);
 }
 
-/* Wide rows are rounded in parts; blocks of 32 that weigh least become 0. */
+/* Rows of blocks that are small and large in turn, quantized and read back: what it costs, and that only small ones became 0. */
+static void check_matrix(int n_rows, int n_columns, double prune)
+{
+    enum { MOST = 24 * 2080 };
+    static float values[MOST], back[MOST];
+    const dil_tensor t = {.name = "wide.weight", .n_dims = 2, .shape = {(uint64_t)n_columns, (uint64_t)n_rows}};
+    const float *const all[] = {values};
+    const int n = n_rows * n_columns;
+    char path[80];
+    uint64_t seed = 3;
+    double off = 0, whole = 0;
+    dil_error err;
+    dil_file *f;
+    dil_quantize_options o = dil_quantize_options_default();
+    dil_quantize_report r = {.struct_size = sizeof r};
+    for (int i = 0; i < n; i++)
+        values[i] = draw(&seed) * (i / 32 % 2 ? 1.0f : 0.01f);
+    snprintf(path, sizeof path, "%s/wide.gguf", folder);
+    assert_int_equal(dil_file_write(path, "matrices", &t, all, 1, &err), DIL_OK);
+    o.bits = 8.5;
+    o.prune = prune;
+    o.fast = true;
+    if (dil_quantize(path, small_path, &o, &r, NULL, 0, &err) != DIL_OK)
+        fail_msg("%s", err.text);
+    unlink(path);
+    assert_int_equal(dil_file_open(&f, small_path, &err), DIL_OK);
+    assert_int_equal(dil_file_read(f, 0, back, (size_t)n, &err), DIL_OK);
+    dil_file_close(f);
+    for (int i = 0; i < n; i++) {
+        off += pow((double)back[i] - (double)values[i], 2);
+        whole += pow((double)values[i], 2);
+        assert_true(prune == 0 || i / 32 % 2 || back[i] == 0);
+    }
+    assert_true(off / whole < (prune > 0 ? 3e-4 : 1e-4));
+    assert_int_equal(r.n_removed, (int)(prune * n / 32));
+}
+
+/* Wide rows are rounded in parts: one of 2048 columns in two, one of 1184 in one of 37 blocks, one of 65 * 32 in 5, one without blocks. */
 static void any_matrices(void **state)
 {
     (void)state;
-    enum { ROWS = 24, COLUMNS = 2048, VALUES = ROWS * COLUMNS };
-    static float values[VALUES], back[VALUES];
-    const dil_tensor t = {.name = "wide.weight", .n_dims = 2, .shape = {COLUMNS, ROWS}};
-    const float *const all[] = {values};
-    char path[80];
-    uint64_t seed = 3;
+    check_matrix(24, 2048, 0);
+    check_matrix(24, 2048, 0.5);
+    check_matrix(6, 1184, 0);
+    check_matrix(6, 2080, 0);
+    check_matrix(6, 75, 0);
+}
+
+/* More experts than memory, and the ways of choosing: the same rows, or as much changed as was allowed. */
+static void experts_on_disk(void **state)
+{
+    (void)state;
+    enum { N = 64, WIDTH = 256 };
+    static float rows[N * WIDTH], y[N * WIDTH], other[N * WIDTH];
+    char path[80], cache[80], line[100];
+    uint64_t seed = 11;
     dil_error err;
-    for (int i = 0; i < VALUES; i++)
-        values[i] = draw(&seed) * (i / 32 % 2 ? 1.0f : 0.01f); /* every second block is small */
-    snprintf(path, sizeof path, "%s/wide.gguf", folder);
-    assert_int_equal(dil_file_write(path, "matrices", &t, all, 1, &err), DIL_OK);
-    for (int pruned = 0; pruned < 2; pruned++) {
-        dil_quantize_options o = dil_quantize_options_default();
-        dil_quantize_report r = {.struct_size = sizeof r};
-        dil_file *f;
-        double off = 0, whole = 0;
-        o.bits = 8.5;
-        o.prune = 0.5 * pruned;
-        o.fast = true;
-        if (dil_quantize(path, small_path, &o, &r, NULL, 0, &err) != DIL_OK)
+    dil_engine *e;
+    dil_experts l = dil_experts_default();
+    dil_engine_options o = dil_engine_options_default();
+    dil_experts_counts found = {.struct_size = sizeof found};
+    l.n_embd = WIDTH;
+    l.n_ff = 512;
+    l.n_experts = 32;
+    for (int i = 0; i < N * WIDTH; i++)
+        rows[i] = draw(&seed);
+    snprintf(path, sizeof path, "%s/many.gguf", folder);
+    snprintf(cache, sizeof cache, "%s/cache", folder);
+    setenv("XDG_CACHE_HOME", cache, 1);
+    assert_int_equal(dil_experts_write(path, &l, &err), DIL_OK);
+    e = open_layer(path, 2, 0);
+    assert_int_equal(dil_experts_run(e, rows, N, y, NULL, NULL, &err), DIL_OK);
+    dil_engine_close(e);
+
+    o.n_threads = 2;
+    o.experts_memory = 20 << 20; /* of 50 MB */
+    for (int local = 0; local < 2; local++) {
+        o.route_local = local;
+        if (dil_engine_open(&e, path, &o, &err) != DIL_OK)
             fail_msg("%s", err.text);
-        assert_int_equal(dil_file_open(&f, small_path, &err), DIL_OK);
-        assert_int_equal(dil_file_read(f, 0, back, VALUES, &err), DIL_OK);
-        dil_file_close(f);
-        for (int i = 0; i < VALUES; i++) {
-            off += pow((double)back[i] - (double)values[i], 2);
-            whole += pow((double)values[i], 2);
-            if (pruned && i / 32 % 2 == 0)
-                assert_true(back[i] == 0);
-        }
-        assert_true(off / whole < (pruned ? 3e-4 : 1e-4));
-        assert_int_equal(r.n_removed, pruned ? VALUES / 64 : 0);
+        for (int i = 0; i < N; i++)
+            assert_int_equal(dil_experts_run(e, rows + i * WIDTH, 1, other + i * WIDTH, NULL, NULL, &err), DIL_OK);
+        assert_memory_equal(y, other, sizeof y);
+        assert_int_equal(dil_experts_count(e, &found, &err), DIL_OK);
+        assert_int_equal(found.n_choices, N);
+        assert_true(found.n_loaded > 0 && found.n_found > 0 && found.loaded_bytes > found.n_loaded * 3 * WIDTH * 512 * 4 - 1);
+        assert_true(local == (found.router_full_bytes > 0) && found.router_read_bytes <= found.router_full_bytes &&
+                    found.n_changed == 0);
+        dil_engine_close(e);
     }
+    const uint64_t loaded = found.n_loaded;
+    o.route_local = false;
+    o.route_mass = 0.4f;
+    assert_int_equal(dil_engine_open(&e, path, &o, &err), DIL_OK);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(dil_experts_run(e, rows + i * WIDTH, 1, other + i * WIDTH, NULL, NULL, &err), DIL_OK);
+    assert_int_equal(dil_experts_count(e, &found, &err), DIL_OK);
+    assert_true(found.n_changed > 0 && found.n_loaded < loaded && found.most_mass > 0 && found.most_mass <= 0.4001);
+    dil_engine_close(e);
+    o.route_mass = 2;
+    assert_int_equal(dil_engine_open(&e, path, &o, &err), DIL_BAD_ARGUMENT);
     unlink(path);
+    snprintf(line, sizeof line, "rm -rf '%s'", cache);
+    assert_int_equal(system(line), 0);
+}
+
+static void wrong_arguments_are_named(void **state)
+{
+    (void)state;
+    dil_error err;
+    dil_experts l = dil_experts_default();
+    dil_quantize_options o = dil_quantize_options_default();
+    dil_quantize_report r = {.struct_size = 2};
+    float bad[N_EMBD] = {NAN};
+    l.n_used = 9;
+    assert_int_equal(dil_experts_write(small_path, &l, &err), DIL_BAD_ARGUMENT);
+    assert_non_null(strstr(err.text, "n_used: wanted 1..8, found 9"));
+    assert_int_equal(dil_quantize(layer_path, small_path, &o, &r, NULL, 0, &err), DIL_BAD_ARGUMENT);
+    assert_non_null(strstr(err.text, "struct_size"));
+    o.preset = "low";
+    assert_int_equal(dil_quantize(layer_path, small_path, &o, NULL, NULL, 0, &err), DIL_BAD_ARGUMENT);
+    assert_non_null(strstr(err.text, "dusuk, dengeli or yuksek, found 'low'"));
+    o.preset = NULL;
+    o.inputs = bad;
+    o.n_inputs = 1;
+    assert_int_equal(dil_quantize(layer_path, small_path, &o, NULL, NULL, 0, &err), DIL_BAD_ARGUMENT);
+    assert_non_null(strstr(err.text, "inputs: row 0, value 0: wanted a finite number"));
+    assert_int_equal(dil_quantize(layer_path, layer_path, &o, NULL, NULL, 0, &err), DIL_BAD_ARGUMENT);
 }
 
 int main(void)
@@ -318,6 +409,8 @@ int main(void)
         cmocka_unit_test(neurons_go),
         cmocka_unit_test(files_of_tensors),
         cmocka_unit_test(any_matrices),
+        cmocka_unit_test(experts_on_disk),
+        cmocka_unit_test(wrong_arguments_are_named),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
