@@ -18,6 +18,7 @@ BINARY = os.environ.get("DIL_BINARY", "")
 MODEL = os.path.join(SOURCE, "models/sigircik-dense.gguf")
 OTHER = os.path.join(SOURCE, "models/sigircik-moe.gguf")
 TEXT = os.path.join(SOURCE, "tests/traces/held-out-en.txt")
+TOOL = os.path.join(os.environ.get("DIL_BUILD_DIR", ""), "bin", "tool_quantize")
 SHORT = ["--chunks", "8", "-c", "128"]
 random.seed(4)
 
@@ -164,17 +165,11 @@ def time_has_a_price(at, stats):
     dil(*command[1:], "--speed-price", "10", "--resume")
 
 
-def same_for_any_threads(at, stats):
-    for threads in ("1", "3"):
-        dil("quantize", MODEL, at(f"t{threads}.gguf"), "--bpw", "3.4", "--calib", TEXT, *SHORT, "--refine", "6", "--fast", "-t", threads)
-    first = bytes_of(at("t1.gguf"))
-    want(first == bytes_of(at("t3.gguf")), "the same file for 1 and 3 threads, with scales learnt too")
-    return first
-
-
-def resumes_after_kills(at, wanted):
-    """Killed at random moments, ten times, and gone on: the same file, and nothing else is left."""
-    killed_and_resumed(at, wanted, ["--bpw", "3.4", "--refine", "6", "--fast"], 10, 0.9)
+def same_after_kills_and_for_any_threads(at):
+    """Killed at random moments, ten times, and gone on, with 3 threads: the file that one thread makes at once, scales learnt too."""
+    how = ["--bpw", "3.4", "--refine", "6", "--fast"]
+    dil("quantize", MODEL, at("t1.gguf"), *how, "--calib", TEXT, *SHORT, "-t", "1")
+    killed_and_resumed(at, bytes_of(at("t1.gguf")), [*how, "-t", "3"], 10, 0.9)
 
 
 def killed_and_resumed(at, wanted, how, n, longest):
@@ -234,6 +229,21 @@ def sets_presets(at):
     dil("quantize", MODEL, at("x.gguf"), "--preset", "dusuk", fails="--calib")
     dil("quantize", MODEL, at("x.gguf"), "--preset", "low", "--calib", TEXT, fails="dusuk, dengeli or yuksek")
     dil("quantize", MODEL, at("x.gguf"), "--preset", "dusuk", "--bpw", "3", "--calib", TEXT, fails="several")
+
+
+def the_library_does_the_same(at):
+    """dil_quantize of the public header: the files of the command, and what it reports of them."""
+    if not os.path.exists(TOOL):
+        sys.exit(f"FAIL wanted {TOOL}, which is built with the tests")
+    for how, budget, options in (("4.3", "0", ["--bpw", "4.3"]), ("dengeli", "0.5", ["--preset", "dengeli", "--quality-budget", "0.5"])):
+        api = json.loads(subprocess.run([TOOL, MODEL, at("api.gguf"), TEXT, how, budget], capture_output=True, text=True, check=True).stdout)
+        if not os.path.exists(at(f"{how}.gguf")):
+            dil("quantize", MODEL, at(f"{how}.gguf"), *options, "--calib", TEXT, *SHORT, "--fast")
+        want(bytes_of(at("api.gguf")) == bytes_of(at(f"{how}.gguf")), f"{how}: the command's file: {api}")
+        matrices = json.loads(dil("show", at("api.gguf"), "--json", "--tensors"))["tensors"]
+        want(api["out_bytes"] == os.path.getsize(at("api.gguf")), f"its size is reported: {api}")
+        want(api["first_type"] in [t["type"] for t in matrices if t["name"] == api["first"]], f"its formats are reported: {api}")
+        want(0 < api["cost"] < 0.5 and (api["removed"] > 0) == (how == "dengeli"), f"what it cost is reported: {api}")
 
 
 def refines(at, base):
@@ -340,7 +350,8 @@ def main():
         formats_without_costs_are_not_offered(at, stats)
         time_has_a_price(at, stats)
         refines(at, base)
-        resumes_after_kills(at, same_for_any_threads(at, stats))
+        same_after_kills_and_for_any_threads(at)
+        the_library_does_the_same(at)
         says_what_is_wrong(at, stats)
         takes_care_of_files(at, stats)
     finally:

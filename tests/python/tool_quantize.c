@@ -1,4 +1,5 @@
-/* Quantizes through the public header: tool_quantize IN OUT TEXT PRESET|BITS, 8 sequences of 128 tokens, few sweeps; prints what the report says. */
+/* Quantizes through the public header: tool_quantize IN OUT TEXT PRESET|BITS BUDGET, 8 sequences of 128 tokens, few sweeps; prints what
+ * the report says. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,10 +11,11 @@ int main(int argc, char **argv)
     dil_quantize_options o = dil_quantize_options_default();
     dil_quantize_report r = {.struct_size = sizeof r};
     dil_quantized first;
-    if (argc != 5)
+    if (argc != 6)
         return 2;
     o.bits = atof(argv[4]);
     o.preset = o.bits > 0 ? NULL : argv[4];
+    o.budget = atof(argv[5]);
     o.text_path = argv[3];
     o.n_sequences = 8;
     o.n_context = 128;
