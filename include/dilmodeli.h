@@ -119,6 +119,10 @@ typedef struct dil_message {
 DIL_API DIL_MUST_CHECK dil_status dil_apply_template(const dil_engine *e, const dil_message *messages, size_t n_messages,
                                                      char *text, size_t max_bytes, size_t *n, dil_error *err);
 
+/* The same conversation as tokens, with the BOS the model wants: a prompt for dil_generate. *n as in dil_tokenize. */
+DIL_API DIL_MUST_CHECK dil_status dil_chat_tokens(const dil_engine *e, const dil_message *messages, size_t n_messages,
+                                                  int32_t *tokens, size_t max_tokens, size_t *n, dil_error *err);
+
 /* ---- sessions: one timeline of tokens each ---- */
 
 /* [out: owned: free with dil_session_free] */
@@ -165,6 +169,7 @@ typedef struct dil_generation {
     int32_t n_stops;
     dil_text_fn on_text; /* may be NULL */
     void *user;
+    dil_progress_fn progress; /* of reading the prompt, with the same user; may be NULL */
 } dil_generation;
 
 DIL_API dil_generation dil_generation_default(void);
@@ -393,10 +398,10 @@ typedef struct dil_perplexity {
     int64_t n_scored; /* tokens: the second half of each chunk */
 } dil_perplexity;
 /* As llama-perplexity measures it: chunks of n_context tokens (0: 512), at most n_chunks (0: all). base_path or NULL: where to write the
- * log-probabilities that dil_divergence_measure compares with. LIMIT: less text than one chunk. [out] */
+ * log-probabilities that dil_divergence_measure compares with. progress, NULL or not, counts chunks. LIMIT: less text than one chunk. [out] */
 DIL_API DIL_MUST_CHECK dil_status dil_perplexity_measure(dil_engine *e, const char *text, size_t text_bytes, int32_t n_context,
-                                                         int32_t n_chunks, const char *base_path, dil_perplexity *out,
-                                                         dil_error *err);
+                                                         int32_t n_chunks, const char *base_path, dil_progress_fn progress,
+                                                         void *user, dil_perplexity *out, dil_error *err);
 
 typedef struct dil_divergence {
     uint32_t struct_size;                            /* set by the caller to sizeof(dil_divergence) */
@@ -406,7 +411,8 @@ typedef struct dil_divergence {
     int64_t n_scored;
 } dil_divergence;
 /* base_path: of dil_perplexity_measure or llama-perplexity --kl-divergence-base; the engine's context must hold its chunks. [out] */
-DIL_API DIL_MUST_CHECK dil_status dil_divergence_measure(dil_engine *e, const char *base_path, dil_divergence *out, dil_error *err);
+DIL_API DIL_MUST_CHECK dil_status dil_divergence_measure(dil_engine *e, const char *base_path, dil_progress_fn progress, void *user,
+                                                         dil_divergence *out, dil_error *err);
 
 /* ---- the theorem: a flock, a game, and the decision that joins them ---- */
 

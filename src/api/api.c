@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/api_options.h"
 #include "api/arguments.h"
+#include "api/options.h"
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/str.h"
@@ -138,32 +138,53 @@ bool dil_token_is_end(const dil_engine *e, int32_t token)
     return e && engine_vocab(inner(e)) && vocab_is_end(engine_vocab(inner(e)), token);
 }
 
+/* Messages as the engine has them [owned: free with mem_free]. */
+static dil_status take_messages(const dil_engine *e, const dil_message *messages, size_t n, chat_message **out, const char *what,
+                                dil_error *err)
+{
+    DIL_TRY(need(e, what, err));
+    DIL_TRY(need_text(e, what, err));
+    DIL_TRY(need(messages, what, err));
+    for (size_t i = 0; i < n; i++)
+        if (!messages[i].role || !messages[i].content)
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: message %zu: role and content must not be NULL", what, i);
+    *out = mem_calloc(n ? n : 1, sizeof **out, MEM_TEXT);
+    if (!*out)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory", what);
+    for (size_t i = 0; i < n; i++)
+        (*out)[i] = (chat_message){messages[i].role, messages[i].content};
+    return DIL_OK;
+}
+
 dil_status dil_apply_template(const dil_engine *e, const dil_message *messages, size_t n_messages, char *text, size_t max_bytes,
                               size_t *n, dil_error *err)
 {
+    chat_message *own;
     strbuf b = STRBUF((size_t)1 << 30);
-    DIL_TRY(need(e, "dil_apply_template: engine", err));
-    DIL_TRY(need_text(e, "dil_apply_template", err));
-    DIL_TRY(need(messages, "dil_apply_template: messages", err));
     DIL_TRY(need(n, "dil_apply_template: n", err));
-    chat_message *own = mem_calloc(n_messages ? n_messages : 1, sizeof *own, MEM_TEXT);
-    if (!own)
-        return DIL_FAIL(err, DIL_NO_MEMORY, "dil_apply_template: no memory");
-    dil_status status = DIL_OK;
-    for (size_t i = 0; i < n_messages && status == DIL_OK; i++) {
-        own[i] = (chat_message){messages[i].role, messages[i].content};
-        status = messages[i].role && messages[i].content
-                     ? DIL_OK
-                     : DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_apply_template: message %zu: role and content must not be NULL", i);
-    }
-    if (status == DIL_OK)
-        status = chat_template_render(engine_chat(inner(e)), own, n_messages, true, &b, err);
+    DIL_TRY(take_messages(e, messages, n_messages, &own, "dil_apply_template", err));
+    dil_status status = chat_template_render(engine_chat(inner(e)), own, n_messages, true, &b, err);
     mem_free(own);
     if (status != DIL_OK) {
         strbuf_free(&b);
         return status;
     }
     return give_text(&b, text, max_bytes, n, "dil_apply_template: text", err);
+}
+
+dil_status dil_chat_tokens(const dil_engine *e, const dil_message *messages, size_t n_messages, int32_t *tokens, size_t max_tokens,
+                           size_t *n, dil_error *err)
+{
+    chat_message *own;
+    token_list list = {0};
+    DIL_TRY(need(n, "dil_chat_tokens: n", err));
+    DIL_TRY(take_messages(e, messages, n_messages, &own, "dil_chat_tokens", err));
+    dil_status status = generate_prompt(inner(e), own, n_messages, false, false, &list, err);
+    if (status == DIL_OK)
+        status = give(list.ids, list.n, sizeof *tokens, tokens, max_tokens, n, "dil_chat_tokens: tokens", err);
+    mem_free(own);
+    token_list_free(&list);
+    return status;
 }
 
 /* ---- sessions ---- */
@@ -276,7 +297,8 @@ dil_status dil_generate(dil_session *s, const int32_t *prompt, size_t n_prompt, 
     DIL_TRY(take_options(&g, sizeof g, options, options ? options->struct_size : 0, "dil_generation", err));
     engine *e = session_engine(inner_session(s));
     sampler_options so = sampler_of(&g.sampling);
-    generate_options go = {.n_predict = g.max_tokens, .emit = emit_text, .ctx = &g};
+    generate_options go = {
+        .n_predict = g.max_tokens, .emit = emit_text, .ctx = &g, .progress = g.progress, .progress_user = g.user};
     dil_status status = sampler_new(&sm, &so, engine_vocab(e), engine_n_vocab(e), err);
     if (status == DIL_OK)
         status = stream_new(&st, engine_vocab(e), g.stops, g.n_stops, err);

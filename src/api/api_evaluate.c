@@ -45,14 +45,32 @@ dil_status dil_logits(dil_engine *e, const int32_t *tokens, size_t n, float *log
     return status;
 }
 
+/* The caller's progress as evaluate asks for it. */
+typedef struct teller {
+    dil_progress_fn progress;
+    void *user;
+} teller;
+
+static bool tell(void *user, int32_t done, int32_t total, double value, double error)
+{
+    const teller *t = user;
+    (void)value, (void)error;
+    return t->progress(t->user, "chunks", (uint64_t)done, (uint64_t)total);
+}
+
 dil_status dil_perplexity_measure(dil_engine *e, const char *text, size_t text_bytes, int32_t n_context, int32_t n_chunks,
-                                  const char *base_path, dil_perplexity *out, dil_error *err)
+                                  const char *base_path, dil_progress_fn progress, void *user, dil_perplexity *out, dil_error *err)
 {
     perplexity_result r;
     DIL_TRY(need_language(e, "dil_perplexity_measure", err));
     DIL_TRY(need(text, "dil_perplexity_measure: text", err));
     DIL_TRY(need_struct(out, sizeof *out, "dil_perplexity", err));
-    const perplexity_options o = {.context = n_context ? n_context : 512, .n_chunks = n_chunks, .save_base = base_path};
+    teller t = {progress, user};
+    const perplexity_options o = {.context = n_context ? n_context : 512,
+                                  .n_chunks = n_chunks,
+                                  .save_base = base_path,
+                                  .report = progress ? tell : NULL,
+                                  .user = &t};
     if (o.context < 4 || o.context > engine_context(inner(e)) || n_chunks < 0)
         return DIL_FAIL(
             err, DIL_BAD_ARGUMENT,
@@ -64,13 +82,15 @@ dil_status dil_perplexity_measure(dil_engine *e, const char *text, size_t text_b
     return DIL_OK;
 }
 
-dil_status dil_divergence_measure(dil_engine *e, const char *base_path, dil_divergence *out, dil_error *err)
+dil_status dil_divergence_measure(dil_engine *e, const char *base_path, dil_progress_fn progress, void *user, dil_divergence *out,
+                                  dil_error *err)
 {
+    teller t = {progress, user};
     divergence_result r;
     DIL_TRY(need_language(e, "dil_divergence_measure", err));
     DIL_TRY(need(base_path, "dil_divergence_measure: base_path", err));
     DIL_TRY(need_struct(out, sizeof *out, "dil_divergence", err));
-    DIL_TRY(evaluate_divergence(inner(e), base_path, 0, NULL, NULL, &r, err));
+    DIL_TRY(evaluate_divergence(inner(e), base_path, 0, progress ? tell : NULL, &t, &r, err));
     const dil_divergence own = {.mean_kld = r.mean_kld,
                                 .kld_error = r.kld_error,
                                 .max_kld = r.max_kld,

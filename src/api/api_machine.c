@@ -1,8 +1,8 @@
 /* The machine, and what models will take and reach on it: src/machine/ and src/tune/ behind the public header. */
 #include <stdio.h>
 
-#include "api/api_options.h"
 #include "api/arguments.h"
+#include "api/options.h"
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "tune/forecast.h"

@@ -1,5 +1,5 @@
 /* The engine's options as the public header has them, for all calls that open models. */
-#include "api/api_options.h"
+#include "api/options.h"
 
 #include "api/arguments.h"
 
