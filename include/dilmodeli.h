@@ -90,7 +90,9 @@ typedef struct dil_model_info {
     uint32_t struct_size; /* set by the caller to sizeof(dil_model_info) */
     char architecture[64];
     uint64_t n_params, file_bytes, packed_bytes, kv_bytes;
-    int32_t n_vocab, n_embd, n_layer, n_head, n_head_kv, n_ff, n_context_trained, n_context, n_threads;
+    int32_t n_vocab, n_embd, n_layer, n_head, n_head_kv;
+    int32_t n_ff; /* neurons of dense layers; where there are none, of an expert */
+    int32_t n_context_trained, n_context, n_threads;
     char pack_cache[12];               /* packed weights on disk: "off", "read", "written", "failed" (could not be kept) */
     int32_t n_experts, n_experts_used; /* of a layer; of them per token; 0: dense */
     uint64_t experts_memory;           /* the budget they share; 0: all are in memory */
@@ -276,7 +278,7 @@ typedef struct dil_quantize_options {
     uint32_t struct_size; /* set by dil_quantize_options_default */
     double bits;          /* per weight of the matrices, on average; default 4 */
     /* Share of the structure that may go, 0..0.95: experts or neurons of a language model, neurons of each expert of a lone layer, blocks of
-     * 32 weights of other files (which become 0). */
+     * 32 weights of other files (which become 0, or as small as their format has them). */
     double prune;
     /* What all of that may cost a language model; what pruning alone may cost a lone layer. 0: no limit, or that of a language model's preset */
     double budget;
@@ -284,7 +286,8 @@ typedef struct dil_quantize_options {
     /* Of a language model: what it is calibrated on and, at the end, measured with. */
     const char *text_path;
     int32_t n_sequences, n_context; /* 0: 100 sequences of 512 tokens */
-    /* Of a lone layer: [n_inputs][n_embd] rows it meets; NULL: n_inputs (0: 1024) normal ones. */
+    /* Of a lone layer: [n_inputs][n_embd] rows it meets; NULL: n_inputs (0: enough for its shape) normal ones. The last eighth is not learnt
+     * from: errors are measured on it. Fewer than 64 are all learnt from and measured on. */
     const float *inputs;
     int32_t n_inputs;
     int32_t n_threads;        /* 0: one per processor */
