@@ -103,7 +103,7 @@ class Divergence:
 def model_path(name: str | os.PathLike[str]) -> Path:
     """A file, or the name of a model that ``dil pull`` fetched.
 
-    >>> model_path("/tmp/some.gguf").name
+    >>> model_path("some.gguf").name
     'some.gguf'
     """
     path = Path(name)
