@@ -69,8 +69,8 @@ void cli_print_json_string(str s);
 /* clang-format on */
 
 extern const cli_command command_run, command_chat, command_show, command_check, command_plan, command_tokenize, command_detokenize,
-    command_eval_perplexity, command_eval_kld, command_eval_hellaswag, command_eval_logits, command_bench, command_quantize,
-    command_refine, command_calibrate, command_pull, command_list, command_rm, command_import, command_theorem, command_trace,
-    command_tune, command_route, command_train, command_export, command_view, command_prune;
+    command_eval_perplexity, command_eval_kld, command_eval_hellaswag, command_eval_logits, command_eval_bleu, command_bench,
+    command_quantize, command_refine, command_calibrate, command_pull, command_list, command_rm, command_import, command_theorem,
+    command_trace, command_tune, command_route, command_train, command_export, command_view, command_prune;
 
 #endif

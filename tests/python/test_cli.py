@@ -34,7 +34,7 @@ except ImportError as missing:
     sys.exit(77)
 
 COMMANDS = ["theorem", "train", "export", "route", "view", "tune", "run", "chat", "show", "check", "plan", "tokenize", "detokenize", "eval perplexity", "eval kld",
-            "eval hellaswag", "eval logits", "bench", "quantize", "import", "pull", "list", "rm"]
+            "eval hellaswag", "eval logits", "eval bleu", "bench", "quantize", "import", "pull", "list", "rm"]
 # Types that quantize writes: general.file_type as llama.cpp numbers it.
 TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q6_K": 18, "Q5_1": 9, "Q5_0": 8, "Q5_K": 16, "Q4_1": 3, "Q4_0": 2, "Q4_K": 14,
          "IQ4_NL": 25, "IQ4_XS": 30, "Q3_K": 11, "Q2_K": 10, "IQ3_S": 26, "IQ3_XXS": 23,
