@@ -64,8 +64,7 @@ static void match_order(const ngram_window *w, size_t n, int n_sources, int k, i
         do
             count[w[i++].source]++;
         while (i < n && share(&w[first], &w[i], k));
-        if (w[first].n >= k)
-            add_match(count, n_sources, match);
+        add_match(count, n_sources, match); /* a window shorter than k is alone and matches nothing */
     }
 }
 

@@ -65,7 +65,7 @@ static void test_words_13a(void **state)
         {"a/b a&b [x] {y} 50% #1 $2 *3+4=7 <t> ^_`|~\\@;:?",
          "a / b a & b [ x ] { y } 50 % # 1 $ 2 * 3 + 4 = 7 < t > ^ _ ` | ~ \\ @ ; : ?"},
         {"&quot;A&amp;B&quot; &lt;p&gt; &amp;lt;", "\" A & B \" < p > <"}, /* the last: &amp; first, then &lt; */
-        {"one<skipped> two", "one two"},
+        {"on<skipped>e<skipped> two", "one two"},
         {"hyphen-\nation\nnext", "hyphenation next"},
         {"end-\n", "end-"}, /* white space at the end is gone before hyphens are joined */
         {"\xC3\xA7ok g\xC3\xBCzel.\xC2\xA0Tamam\xE3\x80\x82", "\xC3\xA7ok g\xC3\xBCzel . Tamam\xE3\x80\x82"},
@@ -93,6 +93,34 @@ static void test_words_plain(void **state)
     check_words("a b\xC4\x9F", BLEU_CHAR, "a b \xC4\x9F");
     check_words("ab\xCC\x81 \xF0\x9F\x98\x80.", BLEU_CHAR, "a b \xCC\x81 \xF0\x9F\x98\x80 .");
     check_words("", BLEU_CHAR, "");
+}
+
+static void test_white_space(void **state)
+{
+    (void)state;
+    static const uint32_t white[] = {0x09,   0x0A,   0x0B,   0x0C,   0x0D,   0x1C,   0x1D,   0x1E,   0x1F,   0x20,
+                                     0x85,   0xA0,   0x1680, 0x2000, 0x2001, 0x2002, 0x2003, 0x2004, 0x2005, 0x2006,
+                                     0x2007, 0x2008, 0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
+    int n = 0;
+    for (uint32_t c = 0; c <= 0x10FFFF; c++)
+        if (bleu_is_white(c)) {
+            assert_true(n < COUNT(white));
+            assert_int_equal(white[n++], c);
+        }
+    assert_int_equal(COUNT(white), n);
+}
+
+/* Words that are missing for want of memory are not passed over. */
+static void test_words_without_memory(void **state)
+{
+    (void)state;
+    bleu_scratch s = {STRBUF(16), STRBUF(16), false};
+    strbuf out = STRBUF(1 << 20);
+    bleu_tokenize(STR("a (short) one"), BLEU_13A, &s, &out);
+    assert_true(s.failed && !out.failed);
+    strbuf_free(&s.a);
+    strbuf_free(&s.b);
+    strbuf_free(&out);
 }
 
 /* ---- n-grams ---- */
@@ -224,6 +252,14 @@ static void test_chrf_by_hand(void **state)
     const char *refs[] = {"xyz", "abc", "ab"};
     near(100, score("ab", refs, 3, (bleu_options){0}).system[0].chrf.value);
     near(100 * 7.0 / 11, score("ab", refs, 2, (bleu_options){0}).system[0].chrf.value);
+    const char *lengths[] = {"abcdefgh", "x"};
+    near(100 * 11.0 / 47,
+         score("ab", lengths, 2, (bleu_options){0}).system[0].chrf.value); /* no matches of one lent to the other */
+    near(100,
+         score_one("abc\nab", "\nab").chrf.value); /* where the reference has no n-gram of an order, the line has none either */
+    const char *as_bad[] = {"xyz\nab",
+                            "xy\nab"}; /* of references that are equally bad the first: recall (2/5 + 1/3) / 2, precision 1/2 */
+    near(100 * 5 * 0.5 * (11.0 / 30) / (4 * 0.5 + 11.0 / 30), score("ab\nab", as_bad, 2, (bleu_options){0}).system[0].chrf.value);
 }
 
 static void test_options(void **state)
@@ -437,10 +473,13 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_words_13a),    cmocka_unit_test(test_words_plain), cmocka_unit_test(test_ngrams),
-        cmocka_unit_test(test_bleu_by_hand), cmocka_unit_test(test_references),  cmocka_unit_test(test_chrf_by_hand),
-        cmocka_unit_test(test_options),      cmocka_unit_test(test_bootstrap),   cmocka_unit_test(test_bootstrap_limits),
-        cmocka_unit_test(test_errors),       cmocka_unit_test(test_cancelled),   cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_words_13a),        cmocka_unit_test(test_words_plain),
+        cmocka_unit_test(test_white_space),      cmocka_unit_test(test_words_without_memory),
+        cmocka_unit_test(test_ngrams),           cmocka_unit_test(test_bleu_by_hand),
+        cmocka_unit_test(test_references),       cmocka_unit_test(test_chrf_by_hand),
+        cmocka_unit_test(test_options),          cmocka_unit_test(test_bootstrap),
+        cmocka_unit_test(test_bootstrap_limits), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_cancelled),        cmocka_unit_test(test_no_memory),
     };
     return leaks_run_group_tests(tests, NULL, NULL);
 }
