@@ -230,6 +230,37 @@ static void test_skip(void **state)
     engine_close(e);
 }
 
+static void test_lines(void **state)
+{
+    (void)state;
+    static const char *const wanted[] = {"a", "", " b\r c", "\r", "", "end"};
+    str text = STR("a\r\n\n b\r c\n\r\r\n\r\nend\r"), line;
+    assert_int_equal(6, lines_count(text));
+    for (int i = 0; i < 6; i++)
+        assert_true(lines_next(&text, &line) && str_equal(line, str_of(wanted[i])));
+    assert_false(lines_next(&text, &line));
+    assert_int_equal(0, lines_count(STR("")));
+    assert_int_equal(1, lines_count(STR("\n")));
+    assert_int_equal(2, lines_count(STR("a\n\r")));
+}
+
+/* What the cache holds of a prompt is not run again. */
+static void test_reused(void **state)
+{
+    (void)state;
+    answers a;
+    outputs_stats stats;
+    dil_error err;
+    engine *e = open_engine(1);
+    answers_begin(&a);
+    const outputs_options o = options(&a, 2, 1);
+    ok(evaluate_outputs(e, STR("some words\nsome words\n"), &o, &stats, &err), &err);
+    assert_int_equal(stats.n_prompt_tokens / 2 - 1, stats.n_reused); /* the last token is run for its logits */
+    assert_true(str_equal(strbuf_str(&a.text[0]), strbuf_str(&a.text[1])));
+    answers_end(&a);
+    engine_close(e);
+}
+
 /* An engine with room for less than was asked of the passes answers all the same. */
 static void test_little_room(void **state)
 {
@@ -289,10 +320,8 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_batches),
-        cmocka_unit_test(test_skip),
-        cmocka_unit_test(test_little_room),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_lines), cmocka_unit_test(test_batches),     cmocka_unit_test(test_reused),
+        cmocka_unit_test(test_skip),  cmocka_unit_test(test_little_room), cmocka_unit_test(test_errors),
     };
     return leaks_run_group_tests(tests, prepare, clear);
 }
