@@ -156,6 +156,26 @@ static void visit(search *s, int32_t at, double least)
     s->offset[me->axis] = before;
 }
 
+/* ---- whitening ---- */
+
+void swarm_whiten(const float *points, int32_t n, int64_t dim, float *to)
+{
+    for (int64_t c = 0; c < dim; c++) {
+        double mean = 0.0, square = 0.0;
+        for (int32_t i = 0; i < n; i++)
+            mean += (double)points[i * dim + c] / n;
+        for (int32_t i = 0; i < n; i++) {
+            double v = (double)points[i * dim + c] - mean;
+            square += v * v / n;
+        }
+        double factor = square > 0.0 ? 1.0 / sqrt(square) : 0.0;
+        for (int32_t i = 0; i < n; i++) {
+            float v = (float)(((double)points[i * dim + c] - mean) * factor);
+            to[i * dim + c] = isfinite(v) ? v : 0.0f;
+        }
+    }
+}
+
 /* ---- all points ---- */
 
 typedef struct job {
