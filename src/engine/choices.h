@@ -12,8 +12,8 @@ typedef dil_status (*choices_fn)(void *ctx, const uint16_t *chosen, const float 
 typedef struct choices {
     const model *m;
     uint32_t last_moe;
-    uint16_t *chosen;             /* [n_layer][CHOICES_ROWS][n_used], then one token's [n_layer][n_used] */
-    float *weights;               /* the same */
+    uint16_t *chosen; /* [n_layer][CHOICES_ROWS][n_used], then one token's [n_layer][n_used] */
+    float *weights;   /* the same */
     choices_fn each;
     void *ctx;
     dil_status status;
