@@ -417,6 +417,42 @@ typedef struct dil_divergence {
 DIL_API DIL_MUST_CHECK dil_status dil_divergence_measure(dil_engine *e, const char *base_path, dil_progress_fn progress, void *user,
                                                          dil_divergence *out, dil_error *err);
 
+typedef struct dil_bleu {
+    uint32_t struct_size;             /* set by the caller to sizeof(dil_bleu) */
+    double bleu, bleu_low, bleu_high; /* 0..100, with the 95 % interval of the bootstrap; NAN without resamples */
+    double chrf, chrf_low, chrf_high;
+    double precision[4]; /* percent, of words in runs of 1 to 4 */
+    double brevity_penalty, ratio;
+    int64_t hyp_len, ref_len; /* words */
+    int32_t n_lines;
+} dil_bleu;
+/* How much texts agree, line by line: as sacreBLEU's defaults. UTF-8; n_resamples 0: no intervals. FORMAT: line counts differ. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_bleu_measure(const char *hypothesis, size_t hypothesis_bytes, const char *reference,
+                                                   size_t reference_bytes, int32_t n_resamples, dil_bleu *out, dil_error *err);
+
+/* ---- pictures ---- */
+
+typedef struct dil_view_options {
+    uint32_t struct_size; /* set by dil_view_options_default */
+    const char *theme;    /* "light", "dark"; NULL: light, or what its reader prefers where a page can know */
+    const char *language; /* "en" or "tr"; NULL: "en" */
+    /* Of the flock */
+    int32_t layer;    /* -1 (default): the picture chooses */
+    int32_t n_frames; /* steps at most; 0: as many as usual */
+    uint64_t frame;   /* the last step shown, from 1; 0: the last there is */
+    const char *text; /* run now, or that of the log; NULL: none [borrowed during the call] */
+    size_t text_bytes;
+    int32_t n_threads;        /* 0: one per processor */
+    dil_progress_fn progress; /* may be NULL */
+    void *user;
+} dil_view_options;
+
+DIL_API dil_view_options dil_view_options_default(void);
+/* Draws what dil view draws: kind is "flock", "bits", "metrics", "experts" or "cache", inputs are the files it is about, the ending of out_path
+ * says the format: .svg, .png, .pdf or .html. The file appears when it is complete. Equal inputs give equal bytes. */
+DIL_API DIL_MUST_CHECK dil_status dil_view(const char *kind, const char *const *inputs, size_t n_inputs, const char *out_path,
+                                           const dil_view_options *options, dil_error *err);
+
 /* ---- the theorem: a flock, a game, and the decision that joins them ---- */
 
 #define DIL_NEIGHBOURS 7  /* as many as a starling minds */

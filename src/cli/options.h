@@ -23,8 +23,8 @@ typedef struct cli_options {
     const char *model, *prompt, *file, *system, *cpu, *output, *base, *type, *tokens, *save_base, *sha256, *compare, *policy,
         *budget, *theme, *lang, *preset, *stats, *calibration, *like, *report, *trace_events, *tokenizer;
     int64_t n_predict, context, threads, batch, micro_batch, seed, top_k, repeat_last_n, dry_allowed_length, dry_last_n, mirostat,
-        chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel, steps, remove_layers, refine, resamples, layer,
-        frame, frames;
+        chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel, steps, remove_layers, refine, resamples, layer, frame,
+        frames;
     double temperature, top_p, min_p, typical_p, repeat_penalty, presence_penalty, frequency_penalty, dry_multiplier, dry_base,
         xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta, route_mass, bits, remove_experts, remove_neurons, remove_blocks,
         quality_budget, speed_price, seconds, least_each;
