@@ -85,7 +85,7 @@ static dil_status begin_part(outputs_command *c, uint64_t key, dil_error *err)
 static dil_status finish_part(outputs_command *c, dil_error *err)
 {
     char *memory = NULL;
-    str answers;
+    str answers = {"", 0};
     c->part_open = false;
     dil_status status = os_writer_close(&c->part, err);
     if (status == DIL_OK)
