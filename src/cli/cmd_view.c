@@ -66,7 +66,6 @@ static dil_status draw_flock(view_request *r, const cli_options *o, bool one, ch
     snprintf(output, sizeof output, "%s", o->output);
     if (status == DIL_OK)
         status = one ? draw(view_flock, r, o->output, err) : view_flock_frames(r, keep_picture, output, err);
-    cli_progress_end();
     mem_free(text);
     return status;
 }
@@ -94,7 +93,7 @@ static int view(const cli_options *o, char **positional, int n_positional)
                       .n_threads = (int32_t)o->threads,
                       .progress = cli_progress};
     if (!picture)
-        return cli_usage("view: wanted metrics, experts, flock or bits, found '%s'", positional[0]);
+        return cli_usage("view: wanted metrics, experts, flock, cache or bits, found '%s'", positional[0]);
     if (!o->output)
         return cli_usage("view: no file to write; use -o OUT.svg (or .png, .pdf, .html)");
     if (r.n_inputs > VIEW_MOST_INPUTS)
@@ -111,6 +110,7 @@ static int view(const cli_options *o, char **positional, int n_positional)
         return CLI_USAGE;
     }
     dil_status status = picture == view_flock ? draw_flock(&r, o, !many, positional, &err) : draw(picture, &r, o->output, &err);
+    cli_progress_end();
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
@@ -119,7 +119,7 @@ static const char *const view_options[] = {"output", "theme",  "lang", "layer", 
 
 const cli_command command_view = {
     .name = "view",
-    .usage = "view metrics|experts|flock|bits FILE... -o OUT.svg|png|pdf|html",
+    .usage = "view metrics|experts|flock|cache|bits FILE... -o OUT.svg|png|pdf|html",
     .summary =
         "Draws pictures: training curves of metrics logs, experts of router logs, the flock of a model's experts, bits of reports of "
         "dil quantize.",

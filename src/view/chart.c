@@ -176,6 +176,10 @@ static void range_of(const chart_panel *p, frame *f)
         low -= low != 0 ? fabs(low) * 0.5 : 0.5;
         high += high != 0 ? fabs(high) * 0.5 : 0.5;
     }
+    if (p->low_y < p->high_y) {
+        low = p->low_y;
+        high = p->high_y;
+    }
     f->y0 = low == 0 && !p->log_y ? 0 : low - (high - low) * 0.06;
     f->y1 = high + (high - low) * 0.06;
     if (!(f->x1 > f->x0)) {

@@ -22,6 +22,7 @@ typedef struct chart_panel {
     const char *title, *x_name;
     const chart_series *series;
     int n_series;
+    double low_y, high_y; /* of the axis; both 0: as the values need */
     bool from_zero;       /* 0 belongs to the axis */
     bool whole_x;         /* only whole numbers stand at the x axis */
     bool log_y;           /* powers of ten are equally far apart; every y is above 0 */

@@ -43,6 +43,9 @@ DIL_MUST_CHECK dil_status view_metrics(strbuf *out, const view_request *r, dil_e
 /* Which experts serve which text: router logs of one model, one per text. */
 DIL_MUST_CHECK dil_status view_experts(strbuf *out, const view_request *r, dil_error *err);
 
+/* How often experts are found in memory, by its size, for each policy: router logs, a panel each. */
+DIL_MUST_CHECK dil_status view_cache(strbuf *out, const view_request *r, dil_error *err);
+
 /* The experts of a model as a flock of birds that tokens pull at: a GGUF file and its router log or a text; or a JSON file (docs/USAGE.md). */
 DIL_MUST_CHECK dil_status view_flock(strbuf *out, const view_request *r, dil_error *err);
 /* One picture for each step, from the first on, number counts from 1; no HTML. bytes is [borrowed during the call]. */
@@ -52,7 +55,7 @@ DIL_MUST_CHECK dil_status view_flock_frames(const view_request *r, view_keep kee
 /* Bits of each matrix, and what that costs: one report of dil quantize. */
 DIL_MUST_CHECK dil_status view_bits(strbuf *out, const view_request *r, dil_error *err);
 
-/* The picture of that name, "metrics", "experts", "flock" or "bits"; NULL: none. */
+/* The picture of that name, "metrics", "experts", "flock", "cache" or "bits"; NULL: none. */
 view_picture view_find(const char *name);
 /* The format a file's extension means; BAD_ARGUMENT for others. */
 DIL_MUST_CHECK dil_status view_format_of(const char *path, view_format *out, dil_error *err);

@@ -122,7 +122,7 @@ def test_view(room):
     bad = room("bad.svg")
     want(f"{other}: line 42, column 'ce': wanted a number, found 'five'" in dil("view", "metrics", other, "-o", bad, code=1)[1], "a word")
     want(not os.path.exists(bad), "no file after an error")
-    for args, told in ((["flock", log, "-o", bad], "wanted metrics, experts or bits"), (["metrics", log], "no file to write"),
+    for args, told in ((["birds", log, "-o", bad], "wanted metrics, experts, flock, cache or bits"), (["metrics", log], "no file to write"),
                        (["metrics", log, "-o", "x.gif"], "ends in .svg"), (["metrics", log, "-o", bad, "--theme", "red"], "light or dark"),
                        (["metrics", log, "-o", bad, "--lang", "de"], "tr or en"), (["metrics", *[log] * 9, "-o", bad], "1 to 8")):
         want(told in dil("view", *args, code=2)[1], told)
