@@ -119,6 +119,10 @@ typedef struct dil_message {
 DIL_API DIL_MUST_CHECK dil_status dil_apply_template(const dil_engine *e, const dil_message *messages, size_t n_messages,
                                                      char *text, size_t max_bytes, size_t *n, dil_error *err);
 
+/* The same conversation as tokens, with the BOS the model wants: a prompt for dil_generate. *n as in dil_tokenize. */
+DIL_API DIL_MUST_CHECK dil_status dil_chat_tokens(const dil_engine *e, const dil_message *messages, size_t n_messages,
+                                                  int32_t *tokens, size_t max_tokens, size_t *n, dil_error *err);
+
 /* ---- sessions: one timeline of tokens each ---- */
 
 /* [out: owned: free with dil_session_free] */
@@ -132,6 +136,8 @@ DIL_API DIL_MUST_CHECK dil_status dil_session_sync(dil_session *s, const int32_t
 /* Appends one token to each of n different sessions in one pass; logits[i] belongs to sessions[i]. */
 DIL_API DIL_MUST_CHECK dil_status dil_engine_step(dil_engine *e, dil_session *const *sessions, const int32_t *tokens, size_t n,
                                                   const float **logits, dil_error *err);
+/* Logits after each of n tokens of a text that begins here: [n][n_vocab]. LIMIT: more tokens than the context. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_logits(dil_engine *e, const int32_t *tokens, size_t n, float *logits, dil_error *err);
 /* Tokens the session holds. */
 DIL_API size_t dil_session_n_tokens(const dil_session *s);
 
@@ -163,6 +169,7 @@ typedef struct dil_generation {
     int32_t n_stops;
     dil_text_fn on_text; /* may be NULL */
     void *user;
+    dil_progress_fn progress; /* of reading the prompt, with the same user; may be NULL */
 } dil_generation;
 
 DIL_API dil_generation dil_generation_default(void);
@@ -216,6 +223,26 @@ typedef struct dil_experts_counts {
     uint64_t loaded_bytes;
 } dil_experts_counts;
 DIL_API DIL_MUST_CHECK dil_status dil_experts_count(const dil_engine *e, dil_experts_counts *out, dil_error *err);
+
+/* Router logs, which dil route replays and pictures are drawn from. Writes the choices of n rows of a lone layer of experts, one after
+ * the other; weights may be NULL; shapes as dil_experts_run has them. The file appears when it is complete. */
+DIL_API DIL_MUST_CHECK dil_status dil_experts_log(const dil_engine *e, const char *path, const int32_t *chosen,
+                                                  const float *weights, size_t n, dil_error *err);
+
+/* A pool of experts replayed: what a cache would have found. */
+typedef struct dil_replay {
+    uint32_t struct_size;      /* set by the caller to sizeof(dil_replay) */
+    uint64_t n_tokens, n_uses; /* of experts */
+    uint64_t n_found;          /* in memory */
+    uint64_t n_first;          /* uses that no cache could have found: the first of each expert */
+    uint64_t read_bytes;
+    int32_t n_slots; /* experts there was room for */
+} dil_replay;
+
+/* A router log against a memory for experts. policy: "swarm", "lru", "lfu", "stale", or "belady", which knows the future: no policy finds
+ * more. share: of all experts, 0..1. NO_MEMORY: not even one token's experts fit. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_experts_replay(const char *log_path, const char *policy, double share, dil_replay *out,
+                                                     dil_error *err);
 
 /* ---- files of tensors ---- */
 
@@ -299,6 +326,208 @@ typedef struct dil_quantize_report {
 DIL_API DIL_MUST_CHECK dil_status dil_quantize(const char *in_path, const char *out_path, const dil_quantize_options *options,
                                                dil_quantize_report *report, dil_quantized *matrices, size_t max_matrices,
                                                dil_error *err);
+
+/* ---- the machine, and models on it ---- */
+
+typedef struct dil_machine {
+    uint32_t struct_size; /* set by the caller to sizeof(dil_machine) */
+    char cpu[128];
+    char kernels[16];                           /* the level auto chooses: "avx2", ... */
+    int32_t n_cores, n_cpus, n_numa, n_threads; /* cores, logical processors, memory nodes; threads a run takes by default */
+    uint64_t l1_bytes, l2_bytes, l3_bytes;      /* of one cache; 0: there is none, or it is unknown */
+    int32_t l2_cores, l3_cores;                 /* cores that share one */
+    uint64_t memory_bytes;                      /* physical, or what control groups leave of it */
+} dil_machine;
+DIL_API DIL_MUST_CHECK dil_status dil_machine_info(dil_machine *out, dil_error *err);
+
+/* What n_threads reach, all together: bytes and multiply-adds per second, the best that was measured. 0: not there. */
+typedef struct dil_machine_speed {
+    uint32_t struct_size; /* set by the caller to sizeof(dil_machine_speed) */
+    int32_t n_threads;
+    double memory, l3, l2, l1; /* reading */
+    double int8, bf16, f32;    /* arithmetic */
+    double barrier_seconds;    /* threads waiting for each other once */
+    bool busy;                 /* other programs ran meanwhile */
+} dil_machine_speed;
+/* Measured once (some seconds) and kept; again: measured now. CANCELLED by progress, which may be NULL. */
+DIL_API DIL_MUST_CHECK dil_status dil_machine_measure(bool again, dil_progress_fn progress, void *user, dil_machine_speed *out,
+                                                      dil_error *err);
+
+/* What to predict: a prompt of n_prompt tokens, then n_gen tokens, after depth others; n_parallel sequences generate at once. */
+typedef struct dil_workload {
+    uint32_t struct_size;                       /* set by dil_workload_default */
+    int32_t n_prompt, n_gen, depth, n_parallel; /* default 512, 128, 0, 1 */
+} dil_workload;
+DIL_API dil_workload dil_workload_default(void);
+
+typedef struct dil_level_bytes {
+    double touched, l2, l3, memory; /* bytes a pass touches, and where they come from */
+} dil_level_bytes;
+
+typedef struct dil_plan {
+    uint32_t struct_size;                                                         /* set by the caller to sizeof(dil_plan) */
+    uint64_t weight_bytes, expert_bytes, kv_bytes, activation_bytes, total_bytes; /* expert_bytes: part of weight_bytes */
+    uint64_t experts_memory; /* the budget the experts share; 0: all are in memory */
+    int32_t n_threads, n_context, n_micro_batch;
+    double prompt_rate, generation_rate;            /* tokens per second, predicted */
+    char prompt_bound[32], generation_bound[32];    /* what limits them: "arithmetic", "reading from memory", ... */
+    int32_t best_micro_batch;                       /* smallest within a hundredth of the fastest */
+    int32_t best_sequences;                         /* that generate at once: most tokens of all */
+    dil_level_bytes prompt_bytes, generation_bytes; /* of one pass */
+} dil_plan;
+/* Memory and speed from the header of the file alone; the machine is measured when it was not yet. options, workload NULL: defaults. */
+DIL_API DIL_MUST_CHECK dil_status dil_plan_make(const char *path, const dil_engine_options *options, const dil_workload *workload,
+                                                dil_plan *out, dil_error *err);
+
+typedef struct dil_tuned {
+    uint32_t struct_size;                /* set by the caller to sizeof(dil_tuned) */
+    bool changed;                        /* faster settings than the usual ones were found */
+    double prompt_gain, generation_gain; /* speed over that of the usual settings, measured in turns; 1: the same */
+    int32_t n_trials, n_kept;
+    double seconds;
+    char profile_path[2200]; /* where the settings were kept: dil_engine_open loads them by itself */
+} dil_tuned;
+/* Tries settings in turns with the usual ones for about so many seconds and keeps what is faster beyond doubt. Answers never change. */
+DIL_API DIL_MUST_CHECK dil_status dil_tune(const char *path, const dil_engine_options *options, const dil_workload *workload,
+                                           double seconds, dil_tuned *out, dil_error *err);
+
+typedef struct dil_perplexity {
+    uint32_t struct_size;     /* set by the caller to sizeof(dil_perplexity) */
+    double perplexity, error; /* error: standard error */
+    int32_t n_chunks;
+    int64_t n_scored; /* tokens: the second half of each chunk */
+} dil_perplexity;
+/* As llama-perplexity measures it: chunks of n_context tokens (0: 512), at most n_chunks (0: all). base_path or NULL: where to write the
+ * log-probabilities that dil_divergence_measure compares with. progress, NULL or not, counts chunks. LIMIT: less text than one chunk. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_perplexity_measure(dil_engine *e, const char *text, size_t text_bytes, int32_t n_context,
+                                                         int32_t n_chunks, const char *base_path, dil_progress_fn progress,
+                                                         void *user, dil_perplexity *out, dil_error *err);
+
+typedef struct dil_divergence {
+    uint32_t struct_size;                            /* set by the caller to sizeof(dil_divergence) */
+    double mean_kld, kld_error, max_kld, median_kld; /* nats per token from the base model */
+    double same_top;                                 /* share of tokens whose most probable successor is the same */
+    double perplexity, base_perplexity;
+    int64_t n_scored;
+} dil_divergence;
+/* base_path: of dil_perplexity_measure or llama-perplexity --kl-divergence-base; the engine's context must hold its chunks. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_divergence_measure(dil_engine *e, const char *base_path, dil_progress_fn progress, void *user,
+                                                         dil_divergence *out, dil_error *err);
+
+/* ---- the theorem: a flock, a game, and the decision that joins them ---- */
+
+#define DIL_NEIGHBOURS 7  /* as many as a starling minds */
+#define DIL_GROUP_MOST 64 /* candidates of a local group */
+
+/* The k nearest others of each of n points [n][dim], nearest first: by Euclidean distance, or by 1 - cosine. k: 1..64, below n.
+ * nearest [n][k]; distance [n][k] may be NULL. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_flock_nearest(const float *points, int32_t n, int32_t dim, int32_t k, bool cosine,
+                                                    int32_t *nearest, float *distance, dil_error *err);
+
+/* How a flock flies: means over all points, with the mutual graph of the k nearest (of all others in smaller flocks). */
+typedef struct dil_flock_order {
+    double alignment;  /* cosine of a velocity with the neighbours' mean velocity: 1 together, 0 unrelated, -1 against */
+    double cohesion;   /* distance to the centre of the neighbours */
+    double separation; /* distance to the nearest neighbour */
+} dil_flock_order;
+
+/* velocities [n][dim], or NULL: alignment is 0. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_flock_measure(const float *points, const float *velocities, int32_t n, int32_t dim, int32_t k,
+                                                    dil_flock_order *out, dil_error *err);
+
+/* How birds fly: v += alignment (mean v of the neighbours - v) + cohesion (their centre - x) + separation sum (x - x_j) / |x - x_j|^2
+ * + pull (target - x), no faster than most_speed; then x += v. */
+typedef struct dil_flock_rules {
+    uint32_t struct_size; /* set by dil_flock_rules_default */
+    int32_t k;            /* neighbours */
+    float alignment, cohesion, separation, pull, most_speed;
+    const float *target; /* [dim], or NULL: no pull [borrowed] */
+} dil_flock_rules;
+
+DIL_API dil_flock_rules dil_flock_rules_default(void);
+/* One step of n birds, all at once; points and velocities [n][dim] are read and written. */
+DIL_API DIL_MUST_CHECK dil_status dil_flock_step(float *points, float *velocities, int32_t n, int32_t dim,
+                                                 const dil_flock_rules *rules, dil_error *err);
+
+/*
+ * An exact potential game: player i with strategy s pays
+ *     J_i(s) = cost_i(s) + sum over edges to players j of weight_ij amount_i(s) amount_j(s_j) + price use_i(s)
+ * Players i's strategies are first[i] .. first[i + 1] - 1 of cost, use and amount. All [borrowed during the call].
+ */
+typedef struct dil_game {
+    uint32_t struct_size; /* set by dil_game_default */
+    int32_t n_players;
+    const int32_t *first; /* [n_players + 1], at least one strategy each */
+    const double *cost;   /* [first[n_players]] */
+    const double *use;    /* the same, 0 or more; NULL: nothing is used */
+    const float *amount;  /* the same, with edges */
+    int64_t n_edges;      /* 0: no coupling */
+    const int32_t *edges; /* [n_edges][2]: two players, every pair once */
+    const float *weights; /* [n_edges] */
+    uint64_t seed;        /* 0: players move in order; else in a random order, another one in each sweep */
+    int32_t most_sweeps;  /* 0: 1000 */
+    double epsilon;       /* gains up to this are not worth a move */
+} dil_game;
+
+DIL_API dil_game dil_game_default(void);
+
+typedef struct dil_game_report {
+    uint32_t struct_size; /* set by the caller to sizeof(dil_game_report) */
+    double price, used;   /* of the shared resource */
+    double cost;          /* own and pair costs, without the price */
+    double potential;     /* cost + price used: falls with every move */
+    double gap;      /* the largest gain any single player still has (dil_game_fit: that fits what is left); 0 at the equilibrium */
+    double swap_gap; /* dil_game_fit: of any two players together that fits */
+    double bound;    /* dil_game_fit: no state within the budget costs less; without coupling, else -infinity */
+    double active_share; /* of players whose neighbours could change their mind; near 0 the neighbours do not matter */
+    int32_t sweeps, filled, exchanged; /* filled, exchanged: moves of dil_game_fit after the price was found */
+    int64_t moves;
+    bool settled; /* nobody wants to move */
+} dil_game_report;
+
+/* Best responses at that price from state [n_players] (strategies counted from 0 for each player) on, until nobody gains or
+ * most_sweeps are done. state is read and written; report may be NULL. BAD_ARGUMENT names what is wrong with the game. */
+DIL_API DIL_MUST_CHECK dil_status dil_game_settle(const dil_game *game, double price, int32_t *state, dil_game_report *report,
+                                                  dil_error *err);
+/* A state of low cost that uses at most `budget`: the price is bisected, what is left is filled and exchanged. LIMIT: even the least
+ * use exceeds it. state is written. */
+DIL_API DIL_MUST_CHECK dil_status dil_game_fit(const dil_game *game, double budget, int32_t *state, dil_game_report *report,
+                                               dil_error *err);
+
+/* Candidates are points and a task is a point of the same space; the nearest ones in the whitened metric form a local group, which
+ * settles a game for the places there are. */
+typedef struct dil_decide_options {
+    uint32_t struct_size;    /* set by dil_decide_options_default */
+    int32_t n, dim;          /* candidates; numbers of each */
+    const float *candidates; /* [n][dim] [borrowed during the call] */
+    const float *task;       /* [dim] [borrowed during the call] */
+    int32_t n_group;         /* candidates looked at first, at most DIL_GROUP_MOST; default DIL_NEIGHBOURS */
+    int32_t n_chosen;        /* places; default 1 */
+    double overlap;          /* what two chosen ones of the same direction lose, as a share of their values' product; default 0 */
+} dil_decide_options;
+
+DIL_API dil_decide_options dil_decide_options_default(void);
+
+typedef struct dil_decision {
+    uint32_t struct_size;            /* set by the caller to sizeof(dil_decision) */
+    int32_t n;                       /* of the group */
+    int32_t member[DIL_GROUP_MOST];  /* nearest first */
+    int32_t chosen[DIL_GROUP_MOST];  /* 1: got a place */
+    double distance[DIL_GROUP_MOST]; /* to the task, each axis in units of its deviation over all candidates */
+    double value[DIL_GROUP_MOST];    /* exp(-distance^2 / (2 h^2)), h the group's median distance */
+    double regret[DIL_GROUP_MOST];   /* what each would gain by changing alone at the price of a place: 0 at the equilibrium */
+    double price, gap, swap_gap, active_share; /* of a place; see dil_game_report */
+    double outside;                            /* largest value a candidate outside the group can have */
+    int32_t best;                              /* the chosen one of highest value; -1: not decided yet */
+    int32_t n_rounds;                          /* how often the group grew */
+    bool certain;                              /* nobody outside could take a place at the price */
+} dil_decision;
+
+/* The local group alone; the equilibrium of such a group; and both, with a group that doubles until the choice is certain or everybody
+ * is in it. [out; dil_decide_equilibrium: read and written] */
+DIL_API DIL_MUST_CHECK dil_status dil_decide_group(const dil_decide_options *options, dil_decision *out, dil_error *err);
+DIL_API DIL_MUST_CHECK dil_status dil_decide_equilibrium(const dil_decide_options *options, dil_decision *out, dil_error *err);
+DIL_API DIL_MUST_CHECK dil_status dil_decide_adaptive(const dil_decide_options *options, dil_decision *out, dil_error *err);
 
 /* ---- the training loss, for programs that train routers of experts themselves ---- */
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "api/arguments.h"
+#include "api/options.h"
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/str.h"
@@ -25,41 +26,13 @@ const char *dil_status_name(dil_status status) { return status_name(status); }
 
 dil_engine_options dil_engine_options_default(void) { return (dil_engine_options){.struct_size = sizeof(dil_engine_options)}; }
 
-static dil_status kv_type(const char *name, dil_type *out, dil_error *err)
-{
-    dil_type type = DIL_TYPE_F16;
-    if (name && (!format_find(name, &type) || kv_page_bytes(type, 32) == 0))
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "kv_type: wanted f32, f16, bf16, q8_0 or q4_0, found '%s'", name);
-    *out = type;
-    return DIL_OK;
-}
-
 dil_status dil_engine_open(dil_engine **out, const char *path, const dil_engine_options *options, dil_error *err)
 {
-    dil_engine_options o = dil_engine_options_default();
-    engine_options eo = engine_options_default();
+    engine_options eo;
     engine *e;
     DIL_TRY(need(out, "dil_engine_open: out", err));
     DIL_TRY(need(path, "dil_engine_open: path", err));
-    DIL_TRY(take_options(&o, sizeof o, options, options ? options->struct_size : 0, "dil_engine_options", err));
-    DIL_TRY(kv_type(o.kv_type, &eo.type_k, err));
-    if (!(o.route_mass >= 0 && o.route_mass <= 1) || (o.route_local && o.route_mass > 0))
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "route_mass: wanted 0..1, and 0 with route_local, found %g", (double)o.route_mass);
-    eo.type_v = eo.type_k;
-    eo.n_threads = o.n_threads;
-    eo.context = o.n_context;
-    eo.n_sessions = o.n_sessions;
-    eo.micro_batch = o.n_micro_batch;
-    eo.max_outputs = o.n_sessions > 8 ? o.n_sessions : 0;
-    eo.memory_bytes = o.memory_bytes;
-    eo.cpu = o.cpu_level;
-    eo.no_pack_cache = o.no_pack_cache;
-    eo.lone = true;
-    eo.route.mode = o.route_local ? ROUTE_LOCAL : o.route_mass > 0 ? ROUTE_CACHE : ROUTE_EXACT;
-    eo.route.mass = o.route_mass;
-    eo.experts_memory = o.experts_memory;
-    eo.progress = o.progress;
-    eo.user = o.user;
+    DIL_TRY(take_engine_options(&eo, options, err));
     DIL_TRY(engine_open(&e, path, &eo, err));
     *out = (dil_engine *)e;
     return DIL_OK;
@@ -165,32 +138,53 @@ bool dil_token_is_end(const dil_engine *e, int32_t token)
     return e && engine_vocab(inner(e)) && vocab_is_end(engine_vocab(inner(e)), token);
 }
 
+/* Messages as the engine has them [owned: free with mem_free]. */
+static dil_status take_messages(const dil_engine *e, const dil_message *messages, size_t n, chat_message **out, const char *what,
+                                dil_error *err)
+{
+    DIL_TRY(need(e, what, err));
+    DIL_TRY(need_text(e, what, err));
+    DIL_TRY(need(messages, what, err));
+    for (size_t i = 0; i < n; i++)
+        if (!messages[i].role || !messages[i].content)
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: message %zu: role and content must not be NULL", what, i);
+    *out = mem_calloc(n ? n : 1, sizeof **out, MEM_TEXT);
+    if (!*out)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory", what);
+    for (size_t i = 0; i < n; i++)
+        (*out)[i] = (chat_message){messages[i].role, messages[i].content};
+    return DIL_OK;
+}
+
 dil_status dil_apply_template(const dil_engine *e, const dil_message *messages, size_t n_messages, char *text, size_t max_bytes,
                               size_t *n, dil_error *err)
 {
+    chat_message *own;
     strbuf b = STRBUF((size_t)1 << 30);
-    DIL_TRY(need(e, "dil_apply_template: engine", err));
-    DIL_TRY(need_text(e, "dil_apply_template", err));
-    DIL_TRY(need(messages, "dil_apply_template: messages", err));
     DIL_TRY(need(n, "dil_apply_template: n", err));
-    chat_message *own = mem_calloc(n_messages ? n_messages : 1, sizeof *own, MEM_TEXT);
-    if (!own)
-        return DIL_FAIL(err, DIL_NO_MEMORY, "dil_apply_template: no memory");
-    dil_status status = DIL_OK;
-    for (size_t i = 0; i < n_messages && status == DIL_OK; i++) {
-        own[i] = (chat_message){messages[i].role, messages[i].content};
-        status = messages[i].role && messages[i].content
-                     ? DIL_OK
-                     : DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_apply_template: message %zu: role and content must not be NULL", i);
-    }
-    if (status == DIL_OK)
-        status = chat_template_render(engine_chat(inner(e)), own, n_messages, true, &b, err);
+    DIL_TRY(take_messages(e, messages, n_messages, &own, "dil_apply_template", err));
+    dil_status status = chat_template_render(engine_chat(inner(e)), own, n_messages, true, &b, err);
     mem_free(own);
     if (status != DIL_OK) {
         strbuf_free(&b);
         return status;
     }
     return give_text(&b, text, max_bytes, n, "dil_apply_template: text", err);
+}
+
+dil_status dil_chat_tokens(const dil_engine *e, const dil_message *messages, size_t n_messages, int32_t *tokens, size_t max_tokens,
+                           size_t *n, dil_error *err)
+{
+    chat_message *own;
+    token_list list = {0};
+    DIL_TRY(need(n, "dil_chat_tokens: n", err));
+    DIL_TRY(take_messages(e, messages, n_messages, &own, "dil_chat_tokens", err));
+    dil_status status = generate_prompt(inner(e), own, n_messages, false, false, &list, err);
+    if (status == DIL_OK)
+        status = give(list.ids, list.n, sizeof *tokens, tokens, max_tokens, n, "dil_chat_tokens: tokens", err);
+    mem_free(own);
+    token_list_free(&list);
+    return status;
 }
 
 /* ---- sessions ---- */
@@ -303,7 +297,8 @@ dil_status dil_generate(dil_session *s, const int32_t *prompt, size_t n_prompt, 
     DIL_TRY(take_options(&g, sizeof g, options, options ? options->struct_size : 0, "dil_generation", err));
     engine *e = session_engine(inner_session(s));
     sampler_options so = sampler_of(&g.sampling);
-    generate_options go = {.n_predict = g.max_tokens, .emit = emit_text, .ctx = &g};
+    generate_options go = {
+        .n_predict = g.max_tokens, .emit = emit_text, .ctx = &g, .progress = g.progress, .progress_user = g.user};
     dil_status status = sampler_new(&sm, &so, engine_vocab(e), engine_n_vocab(e), err);
     if (status == DIL_OK)
         status = stream_new(&st, engine_vocab(e), g.stops, g.n_stops, err);

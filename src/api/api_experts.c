@@ -5,6 +5,7 @@
 #include "api/arguments.h"
 #include "base/mem.h"
 #include "engine/engine.h"
+#include "experts/simulate.h"
 #include "file/gguf.h"
 #include "theorem/random.h"
 
@@ -147,4 +148,89 @@ dil_status dil_experts_count(const dil_engine *e, dil_experts_counts *out, dil_e
                                     .loaded_bytes = p.bytes_read};
     give_struct(out, &all, sizeof all);
     return DIL_OK;
+}
+
+/* ---- router logs ---- */
+
+static dil_status check_choices(const hparams *h, const int32_t *chosen, const float *weights, size_t n, dil_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (chosen[i] < 0 || (uint32_t)chosen[i] >= h->experts.n_experts)
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_experts_log: chosen: wanted experts 0..%u, found %d at index %zu",
+                            h->experts.n_experts - 1, chosen[i], i);
+        if (weights && !(weights[i] >= 0 && weights[i] <= 1))
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_experts_log: weights: wanted 0..1, found %g at index %zu",
+                            (double)weights[i], i);
+    }
+    return DIL_OK;
+}
+
+static dil_status write_rows(trace_writer *w, uint32_t n_used, const int32_t *chosen, const float *weights, size_t n,
+                             dil_error *err)
+{
+    uint16_t experts[TRACE_MOST_USED];
+    for (size_t row = 0; row < n; row++) {
+        for (uint32_t i = 0; i < n_used; i++)
+            experts[i] = (uint16_t)chosen[row * n_used + i];
+        DIL_TRY(trace_writer_begin(w, 1, err));
+        trace_writer_put(w, 0, 0, experts, weights ? weights + row * n_used : NULL);
+        DIL_TRY(trace_writer_end(w, err));
+    }
+    return DIL_OK;
+}
+
+dil_status dil_experts_log(const dil_engine *e, const char *path, const int32_t *chosen, const float *weights, size_t n,
+                           dil_error *err)
+{
+    trace_writer *w;
+    DIL_TRY(need(e, "dil_experts_log: engine", err));
+    DIL_TRY(need(path, "dil_experts_log: path", err));
+    DIL_TRY(need(chosen, "dil_experts_log: chosen", err));
+    const model *m = engine_model(inner(e));
+    if (!m->h.lone)
+        return DIL_FAIL(err, DIL_UNSUPPORTED,
+                        "dil_experts_log: %s: wanted a layer of experts alone; dil trace logs language models", gguf_path(m->file));
+    const uint32_t n_used = m->h.experts.n_used;
+    DIL_TRY(check_choices(&m->h, chosen, weights, n * n_used, err));
+    const trace_layer layer = {model_expert_place(m, 0).bytes, m->h.experts.n_experts};
+    const trace_options o = {.name = gguf_path(m->file),
+                             .layers = &layer,
+                             .n_layers = 1,
+                             .n_used = n_used,
+                             .most_tokens = 1,
+                             .weights = weights != NULL};
+    DIL_TRY(trace_writer_open(&w, path, &o, err));
+    dil_status status = write_rows(w, n_used, chosen, weights, n, err);
+    if (status == DIL_OK)
+        return trace_writer_commit(w, err);
+    trace_writer_abort(w);
+    return status;
+}
+
+dil_status dil_experts_replay(const char *log_path, const char *named, double share, dil_replay *out, dil_error *err)
+{
+    trace *t;
+    policy_kind kind;
+    simulation s;
+    DIL_TRY(need(log_path, "dil_experts_replay: log_path", err));
+    DIL_TRY(need(named, "dil_experts_replay: policy", err));
+    DIL_TRY(need_struct(out, sizeof *out, "dil_replay", err));
+    if (!policy_find(named, &kind))
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_experts_replay: policy: wanted swarm, lru, lfu, stale or belady, found '%s'",
+                        named);
+    if (!(share >= 0 && share <= 1))
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_experts_replay: share: wanted 0..1 of all experts, found %g", share);
+    DIL_TRY(trace_open(&t, log_path, err));
+    dil_status status = simulate(t, kind, (uint64_t)(share * (double)simulate_all_bytes(t)), &s, NULL, err);
+    if (status == DIL_OK) {
+        const dil_replay own = {.n_tokens = t->n_tokens,
+                                .n_uses = s.total.requests,
+                                .n_found = s.total.hits,
+                                .n_first = s.first.requests,
+                                .read_bytes = s.total.bytes_read,
+                                .n_slots = (int32_t)s.n_slots};
+        give_struct(out, &own, sizeof own);
+    }
+    trace_free(t);
+    return status;
 }

@@ -70,60 +70,28 @@ static void print_json(const search_result *r, const char *path)
     puts("]}");
 }
 
-static dil_status search_and_keep(const cli_options *o, engine *e, const machine *m, const machine_facts *f, search_result *r,
-                                  char *path, size_t n, dil_error *err)
+static dil_status tune_model(const cli_options *o, dil_error *err)
 {
+    char path[4096], kept[2200];
+    const engine_options eo = cli_engine_options(o);
     const search_options so = {.n_prompt = (int32_t)o->prompt_tokens,
                                .n_gen = (int32_t)o->gen_tokens,
                                .depth = (int32_t)o->depth,
                                .n_parallel = (int32_t)o->parallel,
                                .seconds = o->seconds,
                                .progress = o->quiet ? NULL : cli_progress};
-    const profile_key key = {engine_model(e), engine_kernels(e), engine_n_threads(e)};
-    DIL_TRY(search_run(r, e, m, f, &so, err));
-    DIL_TRY(profile_path(path, n, &key, err));
-    return profile_save(&r->best, &key, r->trials, r->n_trials, err);
-}
-
-static engine_options tuning_options(const cli_options *o)
-{
-    engine_options eo = cli_engine_options(o);
-    const int64_t tokens = o->depth + (o->prompt_tokens > o->gen_tokens ? o->prompt_tokens : o->gen_tokens) + 64;
-    eo.context = (int32_t)(tokens < 1 << 26 ? tokens : 1 << 26);
-    eo.n_sessions = (int32_t)o->parallel + 1;
-    eo.max_outputs = o->parallel > 8 ? (int32_t)o->parallel : 8;
-    eo.micro_batch = SEARCH_MICRO_BATCH;
-    eo.no_vocab = true;
-    eo.lone = true;
-    eo.no_profile = true;
-    return eo;
-}
-
-static dil_status tune_model(const cli_options *o, dil_error *err)
-{
-    char path[2200];
-    engine *e = NULL;
-    machine *m = NULL;
-    machine_facts f;
-    const engine_options eo = tuning_options(o);
     search_result *r = mem_calloc(1, sizeof *r, MEM_MISC);
-    dil_status status = r ? machine_topology(&m, NULL, err) : DIL_FAIL(err, DIL_NO_MEMORY, "tune: no memory");
+    dil_status status = r ? cli_model_path(o->model, path, sizeof path, err) : DIL_FAIL(err, DIL_NO_MEMORY, "tune: no memory");
     if (status == DIL_OK)
-        status = cli_open(&e, o, &eo, err);
-    if (status == DIL_OK)
-        status = machine_facts_get(&f, m, engine_kernels(e), 0, FACTS_OF_QUIET, eo.progress, NULL, err);
-    if (status == DIL_OK)
-        status = search_and_keep(o, e, m, &f, r, path, sizeof path, err);
+        status = search_file(r, path, &eo, &so, kept, sizeof kept, err);
     cli_progress_end();
     if (status == DIL_OK && o->json)
-        print_json(r, path);
+        print_json(r, kept);
     else if (status == DIL_OK) {
         if (o->explain)
             print_trials(stdout, r);
-        print_result(r, path);
+        print_result(r, kept);
     }
-    engine_close(e);
-    machine_free(m);
     mem_free(r);
     return status;
 }

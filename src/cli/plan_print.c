@@ -85,19 +85,20 @@ dil_status plan_explain(const forecast *f, dil_error *err)
 {
     char title[96];
     level_bytes levels[STEP_KINDS];
-    const int32_t n = f->n_prompt < f->micro_batch ? f->n_prompt : f->micro_batch;
-    DIL_TRY(levels_of_pass(levels, &f->by, &(predict_pass){n, 1, f->depth, 1}, err));
-    snprintf(title, sizeof title, "A pass of %d tokens of a prompt", n);
+    const predict_pass prompt = forecast_prompt_pass(f), first = forecast_first_pass(f);
+    DIL_TRY(levels_of_pass(levels, &f->by, &prompt, err));
+    snprintf(title, sizeof title, "A pass of %d tokens of a prompt", prompt.n_tokens);
     explain_pass(title, &f->prompt, levels);
-    DIL_TRY(levels_of_pass(levels, &f->by, &(predict_pass){1, f->n_parallel, f->depth + f->n_gen / 2, f->n_parallel}, err));
+    DIL_TRY(levels_of_pass(levels, &f->by, &first, err));
     explain_pass("A pass of generation", &f->first, levels);
     explain_batches("Tokens of a prompt per pass", f->blocks, false);
     explain_batches("Sequences that generate at once", f->sequences, true);
     return DIL_OK;
 }
 
-void plan_print(const forecast *f)
+void plan_print(const plan_report *r)
 {
+    const forecast *f = &r->f;
     const engine_plan *p = &f->p;
     char size[32], note[96];
     printf("%s (%s), context %d, %d %s\n\n", f->path, str_bytes(p->file_bytes, size, sizeof size), p->context, p->n_threads,
@@ -114,16 +115,17 @@ void plan_print(const forecast *f)
     print_row("activations", p->activation_bytes, "buffers of one pass");
     print_row("vocabulary", p->vocab_bytes, "");
     print_row("program", p->program_bytes, "code and libraries");
-    snprintf(note, sizeof note, "%s in %s %s", f->fits ? "fits" : "DOES NOT FIT", str_bytes(f->limit, size, sizeof size),
-             f->limit_given ? "(--memory)" : "of this machine");
+    snprintf(note, sizeof note, "%s in %s %s", r->fits ? "fits" : "DOES NOT FIT", str_bytes(r->limit, size, sizeof size),
+             r->limit_given ? "(--memory)" : "of this machine");
     print_row("total", p->total_bytes, note);
-    if (!f->fits)
-        printf("  %-14s %s\n", "", f->advice);
+    if (!r->fits)
+        printf("  %-14s %s\n", "", r->advice);
     print_speed(f);
 }
 
-void plan_print_json(const forecast *f)
+void plan_print_json(const plan_report *r)
 {
+    const forecast *f = &r->f;
     const engine_plan *p = &f->p;
     fputs("{\"path\": ", stdout);
     cli_print_json_string(str_of(f->path));
@@ -134,7 +136,7 @@ void plan_print_json(const forecast *f)
         ", \"weight_bytes_per_token\": %" PRIu64
         ", \"threads\": %d, \"context\": %d, \"prediction\": {\"n_prompt\": %d, \"n_gen\": %d, \"depth\": %d, \"parallel\": %d, ",
         p->file_bytes, p->packed_bytes, p->expert_bytes, p->experts_memory, p->kv_bytes, p->activation_bytes, p->vocab_bytes,
-        p->program_bytes, p->total_bytes, f->limit, f->fits ? "true" : "false", p->kv_bytes_per_token, p->weight_bytes_per_token,
+        p->program_bytes, p->total_bytes, r->limit, r->fits ? "true" : "false", p->kv_bytes_per_token, p->weight_bytes_per_token,
         p->n_threads, p->context, f->n_prompt, f->n_gen, f->depth, f->n_parallel);
     printf(
         "\"prompt_tokens_per_second\": %.2f, \"prompt_bound\": \"%s\", \"tokens_per_second\": %.2f, \"bound\": \"%s\", "

@@ -87,7 +87,7 @@ dil_status generate(engine *e, session *s, sampler *sm, stream *st, token_list *
     sampler_reset(sm);
     for (size_t i = 0; i < tokens->n; i++)
         sampler_accept(sm, tokens->ids[i]);
-    DIL_TRY(session_sync(s, tokens->ids, (int32_t)tokens->n, &logits, &stats->n_reused, o->progress, NULL, err));
+    DIL_TRY(session_sync(s, tokens->ids, (int32_t)tokens->n, &logits, &stats->n_reused, o->progress, o->progress_user, err));
     stats->prompt_seconds = (double)(os_time_ns() - started) * 1e-9;
     return generate_loop(e, s, sm, st, tokens, o, logits, stats, started, err);
 }

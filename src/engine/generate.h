@@ -17,7 +17,8 @@ typedef struct generate_options {
     bool ignore_eos;
     bool (*emit)(void *ctx, str text); /* false: stop */
     void *ctx;
-    dil_progress_fn progress;
+    dil_progress_fn progress; /* of reading the prompt; may be NULL */
+    void *progress_user;
 } generate_options;
 
 /* Extends `tokens` by what was generated (not the end token). */

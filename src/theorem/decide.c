@@ -219,6 +219,15 @@ static bool is_certain(const decide_problem *p, const decide_evidence *e)
     return isfinite(least) && e->outside <= least * (1.0 - (lost < 1.0 ? lost : 1.0));
 }
 
+int32_t decide_best(const decide_evidence *e)
+{
+    int32_t at = -1;
+    for (int32_t i = 0; i < e->n; i++)
+        if (e->chosen[i] && (at < 0 || e->value[i] > e->value[at]))
+            at = i;
+    return at < 0 ? -1 : e->member[at];
+}
+
 dil_status decide_adaptive(const decide_problem *p, int32_t *best, decide_evidence *out, dil_error *err)
 {
     decide_evidence e = {0};
@@ -234,13 +243,9 @@ dil_status decide_adaptive(const decide_problem *p, int32_t *best, decide_eviden
         n = 2 * n < p->n ? 2 * n : p->n;
         n = n < DECIDE_MOST ? n : DECIDE_MOST;
     }
-    int32_t at = -1;
-    for (int32_t i = 0; i < e.n; i++)
-        if (e.chosen[i] && (at < 0 || e.value[i] > e.value[at]))
-            at = i;
-    if (at < 0)
+    if (decide_best(&e) < 0)
         return DIL_FAIL(err, DIL_INTERNAL, "decision: nobody was chosen");
-    *best = e.member[at];
+    *best = decide_best(&e);
     *out = e;
     return DIL_OK;
 }

@@ -38,5 +38,7 @@ DIL_MUST_CHECK dil_status decide_group(const decide_problem *p, decide_evidence 
 DIL_MUST_CHECK dil_status decide_equilibrium(const decide_problem *p, decide_evidence *inout, dil_error *err);
 /* 3. Both, with a group that doubles until the choice is certain or everybody is in it; *best: the chosen one of highest value. */
 DIL_MUST_CHECK dil_status decide_adaptive(const decide_problem *p, int32_t *best, decide_evidence *out, dil_error *err);
+/* The chosen one of highest value, of equal ones the nearest; -1: nobody was chosen. */
+int32_t decide_best(const decide_evidence *e);
 
 #endif

@@ -367,3 +367,55 @@ void swarm_measure(const swarm_graph *g, const float *points, const float *veloc
     double part = n > 0 ? 1.0 / n : 0.0;
     *out = (swarm_order){sum.alignment * part, sum.cohesion * part, sum.separation * part};
 }
+
+/* The neighbours' push in one direction; those at the same place have none. */
+static double push(const swarm_graph *g, int32_t i, const float *points, int32_t dim, int32_t d)
+{
+    double sum = 0.0;
+    const float *x = points + (size_t)i * (size_t)dim;
+    for (int64_t e = g->first[i]; e < g->first[i + 1]; e++) {
+        const float *y = points + (size_t)g->other[e] * (size_t)dim;
+        const double far = squared_distance(x, y, dim);
+        sum += far > 0.0 ? ((double)x[d] - (double)y[d]) / far : 0.0;
+    }
+    return sum;
+}
+
+/* v [dim]: the new velocity of bird i. */
+static void steer(const swarm_graph *g, const swarm_rules *r, int32_t i, const float *points, const float *velocities, int32_t dim,
+                  float *v)
+{
+    const bool alone = g->first[i] == g->first[i + 1];
+    double square = 0.0;
+    for (int32_t d = 0; d < dim; d++) {
+        const double x = (double)points[(size_t)i * (size_t)dim + (size_t)d];
+        double next = (double)velocities[(size_t)i * (size_t)dim + (size_t)d];
+        if (!alone)
+            next += (double)r->alignment * (neighbours_mean(g, i, velocities, dim, d) - next) +
+                    (double)r->cohesion * (neighbours_mean(g, i, points, dim, d) - x) +
+                    (double)r->separation * push(g, i, points, dim, d);
+        if (r->target)
+            next += (double)r->pull * ((double)r->target[d] - x);
+        v[d] = (float)next;
+        square += next * next;
+    }
+    const double most = (double)r->most_speed;
+    for (int32_t d = 0; square > most * most && d < dim; d++)
+        v[d] = (float)((double)v[d] * most / sqrt(square));
+}
+
+dil_status swarm_step(const swarm_graph *g, const swarm_rules *r, float *points, float *velocities, int32_t dim, dil_error *err)
+{
+    const size_t n = (size_t)g->n * (size_t)dim;
+    float *next = mem_alloc(n * sizeof *next, MEM_MISC);
+    if (!next)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "flock: no memory for %d birds", (int)g->n);
+    for (int32_t i = 0; i < g->n; i++)
+        steer(g, r, i, points, velocities, dim, next + (size_t)i * (size_t)dim);
+    for (size_t i = 0; i < n; i++) {
+        velocities[i] = next[i];
+        points[i] += next[i];
+    }
+    mem_free(next);
+    return DIL_OK;
+}

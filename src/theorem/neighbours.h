@@ -47,4 +47,15 @@ typedef struct swarm_order {
 /* velocities [n][dim] or NULL (alignment 0). */
 void swarm_measure(const swarm_graph *g, const float *points, const float *velocities, int32_t dim, swarm_order *out);
 
+/* How points move: v += alignment (mean v of the neighbours - v) + cohesion (their centre - x) + separation sum (x - x_j) / |x - x_j|^2
+ * + pull (target - x), then no faster than most_speed (Reynolds 1987). */
+typedef struct swarm_rules {
+    float alignment, cohesion, separation, pull, most_speed;
+    const float *target; /* [dim] or NULL */
+} swarm_rules;
+
+/* All at once: velocities, then points; [g->n][dim] both. NO_MEMORY leaves them untouched. */
+DIL_MUST_CHECK dil_status swarm_step(const swarm_graph *g, const swarm_rules *r, float *points, float *velocities, int32_t dim,
+                                     dil_error *err);
+
 #endif

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "base/os.h"
 #include "base/status.h"
 #include "evaluate/bench.h"
@@ -208,5 +209,53 @@ dil_status search_run(search_result *out, engine *e, const machine *m, const mac
     if (out->best.micro_batch == ENGINE_MICRO_BATCH)
         out->best.micro_batch = 0;
     out->seconds = (double)(os_time_ns() - started) * 1e-9;
+    return status;
+}
+
+/* ---- a file ---- */
+
+static engine_options searching_options(const engine_options *eo, const search_options *o)
+{
+    engine_options own = *eo;
+    const int64_t tokens = (int64_t)o->depth + (o->n_prompt > o->n_gen ? o->n_prompt : o->n_gen) + 64;
+    own.context = (int32_t)(tokens < 1 << 26 ? tokens : 1 << 26);
+    own.n_sessions = o->n_parallel + 1;
+    own.max_outputs = o->n_parallel > 8 ? o->n_parallel : 8;
+    own.micro_batch = SEARCH_MICRO_BATCH;
+    own.no_vocab = true;
+    own.lone = true;
+    own.no_profile = true;
+    return own;
+}
+
+static dil_status search_and_keep(search_result *out, engine *e, const machine *m, const machine_facts *f, const search_options *o,
+                                  char *kept, size_t n, dil_error *err)
+{
+    const profile_key key = {engine_model(e), engine_kernels(e), engine_n_threads(e)};
+    DIL_TRY(search_run(out, e, m, f, o, err));
+    DIL_TRY(profile_path(kept, n, &key, err));
+    return profile_save(&out->best, &key, out->trials, out->n_trials, err);
+}
+
+dil_status search_file(search_result *out, const char *path, const engine_options *eo, const search_options *o, char *kept,
+                       size_t n, dil_error *err)
+{
+    engine *e = NULL;
+    machine *m;
+    machine_facts *f = mem_alloc(sizeof *f, MEM_MISC);
+    const engine_options own = searching_options(eo, o);
+    dil_status status = f ? machine_topology(&m, NULL, err) : DIL_FAIL(err, DIL_NO_MEMORY, "tune: no memory");
+    if (status != DIL_OK) {
+        mem_free(f);
+        return status;
+    }
+    status = engine_open(&e, path, &own, err);
+    if (status == DIL_OK)
+        status = machine_facts_get(f, m, engine_kernels(e), 0, FACTS_OF_QUIET, eo->progress, eo->user, err);
+    if (status == DIL_OK)
+        status = search_and_keep(out, e, m, f, o, kept, n, err);
+    engine_close(e);
+    machine_free(m);
+    mem_free(f);
     return status;
 }

@@ -31,4 +31,9 @@ typedef struct search_result {
 DIL_MUST_CHECK dil_status search_run(search_result *out, engine *e, const machine *m, const machine_facts *facts,
                                      const search_options *o, dil_error *err);
 
+/* Opens the model as eo says, but for what a search needs otherwise (context, sessions, no profile); searches and keeps what it found in
+ * its profile, which *kept [n] names. */
+DIL_MUST_CHECK dil_status search_file(search_result *out, const char *path, const engine_options *eo, const search_options *o,
+                                      char *kept, size_t n, dil_error *err);
+
 #endif
