@@ -5,7 +5,8 @@ clone, with the built command first in PATH. Every command must end with 0.
     run_docs.py [--binary DIL] [--only DOCUMENT ...] [--timeout SECONDS] [--python PYTHON] [--list]
 
 Fenced blocks are commands when they say sh, bash, shell or console, or nothing and begin with a command; programs when they say
-python (with >>>: doctests). An HTML comment before a block, which readers do not see, says otherwise:
+python (with >>>: doctests). What a document's twin has run already is not run again. An HTML comment before a block, which readers
+do not see, says otherwise:
 
     <!-- not run: reason -->            nothing of it is run
     <!-- not run "part": reason -->     no command that holds this part
@@ -28,13 +29,10 @@ import sys
 import tempfile
 import time
 
-import docs_fixtures
+from check_docs import DOCUMENTS, PAIRS
 from common import ROOT
+from docs_fixtures import Fixtures
 
-DOCUMENTS = (
-    "README.md README.tr.md CONTRIBUTING.md docs/USAGE.md docs/KULLANIM.md docs/ARCHITECTURE.md docs/MIMARISI.md "
-    "docs/THEOREM.md docs/TEOREM.md models/README.md"
-).split()
 SHELL = {"sh", "bash", "shell", "console"}
 COMMANDS = {"dil", "bash", "make", "cmake", "ctest", "ninja", "python3", "printf", "echo", "cd", "pip"}
 FOLDERS = ("build/", "bench/", "scripts/", "./")
@@ -119,6 +117,9 @@ class Run:
             PYTHONDONTWRITEBYTECODE="1",
         )
         self.has_package = self.python(["-c", "import dilmodeli"])[0] == 0
+        self.fixtures = Fixtures(ROOT, self.room, lambda c, at: self.execute(c, at, options.timeout))
+        self.folders = {}  # by the English document
+        self.ran = {}  # (folder, command) that ended well -> in which document
 
     def python(self, arguments, cwd=None, timeout=60):
         return self.execute([self.options.python, *arguments], cwd or self.room, timeout)
@@ -157,18 +158,21 @@ class Run:
                 link.symlink_to(model.resolve())
 
     def folder_for(self, document):
-        """What a clone looks like, links to what the tree has; build/ has the command alone."""
-        folder = self.room / document.replace("/", "-")
+        """What a clone looks like, links to what the tree has; build/ has the command alone. Twins share one."""
+        self.link_models()
+        twin = next((one for one, other in PAIRS if document == other), document)
+        if twin in self.folders:
+            return self.folders[twin]
+        folder = self.folders[twin] = self.room / twin.replace("/", "-")
         (folder / "build/release/bin").mkdir(parents=True)
         (folder / "build/release/bin/dil").symlink_to(self.binary)
         for entry in ROOT.iterdir():
             if not entry.name.startswith((".", "build")):
                 (folder / entry.name).symlink_to(entry)
-        self.link_models()
         return folder
 
     def tell(self, state, seconds, place, text):
-        print(f"  {state:7} {seconds:6.1f} s  {place}: {' '.join(text.split())[:150]}", flush=True)
+        print(f"  {state:8} {seconds:6.1f} s  {place}: {' '.join(text.split())[:150]}", flush=True)
 
     def leave(self, place, command, reason):
         self.not_run.append((place, " ".join(command.split()), reason))
@@ -179,11 +183,12 @@ class Run:
         self.tell("ok" if code == 0 else "FAILED", time.monotonic() - begun, place, shown)
         if code == 0:
             self.n_ok += 1
-            return
+            return True
         self.failed.append(place)
         print(f"    exit code: wanted 0, found {code}; the end of what it said:")
         for line in output.rstrip().splitlines()[-12:]:
             print("    | " + line[-200:], flush=True)
+        return False
 
     def shell(self, folder, place, command):
         lacking = [m for m in FETCHED if re.search(rf"\b{m}\b", command) and "dil pull" not in command]
@@ -191,15 +196,21 @@ class Run:
         if lacking:
             self.leave(place, command, f"skipped: {lacking[0]} is not there; dil pull {lacking[0]}")
             return
-        docs_fixtures.provide(command, folder, ROOT)
+        same = (folder, re.sub(r"\s+#.*|\s+", " ", command).strip())
+        document = place.partition(":")[0]
+        if self.ran.get(same, document) != document:
+            self.tell("as above", 0, place, command)
+            return
+        self.fixtures.provide(command, folder)
         arguments = ["bash", "-o", "pipefail", "-c", command]
-        self.step(place, command, lambda: self.execute(arguments, folder, self.options.timeout))
+        if self.step(place, command, lambda: self.execute(arguments, folder, self.options.timeout)):
+            self.ran[same] = document
 
     def program(self, folder, place, text):
         if "dilmodeli" in text and not self.has_package:
             self.leave(place, text, "skipped: Python does not find the package dilmodeli")
             return
-        docs_fixtures.provide(text, folder, ROOT)
+        self.fixtures.provide(text, folder)
         path = folder / f"program-{place.rpartition(':')[2]}.txt"
         path.write_text(text, encoding="utf-8")
         arguments = ["-m", "doctest", str(path)] if ">>>" in text else [str(path)]
@@ -258,7 +269,7 @@ def main():
     options = parser.parse_args()
     if not os.access(options.binary, os.X_OK):
         parser.error(f"{options.binary}: wanted the built command, found none; make, or --binary")
-    documents = options.only or [d for d in DOCUMENTS if (ROOT / d).is_file()]
+    documents = options.only or [d for d in DOCUMENTS if (ROOT / d).is_file()]  # English ones before their twins
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="run-docs-") as room:
         run = Run(options, room)
