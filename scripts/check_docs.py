@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Documents: the English and Turkish pairs have the same headings and the same commands; paths, functions and modules named
-in them exist. usage: check_docs.py [--binary DIL] (with the command also: its subcommands and options exist)
+"""Documents: the English and Turkish pairs have the same headings, commands and programs; paths, functions, modules and sections
+named in them exist. usage: check_docs.py [--binary DIL] (with the command also: its subcommands and options exist, and the usage
+pages name all subcommands). scripts/run_docs.py runs what they show.
 """
 
 import argparse
@@ -12,11 +13,18 @@ import sys
 from check_layers import read_layers
 from common import ROOT, Findings, files, line_of, read
 
-PAIRS = [("docs/ARCHITECTURE.md", "docs/MIMARISI.md"), ("docs/USAGE.md", "docs/KULLANIM.md")]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", *[name for pair in PAIRS for name in pair]]
+PAIRS = [
+    ("docs/ARCHITECTURE.md", "docs/MIMARISI.md"),
+    ("docs/USAGE.md", "docs/KULLANIM.md"),
+    ("docs/THEOREM.md", "docs/TEOREM.md"),
+    ("README.md", "README.tr.md"),
+]
+DOCUMENTS = ["CONTRIBUTING.md", "models/README.md", *[name for pair in PAIRS for name in pair]]
 FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.M | re.S)
+PROGRAM = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
+LINK = re.compile(r"\[[^\]\n]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-COMMAND = re.compile(r"(?:^|[\s`(|/])dil ([a-z][a-z-]*)([^\n`|;]*)")
+COMMAND = re.compile(r"(?:^|[\s`(|/])dil ([a-z][a-z-]*)([^\n`|;&]*)")
 
 
 def outside_fences(text):
@@ -41,6 +49,11 @@ def commands_in_fences(text):
     return [
         re.sub(r"\s+", " ", re.sub(r'"[^"]*"', '""', ln.split(" #")[0])).strip() for ln in lines
     ]
+
+
+def programs_in_fences(text):
+    """Programs without comments and quoted texts."""
+    return [re.sub(r'"[^"]*"|#[^\n]*', "", program) for program in PROGRAM.findall(text)]
 
 
 def check_pair(english, turkish, findings):
@@ -72,6 +85,34 @@ def check_pair(english, turkish, findings):
         if one not in left:
             findings.add(
                 english, f"lacks the command '{one}' of {turkish}", "show the same commands in both"
+            )
+    if programs_in_fences(read(english)) != programs_in_fences(read(turkish)):
+        findings.add(turkish, f"has other Python programs than {english}", "show the same in both")
+
+
+def anchors_of(text):
+    """What GitHub makes of the headings: lower case, punctuation gone, spaces become hyphens."""
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+        for _, title in headings(text)
+    }
+
+
+def check_links(path, findings):
+    text = read(path)
+    for match in LINK.finditer(outside_fences(text)):
+        target, anchor = match.groups()
+        place = f"{path}:{line_of(text, match.start())}"
+        file = (ROOT / path).parent / target if target else ROOT / path
+        if "://" in target:
+            continue
+        if not file.exists():
+            findings.add(place, f"link to {target}, which does not exist", "correct the link")
+        elif anchor and anchor not in anchors_of(file.read_text(encoding="utf-8")):
+            findings.add(
+                place,
+                f"link to #{anchor}, which is no heading of {target or path}",
+                "correct the link",
             )
 
 
@@ -144,6 +185,15 @@ def check_commands(path, binary, findings):
                     )
 
 
+def check_subcommands(binary, findings):
+    """Every subcommand has a place in the usage pages."""
+    names = re.findall(r"^  ([a-z]+(?: [a-z]+)?)  +\S", help_of(binary), re.M)
+    for path in PAIRS[1]:
+        for name in names:
+            if not re.search(rf"\bdil {name}\b", read(path)):
+                findings.add(path, f"says nothing of dil {name}", "give it a section")
+
+
 def check_modules(findings):
     layers = [
         m for m in read_layers(read("scripts/layers.txt")) if files(".c", under=[f"src/{m}/"])
@@ -171,9 +221,12 @@ def main():
     for path in [d for d in DOCUMENTS if (ROOT / d).is_file()]:
         findings.looked_at += 1
         check_names(path, findings, sources, known)
+        check_links(path, findings)
         if options.binary:
             check_commands(path, options.binary, findings)
     check_modules(findings)
+    if options.binary:
+        check_subcommands(options.binary, findings)
     return findings.report("documents")
 
 

@@ -21,7 +21,10 @@ CLEAN = {
     "src/file/gguf.c": '#include "file/gguf.h"\n/* exit(1); */\nint f(void)\n{\n    return os_open();\n}\n',
     "src/engine/engine.h": '#ifndef ENGINE_ENGINE_H\n#define ENGINE_ENGINE_H\n#include "file/gguf.h"\n#endif\n',
     "src/evaluate/eval.c": '#include "engine/engine.h"\n#include "file/gguf.h"\n',
-    "README.md": "# A\n",
+    "README.md": "# A\n## Two Words, one\n[b](README.tr.md#a) [a](#two-words-one)\n",
+    "README.tr.md": "# A\n## B\n",
+    "docs/THEOREM.md": '# A\n```python\nprint("one")  # word\n```\n',
+    "docs/TEOREM.md": '# B\n```python\nprint("bir")  # kelime\n```\n',
     "CONTRIBUTING.md": "# A\n",
     "docs/ARCHITECTURE.md": "# A\n`base` `file` `engine` `evaluate` `src/base/os.c` `os_open()`\n",
     "docs/MIMARISI.md": "# B\n`base` `file` `engine` `evaluate`\n",
@@ -99,10 +102,18 @@ BROKEN = [
     ("docs", "`src/base/no.c` does not exist", {"README.md": "# A\n`src/base/no.c`\n"}),
     ("docs", "is no function", {"README.md": "# A\n`os_close()`\n"}),
     ("docs", "module file is missing", {"docs/MIMARISI.md": "# B\n`base` `engine` `evaluate`\n"}),
+    ("docs", "has other Python programs", {"docs/TEOREM.md": "# B\n```python\nprint(2)\n```\n"}),
+    ("docs", "link to NO.md, which does not", {"CONTRIBUTING.md": "# A\n[b](NO.md)\n"}),
+    ("docs", "#b, which is no heading", {"CONTRIBUTING.md": "# A\n[b](README.md#b)\n"}),
+    (
+        "docs",
+        "says nothing of dil run",
+        {"docs/USAGE.md": "# A\n", "docs/KULLANIM.md": "# B\n"},
+    ),
     ("docs", "is no subcommand", {"README.md": "# A\n`dil fly`\n"}),
     ("docs", "has no option --wings", {"README.md": "# A\n`dil run --wings`\n"}),
 ]
-BINARY = "#!/bin/sh\necho 'run  one answer'\necho '  -m MODEL'\n"
+BINARY = "#!/bin/sh\necho '  run  one answer'\necho '  -m MODEL'\n"
 BF16 = 'void f(void);\nvoid f(void) { __asm__("vdpbf16ps %zmm0, %zmm1, %zmm2"); }\n'
 AVX = 'void f(void);\nvoid f(void) { __asm__("vpaddd %ymm0, %ymm1, %ymm2"); }\n'
 
@@ -127,6 +138,53 @@ def run(check, tree, *arguments):
             },
         )
     return done.returncode, done.stdout + done.stderr
+
+
+PLAIN_PYTHON = f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n'  # without installed packages
+# (document, exit code, what must be said)
+PAGES = [
+    ("```\ndil run -m x\n```\n", 0, "1 commands ended well, 0 did not, 0 were not run"),
+    ("```\nfile -> model\n```\n```json\n{}\n```\n", 0, "0 commands ended well, 0 did not"),
+    ("```sh\nfalse\n```\n", 1, "wanted 0, found 1"),
+    ("```sh\nfalse | cat\n```\n", 1, "failed: README.md:2"),
+    ("```sh\n$ cat <<E\n> a\nE\n$ true\nfalse\n```\n", 0, "2 commands ended well"),
+    ("<!-- not run: too long -->\n```sh\nfalse\n```\n", 0, "too long"),
+    ("<!-- run with: true -->\n```sh\nfalse\nfalse\n```\n", 0, "1 commands ended well"),
+    ('<!-- run "-n 9" with: true -->\n```sh\nfalse -n 9\ntrue\n```\n', 0, "2 commands ended"),
+    ('<!-- not run "here": no -->\n```sh\ntrue\n```\n', 1, 'no command holds "here"'),
+    ("<!-- file: a.json -->\n```json\n{}\n```\n```sh\ntest -s a.json\n```\n", 0, "1 commands"),
+    ("```sh\ntest -s wiki.txt && test -s en.txt.zst\n```\n", 0, "1 commands ended well"),
+    ("```sh\nsleep 60\n```\n", 1, "no end after 4.0 s"),
+    ("```python\nassert 1 + 1 == 3\n```\n", 1, "AssertionError"),
+    ("```python\n>>> 1 + 1\n3\n```\n", 1, "Expected"),
+    ("```python\nimport dilmodeli\n```\n", 0, "skipped: Python does not find"),
+]
+
+
+def check_run_docs(failures):
+    """The runner of the documents' commands, on pages with one thing to see each."""
+    for page, wanted, text in PAGES:
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "README.md").write_text(page)
+            pathlib.Path(folder, "dil").write_text(BINARY)
+            pathlib.Path(folder, "python").write_text(PLAIN_PYTHON)
+            for name in ("dil", "python"):
+                pathlib.Path(folder, name).chmod(0o755)
+            done = subprocess.run(
+                [
+                    sys.executable,
+                    str(HERE / "run_docs.py"),
+                    "--timeout=4",
+                    f"--python={folder}/python",
+                    f"--binary={folder}/dil",
+                ],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "DIL_CHECK_ROOT": folder},
+            )
+        if done.returncode != wanted or text not in done.stdout:
+            failures.append(f"run_docs: wanted '{text}', exit {wanted}:\n{page}{done.stdout}")
+    return len(PAGES)
 
 
 def check_isa(failures):
@@ -170,6 +228,7 @@ def main():
         n += 1
         if code != 1 or wanted not in text or "fix:" not in text:
             failures.append(f"{check}: wanted '{wanted}', exit {code}:\n{text}")
+    n += check_run_docs(failures)
     n += check_isa(failures)
     for failure in failures:
         print(failure)

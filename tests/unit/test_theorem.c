@@ -297,6 +297,63 @@ static void settling(void **state)
     team_free(workers[3]);
 }
 
+/* The example of docs/THEOREM.md: nine points on a line. 0 lists 1 among its seven nearest and 1 does not list 0; 2 is mutual with both. 0
+ * wants what 1 does, 1 what 2 does, 2 the opposite of 0: taken one-way nobody is ever content, made mutual everybody soon is. */
+static void one_way_neighbours_go_round(void **state)
+{
+    (void)state;
+    enum { N = 9, K = 7 };
+    static const float at[N] = {51, 0, 20, -2, -4, -6, -8, -10, -12}, like[3][3] = {{0, -3, 2}, {-3, 0, -1}, {2, -1, 0}};
+    static const float amount[2 * 3 + N - 3] = {1, -1, 1, -1, 1, -1}; /* the six at the left have one strategy and no part in it */
+    static const int32_t first[N + 1] = {0, 2, 4, 6, 7, 8, 9, 10, 11, 12};
+    static const double cost[12];
+    int32_t lists[N][K], other[N * K], s[N];
+    int64_t begins[N + 1];
+    float weight[N * K], mutual_weight[2 * N * K];
+    swarm_graph one_way = {N, begins, other, weight}, mutual;
+    dil_error err;
+    game_report r;
+    ok(swarm_nearest(at, N, 1, SWARM_EUCLIDEAN, K, NULL, &lists[0][0], NULL, &err), &err);
+    for (int32_t i = 0; i < N; i++) {
+        begins[i] = (int64_t)i * K;
+        int64_t e = begins[i];
+        for (int32_t j = 0; j < N; j++)
+            for (int32_t k = 0; k < K; k++)
+                if (lists[i][k] == j) {
+                    weight[e] = i < 3 && j < 3 ? like[i][j] : 0.0f;
+                    other[e++] = j;
+                }
+    }
+    begins[N] = (int64_t)N * K;
+    assert_true(swarm_edge(&one_way, 0, 1) >= 0 && swarm_edge(&one_way, 1, 0) < 0);
+    assert_true(swarm_edge(&one_way, 0, 2) >= 0 && swarm_edge(&one_way, 2, 0) >= 0);
+    assert_true(swarm_edge(&one_way, 1, 2) >= 0 && swarm_edge(&one_way, 2, 1) >= 0);
+    game g = {.n_players = N, .first = first, .cost = cost, .graph = &one_way, .amount = amount};
+    for (int32_t start = 0; start < 8; start++) {
+        for (int32_t i = 0; i < N; i++)
+            s[i] = i < 3 ? start >> i & 1 : 0;
+        assert_true(game_gap(&g, s, 0) > 0); /* no state is an equilibrium */
+        ok(game_settle(&g, 0, NULL, s, &r, &err), &err);
+        assert_true(!r.settled && r.moves >= r.sweeps);
+    }
+    fails(game_check(&g, &err), DIL_BAD_ARGUMENT, &err, "edge 0 - 1");
+    ok(swarm_graph_of(&lists[0][0], N, K, &mutual, &err), &err);
+    for (int32_t i = 0; i < N; i++)
+        for (int64_t e = mutual.first[i]; e < mutual.first[i + 1]; e++)
+            mutual_weight[e] = i < 3 && mutual.other[e] < 3 ? like[i][mutual.other[e]] : 0.0f;
+    g.graph = &(swarm_graph){N, mutual.first, mutual.other, mutual_weight};
+    ok(game_check(&g, &err), &err);
+    for (int32_t start = 0; start < 8; start++) {
+        for (int32_t i = 0; i < N; i++)
+            s[i] = i < 3 ? start >> i & 1 : 0;
+        ok(game_settle(&g, 0, NULL, s, &r, &err), &err);
+        assert_true(r.settled && r.gap <= 0 && r.sweeps <= 3);
+        assert_true(s[0] == s[1] && s[2] != s[0]);
+        near(r.potential, -4, 1e-12);
+    }
+    swarm_graph_free(&mutual);
+}
+
 /* The next state in counting order; false after the last. */
 static bool next_state(const game *g, int32_t *s)
 {
@@ -658,6 +715,7 @@ int main(void)
         cmocka_unit_test(flight),
         cmocka_unit_test(moves_change_the_potential_alike),
         cmocka_unit_test(settling),
+        cmocka_unit_test(one_way_neighbours_go_round),
         cmocka_unit_test(fitting_by_brute_force),
         cmocka_unit_test(alone_or_with_neighbours),
         cmocka_unit_test(tensors_and_formats),
