@@ -5,6 +5,7 @@
 #include "base/os.h"
 #include "base/status.h"
 #include "cli/cli.h"
+#include "cli/language.h"
 #include "view/view.h"
 
 static bool one_of(const char *text, const char *first, const char *second)
@@ -19,7 +20,7 @@ static int view(const cli_options *o, char **positional, int n_positional)
     view_request r = {.inputs = (const char *const *)(positional + 1),
                       .n_inputs = n_positional - 1,
                       .dark = o->theme && strcmp(o->theme, "dark") == 0,
-                      .turkish = o->lang && strcmp(o->lang, "tr") == 0};
+                      .turkish = language_is_turkish()};
     if (!picture)
         return cli_usage("view: wanted metrics, experts or bits, found '%s'", positional[0]);
     if (!o->output)
@@ -28,8 +29,6 @@ static int view(const cli_options *o, char **positional, int n_positional)
         return cli_usage("view: wanted 1 to %d files, found %d", VIEW_MOST_INPUTS, r.n_inputs);
     if (!one_of(o->theme, "light", "dark"))
         return cli_usage("view: --theme: wanted light or dark, found '%s'", o->theme);
-    if (!one_of(o->lang, "tr", "en"))
-        return cli_usage("view: --lang: wanted tr or en, found '%s'", o->lang);
     if (view_format_of(o->output, &r.format, &err) != DIL_OK) {
         cli_fail(&err);
         return CLI_USAGE;
@@ -42,13 +41,13 @@ static int view(const cli_options *o, char **positional, int n_positional)
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-static const char *const view_options[] = {"output", "theme", "lang", NULL};
+static const char *const view_options[] = {"output", "theme", NULL};
 
 const cli_command command_view = {
     .name = "view",
-    .usage = "view metrics|experts|bits FILE... -o OUT.svg|png|pdf|html",
-    .summary = "Draws pictures: training curves of metrics logs, experts of router logs, bits of reports of dil quantize.",
-    .example = "dil view experts english.route turkish.route -o experts.svg",
+    .usage = N_("view metrics|experts|bits FILE... -o OUT.svg|png|pdf|html"),
+    .summary = N_("Draws pictures: training curves of metrics logs, experts of router logs, bits of reports of dil quantize."),
+    .example = N_("dil view experts english.route turkish.route -o experts.svg"),
     .options = view_options,
     .least_positional = 2,
     .most_positional = -1,

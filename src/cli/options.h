@@ -52,7 +52,8 @@ typedef enum option_kind {
     OPTION_BYTES_AUTO, /* or "auto": UINT64_MAX */
     OPTION_POLICY,
     OPTION_ROUTE,
-    OPTION_KV_TYPE
+    OPTION_KV_TYPE,
+    OPTION_LANGUAGE /* changes the language at once */
 } option_kind;
 
 typedef struct option_row {
@@ -62,18 +63,18 @@ typedef struct option_row {
     option_kind kind;
     size_t offset;      /* in cli_options */
     double least, most; /* range of numbers */
-    const char *help;
+    const char *help;   /* marked, as arg: printed with _() */
 } option_row;
 
 /* The row of that name; "layers=N": of those of one name, the one with this argument. NULL: none. */
 const option_row *option_find(const char *name);
 
 typedef struct cli_command {
-    const char *name, *usage, *summary, *example;
-    const char *const *options;            /* names from the table, NULL-terminated */
-    int least_positional, most_positional; /* most -1: any */
-    bool model_argument;                   /* the model may be the argument instead of -m */
-    bool lists;                            /* some numbers may be lists */
+    const char *name, *usage, *summary, *example; /* all but the name are marked: printed with _() */
+    const char *const *options;                   /* names from the table, NULL-terminated */
+    int least_positional, most_positional;        /* most -1: any */
+    bool model_argument;                          /* the model may be the argument instead of -m */
+    bool lists;                                   /* some numbers may be lists */
     int (*run)(const cli_options *o, char **positional, int n_positional);
 } cli_command;
 

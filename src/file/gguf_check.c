@@ -19,7 +19,7 @@ static dil_status array_of(const gguf *g, gguf_sink *sink, const char *key, gguf
         return DIL_OK;
     if (v->kind != GGUF_ARRAY || v->element != element)
         return gguf_defect(sink, &g->shards[0], v->offset, "key '%s': wanted an array of %s, found %s%s", key,
-                           gguf_kind_name(element), v->kind == GGUF_ARRAY ? "an array of " : "",
+                           gguf_kind_name(element), v->kind == GGUF_ARRAY ? _("an array of ") : "",
                            gguf_kind_name(v->kind == GGUF_ARRAY ? v->element : v->kind));
     *out = v;
     return DIL_OK;

@@ -81,14 +81,17 @@ typedef struct reader {
 
 static const char *found_text(const json_t *v, char *out, size_t n)
 {
-    static const char *const names[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_TRUE] = "true", [JSON_FALSE] = "false", [JSON_NULL] = "null"};
+    static const char *const names[] = {[JSON_OBJECT] = N_("an object"),
+                                        [JSON_ARRAY] = N_("an array"),
+                                        [JSON_TRUE] = "true",
+                                        [JSON_FALSE] = "false",
+                                        [JSON_NULL] = "null"};
     if (json_is_string(v))
         snprintf(out, n, "\"%.40s\"", json_string_value(v));
     else if (json_is_number(v))
         snprintf(out, n, "%.9g", json_number_value(v));
     else
-        snprintf(out, n, "%s", v ? names[json_typeof(v)] : "nothing");
+        snprintf(out, n, "%s", v ? _(names[json_typeof(v)]) : _("nothing"));
     return out;
 }
 
@@ -106,7 +109,7 @@ static dil_status read_number(const reader *r, const json_t *object, const char 
     const json_t *v = json_object_get(object, key);
     double found = json_number_value(v);
     *out = 0;
-    snprintf(wanted, sizeof wanted, "a number from %.9g to %.9g", least, most);
+    snprintf(wanted, sizeof wanted, _("a number from %.9g to %.9g"), least, most);
     if (!json_is_number(v) || !(found >= least && found <= most))
         return wrong(r, where, key, wanted, v);
     *out = found;
@@ -125,7 +128,7 @@ static dil_status read_text(const reader *r, const json_t *object, const char *w
     const json_t *v = json_object_get(object, key);
     *out = "";
     if (!json_is_string(v))
-        return wrong(r, where, key, "a text", v);
+        return wrong(r, where, key, _("a text"), v);
     *out = json_string_value(v);
     return DIL_OK;
 }
@@ -133,7 +136,7 @@ static dil_status read_text(const reader *r, const json_t *object, const char *w
 static dil_status read_object(const reader *r, const json_t *object, const char *key, const json_t **out)
 {
     *out = json_object_get(object, key);
-    return json_is_object(*out) ? DIL_OK : wrong(r, "", key, "an object", *out);
+    return json_is_object(*out) ? DIL_OK : wrong(r, "", key, _("an object"), *out);
 }
 
 static dil_status read_array(const reader *r, const json_t *object, const char *where, const char *key, size_t most,
@@ -141,7 +144,7 @@ static dil_status read_array(const reader *r, const json_t *object, const char *
 {
     *out = json_object_get(object, key);
     if (!json_is_array(*out))
-        return wrong(r, where, key, "an array", *out);
+        return wrong(r, where, key, _("an array"), *out);
     if (json_array_size(*out) > most)
         return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s%s%s: wanted at most %zu of them, found %zu", r->path, where, *where ? "." : "",
                         key, most, json_array_size(*out));
@@ -196,10 +199,10 @@ static dil_status read_matrix(const reader *r, picture *p, const json_t *object,
     double layer, n_experts;
     int in, kind;
     if (!json_is_object(object))
-        return wrong(r, where, "", "an object", object);
+        return wrong(r, where, "", _("an object"), object);
     DIL_TRY(read_text(r, object, where, "name", &name));
     if (!place_of(name, &in, &kind))
-        return wrong(r, where, "name", "a matrix's name like blk.0.attn_q.weight", json_object_get(object, "name"));
+        return wrong(r, where, "name", _("a matrix's name like blk.0.attn_q.weight"), json_object_get(object, "name"));
     DIL_TRY(read_number(r, object, where, "layer", -1, MOST_LAYERS - 1, &layer));
     if (layer != in)
         return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s.layer: wanted %d, as in the name, found %.9g", r->path, where, in, layer);
@@ -208,7 +211,7 @@ static dil_status read_matrix(const reader *r, picture *p, const json_t *object,
         return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s.name: wanted every matrix once, found \"%.40s\" twice", r->path, where, name);
     DIL_TRY(read_text(r, object, where, "type", &type));
     if (!format_find(type, &m->type))
-        return wrong(r, where, "type", "a format's name like Q4_K", json_object_get(object, "type"));
+        return wrong(r, where, "type", _("a format's name like Q4_K"), json_object_get(object, "type"));
     DIL_TRY(read_number(r, object, where, "experts", 1, 1e6, &n_experts));
     DIL_TRY(read_number(r, object, where, "bits_per_weight", 0, 64, &m->bits));
     DIL_TRY(read_nats(r, object, where, "expected_divergence", &m->divergence));
@@ -261,12 +264,12 @@ static dil_status read_ways(const reader *r, picture *p, const json_t *list, con
         snprintf(place, sizeof place, "%s[%zu]", where, i);
         const json_t *object = json_array_get(list, i);
         if (!json_is_object(object))
-            return wrong(r, place, "", "an object", object);
+            return wrong(r, place, "", _("an object"), object);
         DIL_TRY(read_text(r, object, place, "name", &name));
         while (k < WAYS && strcmp(way_names[k], name) != 0)
             k++;
         if (k == WAYS || seen[k])
-            return wrong(r, place, "name", "game, dynamic programming, greedy, uniform, random or llama.cpp, each once",
+            return wrong(r, place, "name", _("game, dynamic programming, greedy, uniform, random or llama.cpp, each once"),
                          json_object_get(object, "name"));
         seen[k] = true;
         DIL_TRY(read_number(r, object, place, "bytes", 1, MOST_FILE_BYTES, &bytes));
@@ -289,7 +292,7 @@ static dil_status read_curve(const reader *r, picture *p)
         snprintf(where, sizeof where, "curve[%zu]", i);
         ways = json_array_get(curve, i);
         if (!json_is_array(ways))
-            return wrong(r, where, "", "an array", ways);
+            return wrong(r, where, "", _("an array"), ways);
         DIL_TRY(read_ways(r, p, ways, where, true, NULL));
     }
     if (!game)
@@ -308,7 +311,7 @@ static dil_status read_measured(const reader *r, picture *p)
     if (json_is_null(measured))
         return DIL_OK;
     if (!json_is_object(measured))
-        return wrong(r, "", "measured", "an object or null", measured);
+        return wrong(r, "", "measured", _("an object or null"), measured);
     DIL_TRY(read_number(r, measured, "measured", "divergence", -MOST_NATS, MOST_NATS, &p->kld));
     DIL_TRY(read_nats(r, measured, "measured", "error", &p->kld_error));
     DIL_TRY(read_number(r, measured, "measured", "same_first_word", 0, 1, &p->same_top));
@@ -320,7 +323,7 @@ static dil_status read_whole(const reader *r, picture *p)
 {
     const json_t *calibration, *seconds;
     if (!json_is_object(p->report))
-        return wrong(r, "the file", "", "a report of dil quantize", p->report);
+        return wrong(r, _("the file"), "", _("a report of dil quantize"), p->report);
     DIL_TRY(read_file_name(r, p->report, "", "input", p->input));
     DIL_TRY(read_file_name(r, p->report, "", "output", p->output));
     DIL_TRY(read_number(r, p->report, "", "in_bytes", 1, MOST_FILE_BYTES, &p->in_bytes));
