@@ -152,14 +152,14 @@ static void print_policies(const report *r)
 
 static void print_layer_hits(const report *r)
 {
-    fputs(_("  hit rate of each layer\n  layer"), stdout);
+    fputs(_("  hit rate of each layer\n   layer"), stdout);
     for (int i = 0; i < POLICY_KINDS; i++)
         if (r->wanted[order[i]])
             printf("  %8s", policy_name(order[i]));
     putchar('\n');
     for (uint32_t p = 0; p < r->t->n_places; p++) {
         uint32_t l = r->t->layer_of[p];
-        printf("  %5u", l);
+        printf("  %6u", l);
         for (int i = 0; i < POLICY_KINDS; i++) {
             const residency_counts *c = &r->layers[(size_t)order[i] * r->t->n_layers + l];
             if (r->wanted[order[i]])
@@ -192,11 +192,11 @@ static double busiest(const report *r, uint32_t place)
 
 static void print_layers(const report *r)
 {
-    puts(_("\nlayer  experts     used  busiest   reuse within  1      2      4      8     16   candidates  recall"));
+    puts(_("\n layer  experts     used  busiest   reuse within  1      2      4      8     16   candidates  recall"));
     for (uint32_t p = 0; p < r->t->n_places; p++) {
         const simulate_reuse *m = &r->reuse[p];
         uint32_t l = r->t->layer_of[p];
-        printf("%5u  %7u  %7u  %6.2fx      ", l, r->t->layers[l].n_experts, m->distinct, busiest(r, p));
+        printf("%6u  %7u  %7u  %6.2fx           ", l, r->t->layers[l].n_experts, m->distinct, busiest(r, p));
         for (int d = 0; d < SIMULATE_DISTANCES; d++)
             printf("  %5.1f", percent(m->within[d], m->uses));
         printf("   %10.1f  %6.1f\n", candidates_per_token(r, m->candidates, 1), percent(m->recalled, recallable(r, 1)));

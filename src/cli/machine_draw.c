@@ -40,7 +40,7 @@ static const char *binary(uint64_t bytes, char out[32])
 
 static const char *rate(double per_second, char out[32])
 {
-    (void)snprintf(out, 32, "%.1f GB/s", per_second * 1e-9);
+    (void)snprintf(out, 32, _("%.1f GB/s"), per_second * 1e-9);
     return out;
 }
 

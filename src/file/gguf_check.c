@@ -199,7 +199,8 @@ static dil_status check(const char *path, const void *bytes, size_t n, gguf_sink
     if (st != DIL_OK && st != DIL_FORMAT)
         return st;
     if (sink->n_defects > 0)
-        return DIL_FAIL(sink->err, DIL_FORMAT, "%s: %" PRIu64 " defect%s", path, sink->n_defects, sink->n_defects == 1 ? "" : "s");
+        return DIL_FAIL(sink->err, DIL_FORMAT, sink->n_defects == 1 ? N_("%s: %llu defect") : N_("%s: %llu defects"), path,
+                        (unsigned long long)sink->n_defects);
     return st;
 }
 
