@@ -58,9 +58,10 @@ def parse(text):
 def conversions(text):
     """What a format takes, in the order of its arguments: ["s", "llu"]."""
     found, n = {}, 0
-    for match in CONVERSION.finditer(text):
-        if match.group(3) == "%":
-            continue
+    matches = [m for m in CONVERSION.finditer(text) if m.group(3) != "%"]
+    if len({bool(m.group(1)) for m in matches}) > 1:
+        return ["%1$s beside %s"]
+    for match in matches:
         n += 1
         stars = match.group(0).count("*") * "*"
         found[int(match.group(1) or n)] = stars + (match.group(2) or "") + match.group(3)

@@ -41,6 +41,7 @@ missing_build_packages() {
 missing_test_packages() {
     have_library cmocka || echo libcmocka-dev
     have python3 && have_python_module ensurepip || echo python3-venv
+    have scdoc || echo scdoc
 }
 
 as_root() {

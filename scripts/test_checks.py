@@ -108,6 +108,14 @@ BROKEN = [
     ("translations", "is not translated", {"po/tr.po": CLEAN["po/tr.po"].replace("%s: bellek yok", "")}),
     ("translations", "is fuzzy", {"po/tr.po": CLEAN["po/tr.po"].replace("#, c", "#, fuzzy, c")}),
     ("translations", "takes ['s']", {"po/tr.po": CLEAN["po/tr.po"].replace("%s: b", "%d: b")}),
+    (
+        "translations",
+        "beside %s",
+        {
+            "src/file/gguf.c": 'const char *t = N_("%s: %d rooms");\n',
+            "po/tr.po": CLEAN["po/tr.po"].replace("no memory", "%d rooms").replace("%s: bellek yok", "%2$d oda: %s"),
+        },
+    ),
     ("translations", "is in no source", {"src/file/gguf.c": "int x;\n"}),
     ("translations", "begins or ends", {"po/tr.po": CLEAN["po/tr.po"].replace("yok", "yok\\n")}),
     ("translations", "and not marked", {"src/cli/x.c": 'const char *t = "there is no room";\n'}),

@@ -52,6 +52,7 @@ bool language_choose(const char *name)
 }
 
 bool language_is_turkish(void) { return now.turkish; }
+const char *language_name(void) { return now.turkish && now.texts ? "tr" : "en"; }
 void language_plain(bool on) { now.plain = on; }
 
 /* What the system's locale says, as the C library would find it; only Turkish changes anything. */
@@ -97,14 +98,12 @@ static bool take(int *argc, char **argv, int at)
     return true;
 }
 
-/* Words behind which a command or nothing follows. */
-static bool leads_on(const char *word)
+/* How many words behind this one are no options of a command: where --lang is taken out. */
+static int words_behind(const char *word, int argc)
 {
-    static const char *const words[] = {"help", "--help", "-h", "eval"};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (strcmp(word, words[i]) == 0)
-            return true;
-    return false;
+    if (strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
+        return argc - 2;
+    return strcmp(word, "eval") == 0; /* its second word is a command's */
 }
 
 static void look_behind(int argc, char **argv)
@@ -125,8 +124,11 @@ bool language_begin(int *argc, char **argv)
         (void)cli_usage("DIL_LANG: wanted tr or en, found '%s'", wanted);
         return false;
     }
-    if (!take(argc, argv, 1) || (*argc > 1 && leads_on(argv[1]) && !take(argc, argv, 2)))
+    if (!take(argc, argv, 1))
         return false;
+    for (int i = 0; *argc > 1 && i < words_behind(argv[1], *argc); i++)
+        if (!take(argc, argv, 2 + i))
+            return false;
     look_behind(*argc, argv);
     return true;
 }

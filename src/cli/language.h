@@ -19,6 +19,7 @@ void language_end(void);
 /* "tr", "en", "tr_TR.UTF-8", ..., as somebody asked for in so many words; false when it is another, nothing changes then. */
 bool language_choose(const char *name);
 bool language_is_turkish(void);
+const char *language_name(void); /* of the texts there are: "tr" or "en" */
 /* While on, texts stay English: for those that become values of JSON. */
 void language_plain(bool on);
 

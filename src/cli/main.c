@@ -6,6 +6,7 @@
 #include "base/os.h"
 #include "base/status.h"
 #include "cli/cli.h"
+#include "cli/help_json.h"
 #include "cli/language.h"
 
 static const cli_command *const commands[] = {
@@ -169,6 +170,8 @@ static int command(int argc, char **argv)
 /* What is no command: the overviews, the version. */
 static int dispatch(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "help") == 0 && strcmp(argv[2], "--json") == 0)
+        return finish(help_json(commands, N_COMMANDS));
     if (argc > 2 && strcmp(argv[1], "help") == 0)
         return help_on(argc - 1, argv + 1);
     if (argc < 2 || asks_help(argv[1]) || strcmp(argv[1], "help") == 0) {

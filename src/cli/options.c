@@ -374,8 +374,7 @@ static bool store_environment(cli_options *o, const cli_command *c, const option
 
 #define FIRST_ROW 256 /* above the characters getopt answers with */
 
-/* The options of every command, behind its own. */
-static const char *const common[] = {"lang", "help", NULL};
+const char *const options_of_all[] = {"lang", "help", NULL};
 
 static int add_long(const option_row *row, struct option *out)
 {
@@ -389,7 +388,7 @@ static int add_long(const option_row *row, struct option *out)
 /* The command's rows as getopt wants them: each under its name and its alias; val is FIRST_ROW + the row's index. */
 static void build_long(const cli_command *c, struct option *out, cli_options *o, bool *good)
 {
-    const char *const *const lists[] = {c->options, common};
+    const char *const *const lists[] = {c->options, options_of_all};
     int n = 0;
     for (int l = 0; l < 2; l++)
         for (const char *const *name = lists[l]; *name; name++) {
@@ -449,7 +448,7 @@ static void print_option(const option_row *row)
 
 void options_print_help(const cli_command *c)
 {
-    const char *const *const lists[] = {c->options, common};
+    const char *const *const lists[] = {c->options, options_of_all};
     printf("dil %s\n\n%s\n\n", _(c->usage), _(c->summary));
     for (int l = 0; l < 2; l++)
         for (const char *const *name = lists[l]; *name; name++)

@@ -1,6 +1,6 @@
 /*
  * One table of options for all commands: names, arguments, ranges, help, environment. It is parsed by getopt_long_only, and
- * --help, shell completion and the man page are made from it.
+ * --help, shell completion and the man pages are made from it.
  */
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
@@ -77,6 +77,9 @@ typedef struct cli_command {
     bool lists;                                   /* some numbers may be lists */
     int (*run)(const cli_options *o, char **positional, int n_positional);
 } cli_command;
+
+/* The options of every command, behind its own; NULL-terminated. */
+extern const char *const options_of_all[];
 
 /* Parses argv[1..] for a command; prints the reason and returns false on bad usage. Positionals are moved to the front. */
 bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv, int *n_positional);

@@ -82,6 +82,9 @@ def test_overview(room):
     for words in (("--lang", "tr", "--help"), ("--lang=tr", "help"), ("help", "--lang", "tr"), ("-lang", "tr", "-h"), ("--help", "--lang=tr")):
         want(dil(*words)[0] == turkish, str(words))
     page = dil("--lang", "tr", "run", "--help")[0]
+    found = {language: json.loads(dil("help", "--json", "--lang", language)[0]) for language in ("en", "tr")}
+    want([found[k]["language"] for k in found] == ["en", "tr"] and dil("--lang=tr", "help", "--json")[0] == dil("help", "--lang", "tr", "--json")[0], "help --json")
+    want([c["name"] for c in found["tr"]["commands"]] == commands(), "the commands as data")
     for words in (("help", "run", "--lang", "tr"), ("--lang", "en", "run", "--lang", "tr", "--help"), ("run", "-h", "--lang=tr")):
         want(dil(*words)[0] == page, str(words))
     want("ÖLÇÜ" in dil("eval", "--lang", "tr", code=2)[1], "eval without a measure")
@@ -103,7 +106,7 @@ def test_choice(room):
 
 
 def test_unknown(room):
-    for words in (("--lang", "xx", "help"), ("--lang=xx",), ("--help", "--lang", "xx"), ("run", "--lang", "xx"), ("list", "--lang=xx"), ("--lang", "", "list")):
+    for words in (("--lang", "xx", "help"), ("--lang=xx",), ("--help", "--lang", "xx"), ("help", "run", "--lang", "xx"), ("run", "--lang", "xx"), ("list", "--lang=xx"), ("--lang", "", "list")):
         want("wanted tr or en, found '" in dil(*words, code=2)[1], str(words))
     want("tr ya da en bekleniyordu, bulunan: 'xx'" in dil("--lang", "tr", "list", "--lang", "xx", code=2)[1], "told in Turkish")
     want("DIL_LANG: wanted tr or en, found 'fr'" in dil("list", code=2, DIL_LANG="fr")[1], "DIL_LANG")
