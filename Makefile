@@ -3,7 +3,7 @@ MODEL ?= smollm2
 T     ?= 60
 JOBS  ?= $(shell nproc)
 
-.PHONY: all release dev test check format bench asan tsan fuzz cover clean help
+.PHONY: all release dev test check po format bench asan tsan fuzz cover clean help
 .DEFAULT_GOAL := all
 
 all: release
@@ -19,14 +19,18 @@ dev: ## debug symbols, warnings are errors, tests: build/dev
 test: ## unit tests and source checks, as bash test.sh does
 	@bash test.sh
 
-check: ## source checks: layers, sizes, banned calls, ISA leaks, documents, layout
+check: ## source checks: layers, sizes, banned calls, ISA leaks, documents, translations, layout
 	@python3 scripts/check_layers.py
 	@python3 scripts/check_sizes.py
 	@python3 scripts/check_source.py
 	@if [ -d build/release ]; then python3 scripts/check_isa.py build/release; else echo "isa: skipped, run make first"; fi
 	@python3 scripts/check_docs.py $$([ -x build/release/bin/dil ] && echo --binary build/release/bin/dil)
+	@python3 scripts/check_translations.py
 	@python3 scripts/test_checks.py
 	@python3 scripts/format.py --check
+
+po: ## po/tr.po has the texts of the sources: translate those that are empty (needs gettext)
+	@python3 scripts/check_translations.py --update
 
 format: ## lay out the sources by .clang-format (clang-format 14)
 	@python3 scripts/format.py

@@ -99,6 +99,7 @@ main() {
     check source python3 scripts/check_source.py
     check isa python3 scripts/check_isa.py build/test
     check docs python3 scripts/check_docs.py $([ -x build/test/bin/dil ] && echo --binary build/test/bin/dil)
+    check translations python3 scripts/check_translations.py
     check checks python3 scripts/test_checks.py
     run_ctest build/test "$only"
 

@@ -17,6 +17,8 @@ import statistics
 import subprocess
 import sys
 
+os.environ["DIL_LANG"] = "en"  # the command's figures are read here
+
 MASSES = [0, 0.2, 0.3, 0.4, 0.45, 0.5]
 
 

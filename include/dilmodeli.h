@@ -548,13 +548,13 @@ typedef struct dil_decide_options {
 DIL_API dil_decide_options dil_decide_options_default(void);
 
 typedef struct dil_decision {
-    uint32_t struct_size;            /* set by the caller to sizeof(dil_decision) */
-    int32_t n;                       /* of the group */
-    int32_t member[DIL_GROUP_MOST];  /* nearest first */
-    int32_t chosen[DIL_GROUP_MOST];  /* 1: got a place */
-    double distance[DIL_GROUP_MOST]; /* to the task, each axis in units of its deviation over all candidates */
-    double value[DIL_GROUP_MOST];    /* exp(-distance^2 / (2 h^2)), h the group's median distance */
-    double regret[DIL_GROUP_MOST];   /* what each loses by changing alone at the price of a place: 0 or more */
+    uint32_t struct_size;                      /* set by the caller to sizeof(dil_decision) */
+    int32_t n;                                 /* of the group */
+    int32_t member[DIL_GROUP_MOST];            /* nearest first */
+    int32_t chosen[DIL_GROUP_MOST];            /* 1: got a place */
+    double distance[DIL_GROUP_MOST];           /* to the task, each axis in units of its deviation over all candidates */
+    double value[DIL_GROUP_MOST];              /* exp(-distance^2 / (2 h^2)), h the group's median distance */
+    double regret[DIL_GROUP_MOST];             /* what each loses by changing alone at the price of a place: 0 or more */
     double price, gap, swap_gap, active_share; /* of a place; see dil_game_report */
     double outside;                            /* largest value a candidate outside the group can have */
     int32_t best;                              /* the chosen one of highest value; -1: not decided yet */

@@ -21,6 +21,7 @@ missing_build_packages() {
     have ninja || echo ninja-build
     have pkg-config || echo pkg-config
     have objdump || echo binutils
+    have msgfmt && have xgettext || echo gettext
     have_library libpcre2-8 || echo libpcre2-dev
     have_library libutf8proc || echo libutf8proc-dev
     have_library libxxhash || echo libxxhash-dev
@@ -40,6 +41,7 @@ missing_build_packages() {
 missing_test_packages() {
     have_library cmocka || echo libcmocka-dev
     have python3 && have_python_module ensurepip || echo python3-venv
+    have scdoc || echo scdoc
 }
 
 as_root() {

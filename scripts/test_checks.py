@@ -18,9 +18,12 @@ CLEAN = {
     "src/base/os.h": "#ifndef BASE_OS_H\n#define BASE_OS_H\nint os_open(void);\n#endif\n",
     "src/base/os.c": '#include "base/os.h"\n#include <unistd.h>\nint os_open(void)\n{\n    return open("x", 0);\n}\n',
     "src/file/gguf.h": '#ifndef FILE_GGUF_H\n#define FILE_GGUF_H\n#include "base/os.h"\n#endif\n',
-    "src/file/gguf.c": '#include "file/gguf.h"\n/* exit(1); */\nint f(void)\n{\n    return os_open();\n}\n',
+    "src/file/gguf.c": '#include "file/gguf.h"\n/* exit(1); */\nint f(void)\n{\n    return os_open();\n}\n'
+    'int g(void)\n{\n    return say(_("%s: no memory"), "x");\n}\n',
     "src/engine/engine.h": '#ifndef ENGINE_ENGINE_H\n#define ENGINE_ENGINE_H\n#include "file/gguf.h"\n#endif\n',
     "src/evaluate/eval.c": '#include "engine/engine.h"\n#include "file/gguf.h"\n',
+    "po/tr.po": 'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n\n'
+    '#, c-format\nmsgid "%s: no memory"\nmsgstr "%s: bellek yok"\n',
     "README.md": "# A\n## Two Words, one\n[b](README.tr.md#a) [a](#two-words-one)\n",
     "README.tr.md": "# A\n## B\n",
     "docs/THEOREM.md": '# A\n```python\nprint("one")  # word\n```\n',
@@ -112,7 +115,23 @@ BROKEN = [
     ),
     ("docs", "is no subcommand", {"README.md": "# A\n`dil fly`\n"}),
     ("docs", "has no option --wings", {"README.md": "# A\n`dil run --wings`\n"}),
+    ("translations", "is not in po/tr.po", {"src/engine/x.c": 'const char *t = N_("no room");\n'}),
+    ("translations", "is not translated", {"po/tr.po": CLEAN["po/tr.po"].replace("%s: bellek yok", "")}),
+    ("translations", "is fuzzy", {"po/tr.po": CLEAN["po/tr.po"].replace("#, c", "#, fuzzy, c")}),
+    ("translations", "takes ['s']", {"po/tr.po": CLEAN["po/tr.po"].replace("%s: b", "%d: b")}),
+    (
+        "translations",
+        "beside %s",
+        {
+            "src/file/gguf.c": 'const char *t = N_("%s: %d rooms");\n',
+            "po/tr.po": CLEAN["po/tr.po"].replace("no memory", "%d rooms").replace("%s: bellek yok", "%2$d oda: %s"),
+        },
+    ),
+    ("translations", "is in no source", {"src/file/gguf.c": "int x;\n"}),
+    ("translations", "begins or ends", {"po/tr.po": CLEAN["po/tr.po"].replace("yok", "yok\\n")}),
+    ("translations", "and not marked", {"src/cli/x.c": 'const char *t = "there is no room";\n'}),
 ]
+CHECKS = ["layers", "sizes", "source", "docs", *(["translations"] if shutil.which("xgettext") else [])]
 BINARY = "#!/bin/sh\necho '  run  one answer'\necho '  -m MODEL'\n"
 BF16 = 'void f(void);\nvoid f(void) { __asm__("vdpbf16ps %zmm0, %zmm1, %zmm2"); }\n'
 AVX = 'void f(void);\nvoid f(void) { __asm__("vpaddd %ymm0, %ymm1, %ymm2"); }\n'
@@ -218,12 +237,14 @@ def check_isa(failures):
 
 def main():
     failures, n = [], 0
-    for check in ("layers", "sizes", "source", "docs"):
+    for check in CHECKS:
         code, text = run(check, CLEAN)
         n += 1
         if code != 0:
             failures.append(f"{check}: finds something in the clean tree:\n{text}")
     for check, wanted, changes in BROKEN:
+        if check not in CHECKS:
+            continue
         code, text = run(check, {**CLEAN, **changes})
         n += 1
         if code != 1 or wanted not in text or "fix:" not in text:

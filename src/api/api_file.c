@@ -83,7 +83,7 @@ static dil_status add_tensor(gguf_writer *w, const dil_tensor *t, dil_error *err
 {
     if (!memchr(t->name, 0, sizeof t->name) || !t->name[0])
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_file_write: a tensor's name: wanted 1..%zu bytes, found %s", sizeof t->name - 1,
-                        t->name[0] ? "more" : "none");
+                        t->name[0] ? _("more") : _("none"));
     if (t->n_dims < 1 || t->n_dims > 4)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_file_write: tensor '%s': wanted 1..4 dimensions, found %d", t->name, t->n_dims);
     return gguf_writer_add_tensor(w, str_of(t->name), DIL_TYPE_F32, t->n_dims, t->shape, err);

@@ -99,6 +99,10 @@ DIL_MUST_CHECK dil_status os_run(const char *const *argv, int *exit_code, dil_er
 DIL_MUST_CHECK dil_status os_capture(const char *command, size_t max_bytes, char **out, char *errors, size_t errors_size,
                                      int *exit_code, dil_error *err);
 const char *os_env(const char *name); /* NULL when unset or empty */
+/* The folder this program's file lies in, without a slash behind it; false when the system does not say. */
+bool os_program_dir(char *out, size_t n);
+/* What the system says of an errno; in the reader's language for the usual ones (status_text). */
+const char *os_error_text(int number);
 
 /* Time, machine, terminal. */
 long os_process_id(void);

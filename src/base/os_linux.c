@@ -52,7 +52,7 @@ dil_status os_file_open(os_file *out, const char *path, dil_error *err)
 {
     int fd = os_should_fail() ? -1 : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return DIL_FAIL(err, DIL_IO, "%s: cannot open: %s", path, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot open: %s", path, os_error_text(errno));
     struct stat st;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(fd);
@@ -67,7 +67,7 @@ dil_status os_file_open_own(os_file *out, const char *path, dil_error *err)
 {
     int fd = os_should_fail() ? -1 : open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
-        return DIL_FAIL(err, DIL_IO, "%s: cannot open: %s", path, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot open: %s", path, os_error_text(errno));
     struct stat st;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH))) {
         close(fd);
@@ -104,7 +104,7 @@ dil_status os_file_read(const os_file *f, uint64_t offset, void *out, size_t n, 
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return DIL_FAIL(err, DIL_IO, "read at byte %llu: %s", (unsigned long long)offset, strerror(errno));
+            return DIL_FAIL(err, DIL_IO, "read at byte %llu: %s", (unsigned long long)offset, os_error_text(errno));
         if (got == 0)
             return DIL_FAIL(err, DIL_IO, "read at byte %llu: the file ends, %zu more bytes wanted", (unsigned long long)offset, n);
         p += got;
@@ -131,7 +131,7 @@ static dil_status read_fd(int fd, const char *name, size_t max_bytes, char **out
             continue;
         if (got < 0) {
             mem_free(text);
-            return DIL_FAIL(err, DIL_IO, "%s: cannot read: %s", name, strerror(errno));
+            return DIL_FAIL(err, DIL_IO, "%s: cannot read: %s", name, os_error_text(errno));
         }
         used += (size_t)got;
         if (used > max_bytes) {
@@ -160,7 +160,7 @@ dil_status os_read_all(const char *path, size_t max_bytes, char **out, size_t *n
 {
     int fd = os_should_fail() ? -1 : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return DIL_FAIL(err, DIL_IO, "%s: cannot open: %s", path, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot open: %s", path, os_error_text(errno));
     dil_status st = read_fd(fd, path, max_bytes, out, n, err);
     close(fd);
     return st;
@@ -184,11 +184,11 @@ dil_status os_writer_open_locked(os_writer *out, const char *path, dil_error *er
     snprintf(w.temporary, sizeof w.temporary, "%s.part-%016llx", path, (unsigned long long)unique);
     w.fd = os_should_fail() ? -1 : open(w.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (w.fd < 0)
-        return DIL_FAIL(err, DIL_IO, "%s: cannot create: %s", path, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot create: %s", path, os_error_text(errno));
     if (os_should_fail() || flock(w.fd, LOCK_EX | LOCK_NB) != 0) {
         int why = errno;
         os_writer_abort(&w);
-        return DIL_FAIL(err, DIL_IO, "%s: cannot lock: %s", path, strerror(why));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot lock: %s", path, os_error_text(why));
     }
     *out = w;
     return DIL_OK;
@@ -205,7 +205,7 @@ dil_status os_writer_open(os_writer *out, const char *path, dil_error *err)
     snprintf(w.temporary, sizeof w.temporary, "%s.part-%ld", path, (long)getpid());
     w.fd = os_should_fail() ? -1 : open(w.temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (w.fd < 0)
-        return DIL_FAIL(err, DIL_IO, "%s: cannot create: %s", path, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot create: %s", path, os_error_text(errno));
     *out = w;
     return DIL_OK;
 }
@@ -218,7 +218,7 @@ static dil_status write_at(os_writer *w, uint64_t offset, const void *bytes, siz
         if (put < 0 && errno == EINTR)
             continue;
         if (put < 0)
-            return DIL_FAIL(err, DIL_IO, "%s: write at byte %llu: %s", w->path, (unsigned long long)offset, strerror(errno));
+            return DIL_FAIL(err, DIL_IO, "%s: write at byte %llu: %s", w->path, (unsigned long long)offset, os_error_text(errno));
         p += put;
         offset += (uint64_t)put;
         n -= (size_t)put;
@@ -247,7 +247,7 @@ static dil_status commit(os_writer *w, bool wait, dil_error *err)
     if (!good) {
         int why = errno;
         unlink(w->temporary);
-        return DIL_FAIL(err, DIL_IO, "%s: cannot finish writing: %s", w->path, strerror(why));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot finish writing: %s", w->path, os_error_text(why));
     }
     return DIL_OK;
 }
@@ -285,7 +285,7 @@ dil_status os_writer_append(os_writer *out, const char *path, dil_error *err)
         int why = errno;
         if (w.fd >= 0)
             close(w.fd);
-        return DIL_FAIL(err, DIL_IO, "%s: cannot write: %s", path, strerror(why));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot write: %s", path, os_error_text(why));
     }
     snprintf(w.path, sizeof w.path, "%s", path);
     w.written_bytes = (uint64_t)end;
@@ -298,14 +298,14 @@ dil_status os_writer_close(os_writer *w, dil_error *err)
     int fd = w->fd;
     w->fd = -1;
     if (fd >= 0 && close(fd) != 0)
-        return DIL_FAIL(err, DIL_IO, "%s: cannot finish writing: %s", w->path, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot finish writing: %s", w->path, os_error_text(errno));
     return DIL_OK;
 }
 
 dil_status os_writer_sync(os_writer *w, dil_error *err)
 {
     if (os_should_fail() || fsync(w->fd) != 0)
-        return DIL_FAIL(err, DIL_IO, "%s: cannot write to the disk: %s", w->path, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot write to the disk: %s", w->path, os_error_text(errno));
     return DIL_OK;
 }
 
@@ -323,7 +323,7 @@ dil_status os_make_dirs(const char *path, dil_error *err)
         memcpy(part, path, i);
         part[i] = '\0';
         if (mkdir(part, 0755) != 0 && errno != EEXIST)
-            return DIL_FAIL(err, DIL_IO, "%s: cannot make directory: %s", part, strerror(errno));
+            return DIL_FAIL(err, DIL_IO, "%s: cannot make directory: %s", part, os_error_text(errno));
     }
     return DIL_OK;
 }
@@ -360,7 +360,7 @@ dil_status os_cache_dir(char *out, size_t n, dil_error *err)
 dil_status os_remove(const char *path, dil_error *err)
 {
     if (unlink(path) != 0)
-        return DIL_FAIL(err, DIL_IO, "%s: cannot remove: %s", path, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot remove: %s", path, os_error_text(errno));
     return DIL_OK;
 }
 
@@ -369,7 +369,7 @@ dil_status os_list_dir(const char *path, void (*each)(void *ctx, const char *nam
 {
     DIR *dir = opendir(path);
     if (!dir)
-        return DIL_FAIL(err, DIL_IO, "%s: cannot list: %s", path, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot list: %s", path, os_error_text(errno));
     for (struct dirent *entry; (entry = readdir(dir));) {
         struct stat st;
         if (entry->d_name[0] == '.' || fstatat(dirfd(dir), entry->d_name, &st, 0) != 0)
@@ -408,6 +408,42 @@ const char *os_env(const char *name)
     return v && *v ? v : NULL;
 }
 
+bool os_program_dir(char *out, size_t n)
+{
+    ssize_t length = readlink("/proc/self/exe", out, n);
+    if (length <= 0 || (size_t)length >= n)
+        return false;
+    out[length] = '\0';
+    char *slash = strrchr(out, '/');
+    if (slash)
+        *slash = '\0';
+    return slash != NULL;
+}
+
+/* Texts of the C library for the errors that files and memory meet: those that catalogs translate. */
+__attribute__((unused)) static const char *const error_texts[] = {
+    N_("No such file or directory"),
+    N_("Permission denied"),
+    N_("Operation not permitted"),
+    N_("Is a directory"),
+    N_("Not a directory"),
+    N_("File exists"),
+    N_("Directory not empty"),
+    N_("No space left on device"),
+    N_("Disk quota exceeded"),
+    N_("Read-only file system"),
+    N_("File too large"),
+    N_("File name too long"),
+    N_("Input/output error"),
+    N_("Cannot allocate memory"),
+    N_("Too many open files"),
+    N_("Resource temporarily unavailable"),
+    N_("Invalid argument"),
+    N_("Broken pipe"),
+};
+
+const char *os_error_text(int number) { return status_text(strerror(number)); }
+
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk)
 {
     (void)st, (void)kind, (void)walk;
@@ -417,7 +453,7 @@ static int remove_entry(const char *path, const struct stat *st, int kind, struc
 dil_status os_remove_tree(const char *path, dil_error *err)
 {
     if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0)
-        return DIL_FAIL(err, DIL_IO, "%s: cannot remove: %s", path, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "%s: cannot remove: %s", path, os_error_text(errno));
     return DIL_OK;
 }
 
@@ -434,10 +470,10 @@ dil_status os_run(const char *const *argv, int *exit_code, dil_error *err)
     int failed = posix_spawnp(&pid, argv[0], &actions, NULL, words, environ);
     posix_spawn_file_actions_destroy(&actions);
     if (failed)
-        return DIL_FAIL(err, DIL_IO, "cannot run %s: %s", argv[0], strerror(failed));
+        return DIL_FAIL(err, DIL_IO, "cannot run %s: %s", argv[0], os_error_text(failed));
     while (waitpid(pid, &state, 0) < 0)
         if (errno != EINTR)
-            return DIL_FAIL(err, DIL_IO, "lost track of %s: %s", argv[0], strerror(errno));
+            return DIL_FAIL(err, DIL_IO, "lost track of %s: %s", argv[0], os_error_text(errno));
     *exit_code = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
     return DIL_OK;
 }

@@ -127,7 +127,7 @@ static progress took(aio *a, aio_read *r, int result, dil_status *status, dil_er
     }
     unsigned long long at = r->offset + r->got;
     if (result < 0) {
-        *status = DIL_FAIL(why, DIL_IO, "%s: read at byte %llu: %s", a->path, at, strerror(-result));
+        *status = DIL_FAIL(why, DIL_IO, "%s: read at byte %llu: %s", a->path, at, os_error_text(-result));
         return FINISHED;
     }
     r->got += (size_t)result;
@@ -202,7 +202,7 @@ static void feed(aio *a)
         if (refused) {
             dil_error why = {.code = DIL_OK};
             dil_status status =
-                DIL_FAIL(&why, DIL_IO, "%s: read at byte %llu: %s", a->path, (unsigned long long)r->offset, strerror(refused));
+                DIL_FAIL(&why, DIL_IO, "%s: read at byte %llu: %s", a->path, (unsigned long long)r->offset, os_error_text(refused));
             a->done(a->ctx, r, status, &why);
         }
     }
@@ -365,21 +365,21 @@ const char *aio_how(const aio *a)
 {
     bool direct = atomic_load(&a->direct);
     if (a->ring)
-        return direct ? "io_uring, direct" : "io_uring, page cache";
-    return direct ? "threads, direct" : "threads, page cache";
+        return direct ? N_("io_uring, direct") : N_("io_uring, page cache");
+    return direct ? N_("threads, direct") : N_("threads, page cache");
 }
 
 const char *aio_file_changed(const aio *a, bool content)
 {
     struct stat st;
     if (fstat(a->file.fd, &st) != 0)
-        return "it can no longer be asked for its size";
+        return N_("it can no longer be asked for its size");
     if ((uint64_t)st.st_size < a->file.size_bytes)
-        return "it was truncated while in use";
+        return N_("it was truncated while in use");
     if ((uint64_t)st.st_size > a->file.size_bytes)
-        return "it grew while in use";
+        return N_("it grew while in use");
     if (content && (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != a->file.mtime_ns)
-        return "it was written to while in use";
+        return N_("it was written to while in use");
     return NULL;
 }
 
@@ -387,8 +387,8 @@ const char *aio_name_changed(const aio *a)
 {
     struct stat st;
     if (stat(a->path, &st) != 0)
-        return "it was removed while in use";
+        return N_("it was removed while in use");
     if ((uint64_t)st.st_dev != a->file.device || (uint64_t)st.st_ino != a->file.inode)
-        return "another file has its name now";
+        return N_("another file has its name now");
     return NULL;
 }

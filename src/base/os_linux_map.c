@@ -20,7 +20,7 @@ dil_status os_map_file(const os_file *f, const void **out, dil_error *err)
         return DIL_FAIL(err, DIL_FORMAT, "the file is empty");
     void *p = os_should_fail() ? MAP_FAILED : mmap(NULL, f->size_bytes, PROT_READ, MAP_SHARED, f->fd, 0);
     if (p == MAP_FAILED)
-        return DIL_FAIL(err, DIL_IO, "cannot map %llu bytes: %s", (unsigned long long)f->size_bytes, strerror(errno));
+        return DIL_FAIL(err, DIL_IO, "cannot map %llu bytes: %s", (unsigned long long)f->size_bytes, os_error_text(errno));
     *out = p;
     return DIL_OK;
 }
@@ -181,7 +181,7 @@ dil_status os_map_shared(os_mapping *out, const os_file *f, uint64_t offset, siz
         if (at != MAP_FAILED)
             munmap(at, pages);
         atomic_store(&shared[slot].taken, false);
-        return DIL_FAIL(err, DIL_IO, "cannot map %zu bytes: %s", n, strerror(why));
+        return DIL_FAIL(err, DIL_IO, "cannot map %zu bytes: %s", n, os_error_text(why));
     }
     advise(p, n, MADV_HUGEPAGE, false); /* read-ahead then takes huge pages where the file system has them */
     ensure_sigbus();

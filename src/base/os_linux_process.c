@@ -29,7 +29,7 @@ static dil_status start(const char *command, const int out[2], const int error[2
     posix_spawn_file_actions_adddup2(&actions, error[1], STDERR_FILENO);
     int failed = posix_spawn(pid, shell, &actions, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&actions);
-    return failed ? DIL_FAIL(err, DIL_IO, "cannot run %s: %s", shell, strerror(failed)) : DIL_OK;
+    return failed ? DIL_FAIL(err, DIL_IO, "cannot run %s: %s", shell, os_error_text(failed)) : DIL_OK;
 }
 
 /* The last bytes of what comes are kept. */
@@ -77,7 +77,7 @@ static dil_status wait_for(pid_t pid, int *exit_code, dil_error *err)
     int state;
     while (waitpid(pid, &state, 0) < 0)
         if (errno != EINTR)
-            return DIL_FAIL(err, DIL_IO, "lost track of the command: %s", strerror(errno));
+            return DIL_FAIL(err, DIL_IO, "lost track of the command: %s", os_error_text(errno));
     *exit_code = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
     return DIL_OK;
 }

@@ -4,13 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
+static const char *(*translator)(const char *text);
+
+void status_translate_with(const char *(*translate)(const char *text)) { translator = translate; }
+const char *status_text(const char *text) { return translator ? translator(text) : text; }
+
 dil_status status_fail(dil_error *err, dil_status code, const char *format, ...)
 {
     if (err) {
         va_list args;
         err->code = code;
         va_start(args, format);
-        vsnprintf(err->text, sizeof err->text, format, args);
+        vsnprintf(err->text, sizeof err->text, status_text(format), args);
         va_end(args);
     }
     return code;
@@ -24,7 +29,7 @@ dil_status status_prefix(dil_error *err, const char *format, ...)
     memcpy(old, err->text, sizeof old);
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(err->text, sizeof err->text, format, args);
+    int n = vsnprintf(err->text, sizeof err->text, status_text(format), args);
     va_end(args);
     if (n >= 0 && (size_t)n < sizeof err->text)
         snprintf(err->text + n, sizeof err->text - (size_t)n, "%s", old);
@@ -41,9 +46,16 @@ void status_clear(dil_error *err)
 
 const char *status_name(dil_status code)
 {
-    static const char *const names[] = {
-        "ok",   "out of memory", "input/output error", "malformed data", "not supported", "bad argument", "limit exceeded",
-        "busy", "cancelled",     "internal error"};
+    static const char *const names[] = {N_("ok"),
+                                        N_("out of memory"),
+                                        N_("input/output error"),
+                                        N_("malformed data"),
+                                        N_("not supported"),
+                                        N_("bad argument"),
+                                        N_("limit exceeded"),
+                                        N_("busy"),
+                                        N_("cancelled"),
+                                        N_("internal error")};
     size_t i = (size_t)code;
-    return i < sizeof names / sizeof names[0] ? names[i] : "unknown status";
+    return i < sizeof names / sizeof names[0] ? names[i] : N_("unknown status");
 }

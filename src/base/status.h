@@ -26,4 +26,17 @@ const char *status_name(dil_status code);
 
 #define DIL_FAIL(err, code, ...) status_fail((err), (code), __VA_ARGS__)
 
+/*
+ * Texts in the reader's language. The formats of status_fail and status_prefix go through status_text by themselves; words that become
+ * their arguments are marked with _(), words of static tables with N_(), and whoever shows those applies _(). Marks are what
+ * scripts/check_translations.py collects for po/.
+ */
+#define _(text) status_text(text)
+#define N_(text) text
+
+/* text in the reader's language, with the same conversions; text itself without a translator. */
+const char *status_text(const char *text) __attribute__((format_arg(1)));
+/* Sets what status_text asks (NULL: nothing, English). The command does it, before its first thread; libraries never do. */
+void status_translate_with(const char *(*translate)(const char *text));
+
 #endif

@@ -246,6 +246,32 @@ bool utf8_valid(str s)
     return true;
 }
 
+/* Walks over s, at most `most` columns; *bytes: how far that came. */
+static size_t walk_columns(str s, size_t most, size_t *bytes)
+{
+    size_t n = 0, i = 0;
+    for (; i < s.n && n < most; n++) {
+        uint32_t code;
+        const int length = utf8_decode(s.p + i, s.n - i, &code);
+        i += length ? (size_t)length : 1;
+    }
+    *bytes = i;
+    return n;
+}
+
+size_t utf8_columns(str s)
+{
+    size_t bytes;
+    return walk_columns(s, SIZE_MAX, &bytes);
+}
+
+size_t utf8_cut(str s, size_t n)
+{
+    size_t bytes;
+    (void)walk_columns(s, n, &bytes);
+    return bytes;
+}
+
 size_t utf8_incomplete_tail(str s)
 {
     for (size_t back = 1; back <= 3 && back <= s.n; back++) {

@@ -56,6 +56,10 @@ char *str_bytes(uint64_t bytes, char *out, size_t out_size);
 int utf8_decode(const char *p, size_t n, uint32_t *code);
 int utf8_encode(uint32_t code, char out[4]); /* bytes written, 0 for invalid code points */
 bool utf8_valid(str s);
+/* Columns s takes on a terminal: one for each character, and for each malformed byte. */
+size_t utf8_columns(str s);
+/* Bytes of s that its first n columns take. */
+size_t utf8_cut(str s, size_t n);
 /* How many bytes at the end of s begin a sequence that more bytes could still complete (0..3). */
 size_t utf8_incomplete_tail(str s);
 

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "base/status.h"
 #include "cli/cli.h"
 
 bool bench_find_format(const char *text, bench_format *out)
@@ -199,6 +200,6 @@ void bench_print_end(bench_format f, const machine_limits *l)
     if (f == BENCH_JSON)
         printf("\n]\n");
     if (f == BENCH_MD && l->memory.best > 0)
-        printf("\nmeasured limits, %d threads: reading %.1f GB/s; %.0f Gmac/s in int8, %.0f in bf16, %.0f in f32\n", l->n_threads,
-               l->memory.best * 1e-9, l->int8.best * 1e-9, l->bf16.best * 1e-9, l->f32.best * 1e-9);
+        printf(_("\nmeasured limits, %d threads: reading %.1f GB/s; %.0f Gmac/s in int8, %.0f in bf16, %.0f in f32\n"),
+               l->n_threads, l->memory.best * 1e-9, l->int8.best * 1e-9, l->bf16.best * 1e-9, l->f32.best * 1e-9);
 }

@@ -13,7 +13,7 @@ int cli_fail(const dil_error *err)
 {
     cli_progress_end();
     fputs("dil: ", stderr);
-    print_text(stderr, str_of(err->text[0] ? err->text : status_name(err->code)), sizeof err->text);
+    print_text(stderr, str_of(err->text[0] ? err->text : _(status_name(err->code))), sizeof err->text);
     fputc('\n', stderr);
     return CLI_FAILED;
 }
@@ -23,7 +23,7 @@ int cli_usage(const char *wording, ...)
     va_list args;
     va_start(args, wording);
     fputs("dil: ", stderr);
-    vfprintf(stderr, wording, args);
+    vfprintf(stderr, _(wording), args);
     fputc('\n', stderr);
     va_end(args);
     return CLI_USAGE;
@@ -64,7 +64,7 @@ dil_status cli_model_path(const char *name, char *out, size_t n, dil_error *err)
     strbuf names = STRBUF(300);
     dil_error ignored;
     if (os_list_dir(dir, add_model_name, &names, &ignored) != DIL_OK || names.n == 0)
-        strbuf_add_str(&names, STR("none yet; try dil pull smollm2"));
+        strbuf_add_str(&names, str_of(_("none yet; try dil pull smollm2")));
     DIL_FAIL(err, DIL_IO, "model '%s': wanted a file or a fetched name, found neither; fetched: %s", name, names.p ? names.p : "");
     strbuf_free(&names);
     return DIL_IO;
@@ -102,14 +102,14 @@ dil_status cli_open(engine **out, const cli_options *o, const engine_options *eo
         events_add(eo->events, &(event_span){start, os_time_ns(), "load", -1, -1, EVENTS_COMMAND});
     cli_progress_end();
     if (status == DIL_OK && !o->quiet && engine_model(*out)->cache_state == PACK_CACHE_FAILED) {
-        fputs("dil: warning: the packed weights were not kept for the next start: ", stderr);
+        fputs(_("dil: warning: the packed weights were not kept for the next start: "), stderr);
         print_text(stderr, str_of(engine_model(*out)->cache_note.text), sizeof engine_model(*out)->cache_note.text);
         fputc('\n', stderr);
     }
     const char *why;
     if (status == DIL_OK && !o->quiet && engine_profile(*out, &why) == PROFILE_STALE)
-        fprintf(stderr, "dil: note: the tuned settings of this model were made %s and are not used; dil tune makes new ones\n",
-                why);
+        fprintf(stderr, _("dil: note: the tuned settings of this model were made %s and are not used; dil tune makes new ones\n"),
+                _(why));
     return status;
 }
 
@@ -166,7 +166,7 @@ dil_status cli_fit_memory(const cli_options *o, engine_options *eo, dil_error *e
     if (!r.changed || o->quiet)
         return DIL_OK;
     cli_memory_text(text, sizeof text, eo, &r);
-    fprintf(stderr, "dil: to fit in --memory: %s (%s in all)\n", text, str_bytes(r.after.total_bytes, size, sizeof size));
+    fprintf(stderr, _("dil: to fit in --memory: %s (%s in all)\n"), text, str_bytes(r.after.total_bytes, size, sizeof size));
     return DIL_OK;
 }
 
@@ -231,8 +231,10 @@ dil_status cli_check_output(const char *what, const char *path, const char *cons
     os_writer w;
     for (int i = 0; path && i < n; i++)
         if (others[i] && os_same_file(path, others[i]))
-            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted another name for %s, found that of a file the command %s", path,
-                            what, os_exists(path) ? "uses" : "writes too");
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT,
+                            os_exists(path) ? N_("%s: wanted another name for %s, found that of a file the command uses")
+                                            : N_("%s: wanted another name for %s, found that of a file the command writes too"),
+                            path, _(what));
     if (!path)
         return DIL_OK;
     DIL_TRY(os_writer_open(&w, path, err));
@@ -269,8 +271,8 @@ static struct {
 static void draw(const char *what, uint64_t done, uint64_t total, double seconds)
 {
     double left = done > 0 && total > done ? seconds * (double)(total - done) / (double)done : 0.0;
-    fprintf(stderr, "\r%s: %3.0f %%  (%llu of %llu, %.0f s left)\033[K", what, total ? 100.0 * (double)done / (double)total : 0.0,
-            (unsigned long long)done, (unsigned long long)total, left);
+    fprintf(stderr, _("\r%s: %3.0f %%  (%llu of %llu, %.0f s left)\033[K"), _(what),
+            total ? 100.0 * (double)done / (double)total : 0.0, (unsigned long long)done, (unsigned long long)total, left);
     line.shown = true;
 }
 
@@ -300,6 +302,21 @@ void cli_progress_end(void)
         fputs("\r\033[K", stderr);
     line.shown = false;
     line.what = NULL;
+}
+
+const char *cli_finish_text(const char *finish)
+{
+    static const struct {
+        const char *finish, *text;
+    } texts[] = {{"end", N_("end")},
+                 {"length", N_("length")},
+                 {"stop", N_("stop")},
+                 {"cancelled", N_("stopped")},
+                 {"context", N_("context full")}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (strcmp(finish, texts[i].finish) == 0)
+            return _(texts[i].text);
+    return finish;
 }
 
 void cli_print_json_string(str s)

@@ -13,6 +13,7 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 /* Prints "dil: text" and returns CLI_FAILED. */
 int cli_fail(const dil_error *err);
+/* Prints "dil: " and the format, which it translates, and returns CLI_USAGE. */
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* MODEL as a path: as it is when such a file exists, else <data>/<name>.gguf; an error lists what is there. */
@@ -39,11 +40,11 @@ DIL_MUST_CHECK dil_status cli_read_text(const char *path, char **out, size_t *n,
 
 /*
  * Before long work: BAD_ARGUMENT when the file to be written is one of those the command reads or writes besides (n of them, entries may be
- * NULL), IO when it cannot be made where it shall stand. what: "the report". A path of NULL is none.
+ * NULL), IO when it cannot be made where it shall stand. what: "the report", which it translates. A path of NULL is none.
  */
 DIL_MUST_CHECK dil_status cli_check_output(const char *what, const char *path, const char *const *others, int n, dil_error *err);
 
-/* A progress line on the terminal, with speed and remaining time; silent when standard error is not a terminal. Ctrl-C cancels. */
+/* A progress line on the terminal, with speed and remaining time, what translated; silent when standard error is not a terminal. Ctrl-C cancels. */
 bool cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
 void cli_progress_end(void);
 
@@ -53,6 +54,9 @@ void cli_print_timing(engine *e);
 void cli_print_json_timing(engine *e);
 /* What the expert pool and the way of choosing experts did, on standard error; nothing for models that use neither. */
 void cli_print_experts(engine *e);
+
+/* Why an answer ended, in words for people: generate_stats.finish. */
+const char *cli_finish_text(const char *finish);
 
 /* JSON string escaping onto standard output. */
 void cli_print_json_string(str s);

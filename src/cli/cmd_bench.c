@@ -288,13 +288,14 @@ static const char *const options[] = {"model",          "n-prompt",       "n-gen
 
 const cli_command command_bench = {
     .name = "bench",
-    .usage = "bench -m MODEL[,MODEL] [-p 512] [-n 128] [-pg P,N] [-d DEPTH] [-npl B] [-t T] [-r 5] [-o FORMAT] [--compare COMMAND]",
-    .summary =
+    .usage =
+        N_("bench -m MODEL[,MODEL] [-p 512] [-n 128] [-pg P,N] [-d DEPTH] [-npl B] [-t T] [-r 5] [-o FORMAT] [--compare COMMAND]"),
+    .summary = N_(
         "Measures prompt processing and generation, as llama-bench does.\n\n-p, -n, -d, -npl, -t, -ub, -ctk and -ctv take lists (1,2,4) and "
         "ranges (0-64+16, 1-16*2).\nof read: share of the reading speed measured in the same run; of peak: share of what the integer "
-        "units\n(F32, F16, BF16 weights: the f32 or bf16 units) could do.",
-    .example =
-        "dil bench -m smollm2 -p 512 -n 128 -d 0,4096 -npl 1,8\n  dil bench -m a.gguf -p 512 -n 128 --compare 'llama-bench -m a.gguf -p 512 -n 128 -r 1 -o json'",
+        "units\n(F32, F16, BF16 weights: the f32 or bf16 units) could do."),
+    .example = N_(
+        "dil bench -m smollm2 -p 512 -n 128 -d 0,4096 -npl 1,8\n  dil bench -m a.gguf -p 512 -n 128 --compare 'llama-bench -m a.gguf -p 512 -n 128 -r 1 -o json'"),
     .options = options,
     .run = run,
     .lists = true};

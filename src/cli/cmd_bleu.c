@@ -84,12 +84,13 @@ static void print_result(const bleu_command *c, const bleu_result *r)
         print_system(&r->system[h]);
     }
     if (n > 1) {
-        puts("second minus first");
+        puts(_("second minus first"));
         print_difference("BLEU", &r->bleu);
         print_difference("chrF2", &r->chrf);
     }
     if (!c->o->quiet)
-        printf("%d lines\nBLEU|%s\nchrF2|%s\n", r->n_lines, c->bleu_signature, c->chrf_signature);
+        printf(r->n_lines == 1 ? _("%d line\nBLEU|%s\nchrF2|%s\n") : _("%d lines\nBLEU|%s\nchrF2|%s\n"), r->n_lines,
+               c->bleu_signature, c->chrf_signature);
 }
 
 /* ---- for programs ---- */
@@ -183,8 +184,8 @@ static const char *const bleu_list[] = {"hyp", "ref", "tokenize", "lowercase", "
 
 const cli_command command_eval_bleu = {
     .name = "eval bleu",
-    .usage = "eval bleu --hyp FILE [--hyp FILE] --ref FILE [--ref FILE ...] [OPTIONS]",
-    .summary = "BLEU and chrF of texts, line by line, as sacreBLEU computes them, with bootstrap intervals.",
-    .example = "dil eval bleu --hyp q4.txt --ref f16.txt",
+    .usage = N_("eval bleu --hyp FILE [--hyp FILE] --ref FILE [--ref FILE ...] [OPTIONS]"),
+    .summary = N_("BLEU and chrF of texts, line by line, as sacreBLEU computes them, with bootstrap intervals."),
+    .example = N_("dil eval bleu --hyp q4.txt --ref f16.txt"),
     .options = bleu_list,
     .run = eval_bleu};

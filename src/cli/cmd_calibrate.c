@@ -30,11 +30,9 @@ static int calibrate(const cli_options *o, char **positional, int n_positional)
                            .user = &progress};
     if (co.n_threads > TEAM_MAX)
         co.n_threads = TEAM_MAX;
-    if (!o->file || !o->output) {
-        fprintf(stderr, "dil: calibrate: wanted %s, found none; see --help\n",
-                o->file ? "a name for the statistics (-o)" : "a text (-f)");
-        return CLI_USAGE;
-    }
+    if (!o->file || !o->output)
+        return cli_usage(o->file ? N_("calibrate: wanted a name for the statistics (-o), found none; see --help")
+                                 : N_("calibrate: wanted a text (-f), found none; see --help"));
     dil_status status = cli_model_path(o->model, path, sizeof path, &err);
     const char *const used[] = {path, o->file};
     if (status == DIL_OK)
@@ -54,7 +52,7 @@ static int calibrate(const cli_options *o, char **positional, int n_positional)
         return cli_fail(&err);
     double seconds = (double)(os_time_ns() - started_ns) * 1e-9;
     if (!o->quiet)
-        printf("%s: %d sequences of %d tokens of %s, %s, %.1f s\n", o->output, n_sequences, co.n_context, o->file,
+        printf(_("%s: %d sequences of %d tokens of %s, %s, %.1f s\n"), o->output, n_sequences, co.n_context, o->file,
                str_bytes(f.size_bytes, size, sizeof size), seconds);
     os_file_close(&f);
     return CLI_OK;
@@ -65,11 +63,11 @@ static const char *const calibrate_options[] = {"model",    "file",   "output", 
 
 const cli_command command_calibrate = {
     .name = "calibrate",
-    .usage = "calibrate -m MODEL -f TEXT -o STATS [--full] [--chunks N] [-c CTX] [--fast] [--resume]",
+    .usage = N_("calibrate -m MODEL -f TEXT -o STATS [--full] [--chunks N] [-c CTX] [--fast] [--resume]"),
     .summary =
-        "Runs a model over a text and writes what its matrices meet: the importance of every input, as llama.cpp reads it too.\n"
-        "--full goes backward as well and adds how much the model's answers depend on every output: then one STATS serves\n"
-        "many dil quantize --stats. It wants a float model of an architecture that dil train knows.",
-    .example = "dil calibrate -m model-f16.gguf -f wiki.txt -o model.stats.gguf --full",
+        N_("Runs a model over a text and writes what its matrices meet: the importance of every input, as llama.cpp reads it too.\n"
+           "--full goes backward as well and adds how much the model's answers depend on every output: then one STATS serves\n"
+           "many dil quantize --stats. It wants a float model of an architecture that dil train knows."),
+    .example = N_("dil calibrate -m model-f16.gguf -f wiki.txt -o model.stats.gguf --full"),
     .options = calibrate_options,
     .run = calibrate};

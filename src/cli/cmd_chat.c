@@ -43,7 +43,7 @@ static void say(const chat *c, const dil_error *err)
 {
     (void)c;
     cli_progress_end();
-    fprintf(stderr, "dil: %s\n", err->text[0] ? err->text : status_name(err->code));
+    fprintf(stderr, "dil: %s\n", err->text[0] ? err->text : _(status_name(err->code)));
 }
 
 /* ---- one turn ---- */
@@ -76,8 +76,10 @@ static dil_status prompt_tokens(chat *c, token_list *tokens, dil_error *err)
             context - 1, tokens->n);
     }
     if (n_dropped)
-        fprintf(stderr, "[context of %d tokens is full: the %d oldest %s forgotten]\n", context, n_dropped,
-                n_dropped == 1 ? "turn was" : "turns were");
+        fprintf(stderr,
+                n_dropped == 1 ? _("[context of %d tokens is full: the %d oldest turn was forgotten]\n")
+                               : _("[context of %d tokens is full: the %d oldest turns were forgotten]\n"),
+                context, n_dropped);
     return DIL_OK;
 }
 
@@ -93,13 +95,10 @@ static void print_figures(chat *c, const generate_stats *g, size_t n_tokens)
     c->prompt_seconds += g->prompt_seconds;
     if (c->o.quiet)
         return;
-    fprintf(stderr, "[%d tokens, %.1f tokens/s | first after %.0f ms | prompt %d new, %d kept | context %zu of %d", g->n_generated,
-            rate, 1000 * g->first_token_seconds, computed, g->n_reused, n_tokens, engine_context(c->e));
+    fprintf(stderr, _("[%d tokens, %.1f tokens/s | first after %.0f ms | prompt %d new, %d kept | context %zu of %d"),
+            g->n_generated, rate, 1000 * g->first_token_seconds, computed, g->n_reused, n_tokens, engine_context(c->e));
     if (strcmp(g->finish, "end") != 0)
-        fprintf(stderr, " | %s",
-                strcmp(g->finish, "cancelled") == 0 ? "stopped"
-                : strcmp(g->finish, "context") == 0 ? "context full"
-                                                    : g->finish);
+        fprintf(stderr, " | %s", cli_finish_text(g->finish));
     fputs("]\n", stderr);
 }
 
@@ -146,7 +145,7 @@ static void take_turn(chat *c, str text)
         }
     }
     if (status == DIL_CANCELLED)
-        fputs("[stopped]\n", stderr);
+        fputs(_("[stopped]\n"), stderr);
     else if (status != DIL_OK)
         say(c, &err);
     after_interrupt();
@@ -176,13 +175,13 @@ static const struct setting {
 static void command_help(chat *c, char *rest)
 {
     (void)c, (void)rest;
-    fputs("/set NAME VALUE   temperature, top_k, top_p, min_p, typical, repeat_penalty, repeat_last_n, presence_penalty,\n"
-          "                  frequency_penalty, seed (-1: new each time), n (most tokens of an answer, -1: no limit), system\n"
-          "/show             the settings and the conversation so far\n"
-          "/save FILE        write the conversation as JSON      /load FILE   go on with one\n"
-          "/clear            forget the conversation, keep the system message\n"
-          "/stats            speeds so far                       /bye         leave (also Ctrl-D)\n"
-          "Ctrl-C stops an answer. A message may have several lines: end each but the last with \\, or put \"\"\" around it.\n",
+    fputs(_("/set NAME VALUE   temperature, top_k, top_p, min_p, typical, repeat_penalty, repeat_last_n, presence_penalty,\n"
+            "                  frequency_penalty, seed (-1: new each time), n (most tokens of an answer, -1: no limit), system\n"
+            "/show             the settings and the conversation so far\n"
+            "/save FILE        write the conversation as JSON      /load FILE   go on with one\n"
+            "/clear            forget the conversation, keep the system message\n"
+            "/stats            speeds so far                       /bye         leave (also Ctrl-D)\n"
+            "Ctrl-C stops an answer. A message may have several lines: end each but the last with \\, or put \"\"\" around it.\n"),
           stderr);
 }
 
@@ -205,10 +204,10 @@ static void command_set(chat *c, char *rest)
             if (*value)
                 (void)options_set(&c->o, settings[i].option, value); /* says what is wrong */
             else
-                fprintf(stderr, "/set %s: wanted a value; see /show\n", rest);
+                fprintf(stderr, _("/set %s: wanted a value; see /show\n"), rest);
             return;
         }
-    fprintf(stderr, "/set: wanted the name of a setting, found '%s'; see /help\n", rest);
+    fprintf(stderr, _("/set: wanted the name of a setting, found '%s'; see /help\n"), rest);
 }
 
 static void command_show_chat(chat *c, char *rest)
@@ -220,7 +219,7 @@ static void command_show_chat(chat *c, char *rest)
             "frequency_penalty %g, seed %lld, n %lld\n",
             o->temperature, (long long)o->top_k, o->top_p, o->min_p, o->typical_p, o->repeat_penalty, (long long)o->repeat_last_n,
             o->presence_penalty, o->frequency_penalty, (long long)o->seed, (long long)o->n_predict);
-    fprintf(stderr, "chat template %s, context %d of %d tokens used\n", chat_template_kind(engine_chat(c->e)),
+    fprintf(stderr, _("chat template %s, context %d of %d tokens used\n"), chat_template_kind(engine_chat(c->e)),
             session_n_tokens(c->s), engine_context(c->e));
     for (size_t i = 0; i < c->talk.n; i++)
         printf("%s: %s\n", c->talk.messages[i].role, c->talk.messages[i].content);
@@ -231,29 +230,29 @@ static void command_save(chat *c, char *rest)
 {
     dil_error err = {0};
     if (!*rest)
-        fputs("/save: wanted the name of a file\n", stderr);
+        fputs(_("/save: wanted the name of a file\n"), stderr);
     else if (conversation_save(&c->talk, rest, &err) != DIL_OK)
         say(c, &err);
     else
-        fprintf(stderr, "[%zu messages written to %s]\n", c->talk.n, rest);
+        fprintf(stderr, _("[%zu messages written to %s]\n"), c->talk.n, rest);
 }
 
 static void command_load(chat *c, char *rest)
 {
     dil_error err = {0};
     if (!*rest)
-        fputs("/load: wanted the name of a file\n", stderr);
+        fputs(_("/load: wanted the name of a file\n"), stderr);
     else if (conversation_load(&c->talk, rest, &err) != DIL_OK)
         say(c, &err);
     else
-        fprintf(stderr, "[%zu messages read from %s]\n", c->talk.n, rest);
+        fprintf(stderr, _("[%zu messages read from %s]\n"), c->talk.n, rest);
 }
 
 static void command_clear(chat *c, char *rest)
 {
     (void)rest;
     conversation_clear(&c->talk);
-    fputs("[forgotten]\n", stderr);
+    fputs(_("[forgotten]\n"), stderr);
 }
 
 static void command_stats(chat *c, char *rest)
@@ -262,13 +261,18 @@ static void command_stats(chat *c, char *rest)
     char kv[32], rss[32];
     fprintf(
         stderr,
-        "%lld %s, %lld tokens answered at %.1f tokens/s, %lld prompt tokens computed at %.1f tokens/s, %lld kept from earlier turns\n",
-        (long long)c->n_turns, c->n_turns == 1 ? "turn" : "turns", (long long)c->n_answer_tokens,
+        c->n_turns == 1
+            ? _("%lld turn, %lld tokens answered at %.1f tokens/s, %lld prompt tokens computed at %.1f tokens/s, %lld kept from earlier turns\n")
+            : _("%lld turns, %lld tokens answered at %.1f tokens/s, %lld prompt tokens computed at %.1f tokens/s, %lld kept from earlier turns\n"),
+        (long long)c->n_turns, (long long)c->n_answer_tokens,
         c->answer_seconds > 0 ? (double)c->n_answer_tokens / c->answer_seconds : 0.0, (long long)c->n_prompt_tokens,
         c->prompt_seconds > 0 ? (double)c->n_prompt_tokens / c->prompt_seconds : 0.0, (long long)c->n_reused_tokens);
-    fprintf(stderr, "context %d of %d tokens, KV cache %s, memory of the process %s, %d %s, kernels %s\n", session_n_tokens(c->s),
-            engine_context(c->e), str_bytes(engine_kv_bytes(c->e), kv, sizeof kv), str_bytes(os_rss_bytes(), rss, sizeof rss),
-            engine_n_threads(c->e), engine_n_threads(c->e) == 1 ? "thread" : "threads", engine_kernels(c->e)->name);
+    fprintf(stderr,
+            engine_n_threads(c->e) == 1
+                ? _("context %d of %d tokens, KV cache %s, memory of the process %s, %d thread, kernels %s\n")
+                : _("context %d of %d tokens, KV cache %s, memory of the process %s, %d threads, kernels %s\n"),
+            session_n_tokens(c->s), engine_context(c->e), str_bytes(engine_kv_bytes(c->e), kv, sizeof kv),
+            str_bytes(os_rss_bytes(), rss, sizeof rss), engine_n_threads(c->e), engine_kernels(c->e)->name);
     cli_print_experts(c->e);
 }
 
@@ -302,7 +306,7 @@ static void run_command(chat *c, char *line)
             chat_commands[i].run(c, rest);
             return;
         }
-    fprintf(stderr, "/%s: wanted a command, found none of that name; see /help\n", line);
+    fprintf(stderr, _("/%s: wanted a command, found none of that name; see /help\n"), line);
 }
 
 /* ---- the loop ---- */
@@ -316,14 +320,14 @@ static void talk_until_bye(chat *c)
             break;
         if (kind == INPUT_CANCELLED) {
             after_interrupt();
-            fputs("\n[/bye or Ctrl-D leaves]\n", stderr);
+            fputs(_("\n[/bye or Ctrl-D leaves]\n"), stderr);
             continue;
         }
         str s = strbuf_str(&text);
         if (text.failed)
-            fputs("dil: chat: message: wanted at most 16 MB of text, found more\n", stderr);
+            fputs(_("dil: chat: message: wanted at most 16 MB of text, found more\n"), stderr);
         else if (s.n && (!utf8_valid(s) || memchr(s.p, '\0', s.n)))
-            fputs("dil: chat: message: wanted text in UTF-8, found other bytes\n", stderr);
+            fputs(_("dil: chat: message: wanted text in UTF-8, found other bytes\n"), stderr);
         else if (s.n && s.p[0] == '/' && !memchr(s.p, '\n', s.n))
             run_command(c, text.p + 1);
         else if (strspn(s.n ? s.p : "", " \t\r\n") < s.n)
@@ -356,7 +360,7 @@ static int run(const cli_options *o, char **positional, int n_positional)
     dil_status status = open_chat(&c, &err);
     if (status == DIL_OK) {
         if (!o->quiet && os_is_terminal(OS_STDIN))
-            fprintf(stderr, "%.*s, context %d tokens. /help lists the commands, Ctrl-C stops an answer, /bye leaves.\n",
+            fprintf(stderr, _("%.*s, context %d tokens. /help lists the commands, Ctrl-C stops an answer, /bye leaves.\n"),
                     STR_ARG(str_of(o->model)), engine_context(c.e));
         talk_until_bye(&c);
         if (o->timing)
@@ -375,10 +379,10 @@ static const char *const chat_options[] = {"model", GENERATE_OPTIONS, NULL};
 
 const cli_command command_chat = {
     .name = "chat",
-    .usage = "chat -m MODEL [-sys TEXT] [OPTIONS]",
-    .summary =
+    .usage = N_("chat -m MODEL [-sys TEXT] [OPTIONS]"),
+    .summary = N_(
         "Talks with a model: one message per line, answers to standard output.\n\nLines that begin with / are commands: /help /set /show "
-        "/save /load /clear /stats /bye.",
-    .example = "dil chat -m smollm2 -sys \"Answer briefly.\"",
+        "/save /load /clear /stats /bye."),
+    .example = N_("dil chat -m smollm2 -sys \"Answer briefly.\""),
     .options = chat_options,
     .run = run};

@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "cli/cli.h"
+#include "cli/language.h"
 #include "cli/print.h"
 
 typedef struct check_run {
@@ -26,7 +27,7 @@ static void print_defect(void *ctx, uint64_t offset, const char *text)
     cli_progress_end();
     begin_defect(r);
     if (!r->json) {
-        printf("%s: byte %" PRIu64 ": ", r->path, offset);
+        printf(_("%s: byte %llu: "), r->path, (unsigned long long)offset);
         print_text(stdout, str_of(text), SIZE_MAX);
         putchar('\n');
         return;
@@ -44,7 +45,7 @@ static void print_loader_defect(check_run *r, const char *text)
         text += n + 2;
     begin_defect(r);
     if (!r->json) {
-        printf("%s: loading: ", r->path);
+        printf(_("%s: loading: "), r->path);
         print_text(stdout, str_of(text), SIZE_MAX);
         putchar('\n');
         return;
@@ -64,11 +65,11 @@ static void print_end(const check_run *r, const model *m, const gguf *g)
                    gguf_n_tensors(g));
         puts("}");
     } else if (r->n) {
-        printf("%" PRIu64 " %s\n", r->n, r->n == 1 ? "defect" : "defects");
+        printf(r->n == 1 ? _("%llu defect\n") : _("%llu defects\n"), (unsigned long long)r->n);
     } else {
-        printf("ok: %s: %" PRIu64 " keys, %" PRIu64 " tensors, %s read; architecture %.*s, %d tokens\n", r->path, gguf_n_values(g),
-               gguf_n_tensors(g), str_bytes(gguf_size_bytes(g), size, sizeof size), STR_ARG(m->h.architecture),
-               m->words ? vocab_size(m->words) : 0);
+        printf(_("ok: %s: %llu keys, %llu tensors, %s read; architecture %.*s, %d tokens\n"), r->path,
+               (unsigned long long)gguf_n_values(g), (unsigned long long)gguf_n_tensors(g),
+               str_bytes(gguf_size_bytes(g), size, sizeof size), STR_ARG(m->h.architecture), m->words ? vocab_size(m->words) : 0);
     }
 }
 
@@ -85,6 +86,7 @@ static int check(const cli_options *o, char **positional, int n_positional)
     dil_status status = cli_model_path(name, path, sizeof path, &err);
     if (status != DIL_OK)
         return cli_fail(&err);
+    language_plain(o->json);
     if (o->json) {
         fputs("{\"path\": ", stdout);
         cli_print_json_string(str_of(path));
@@ -110,10 +112,10 @@ static const char *const check_options[] = {"model", "json", "quiet", NULL};
 
 const cli_command command_check = {
     .name = "check",
-    .usage = "check MODEL [--json]",
-    .summary =
-        "Validates a model file; exit code 0 or 1.\n\nEvery byte is read; one line per defect: path: byte OFFSET: what was wanted and found.",
-    .example = "dil check model.gguf",
+    .usage = N_("check MODEL [--json]"),
+    .summary = N_(
+        "Validates a model file; exit code 0 or 1.\n\nEvery byte is read; one line per defect: path: byte OFFSET: what was wanted and found."),
+    .example = N_("dil check model.gguf"),
     .options = check_options,
     .most_positional = 1,
     .model_argument = true,

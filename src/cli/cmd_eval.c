@@ -19,7 +19,7 @@ static bool report(void *user, int32_t done, int32_t total, double value, double
     const eval_report *r = user;
     double seconds = (double)(os_time_ns() - r->started_ns) * 1e-9;
     if (!r->quiet && os_is_terminal(OS_STDERR))
-        fprintf(stderr, "\r%d of %d: %s %.5f +- %.5f  (%.0f s left)\033[K", done, total, r->what, value, error,
+        fprintf(stderr, _("\r%d of %d: %s %.5f +- %.5f  (%.0f s left)\033[K"), done, total, _(r->what), value, error,
                 total > 0 ? seconds * (total - done) / done : 0.0);
     return !os_interrupted();
 }
@@ -58,7 +58,7 @@ static int eval_perplexity(const cli_options *o, char **positional, int n_positi
     size_t n;
     perplexity_result r;
     int32_t context = o->context ? (int32_t)o->context : 512;
-    eval_report rep = {"perplexity", os_time_ns(), o->quiet};
+    eval_report rep = {N_("perplexity"), os_time_ns(), o->quiet};
     perplexity_options po = {
         .context = context, .n_chunks = (int32_t)o->chunks, .save_base = o->save_base, .report = report, .user = &rep};
     engine_options eo = eval_engine_options(o, context);
@@ -74,7 +74,7 @@ static int eval_perplexity(const cli_options *o, char **positional, int n_positi
                r.perplexity, r.error, r.mean_nll, r.n_chunks, (long long)r.n_scored,
                (double)(os_time_ns() - rep.started_ns) * 1e-9);
     else if (status == DIL_OK)
-        printf("perplexity %.4f +- %.4f over %d chunks of %d tokens (%lld scored)\n", r.perplexity, r.error, r.n_chunks, context,
+        printf(_("perplexity %.4f +- %.4f over %d chunks of %d tokens (%lld scored)\n"), r.perplexity, r.error, r.n_chunks, context,
                (long long)r.n_scored);
     end_engine(e, o, status);
     mem_free(text);
@@ -93,13 +93,13 @@ static void print_divergence(const divergence_result *r, bool json)
             r->n_chunks, (long long)r->n_scored);
         return;
     }
-    printf("mean KLD        %.6f +- %.6f over %d chunks of %d tokens (%lld scored)\n", r->mean_kld, r->kld_error, r->n_chunks,
+    printf(_("mean KLD        %.6f +- %.6f over %d chunks of %d tokens (%lld scored)\n"), r->mean_kld, r->kld_error, r->n_chunks,
            r->context, (long long)r->n_scored);
-    printf("KLD quantiles   median %.6f, 90 %% %.6f, 95 %% %.6f, 99 %% %.6f, 99.9 %% %.6f, most %.6f\n", r->median_kld, r->kld_90,
-           r->kld_95, r->kld_99, r->kld_999, r->max_kld);
-    printf("same top token  %.3f +- %.3f %%\n", 100 * r->same_top, 100 * r->same_top_error);
-    printf("rms dp          %.3f %%\n", 100 * r->rms_dp);
-    printf("perplexity      %.4f +- %.4f, base %.4f +- %.4f, ln ratio %.6f +- %.6f\n", r->perplexity, r->perplexity_error,
+    printf(_("KLD quantiles   median %.6f, 90 %% %.6f, 95 %% %.6f, 99 %% %.6f, 99.9 %% %.6f, most %.6f\n"), r->median_kld,
+           r->kld_90, r->kld_95, r->kld_99, r->kld_999, r->max_kld);
+    printf(_("same top token  %.3f +- %.3f %%\n"), 100 * r->same_top, 100 * r->same_top_error);
+    printf(_("rms dp          %.3f %%\n"), 100 * r->rms_dp);
+    printf(_("perplexity      %.4f +- %.4f, base %.4f +- %.4f, ln ratio %.6f +- %.6f\n"), r->perplexity, r->perplexity_error,
            r->base_perplexity, r->base_perplexity_error, r->log_ratio, r->log_ratio_error);
 }
 
@@ -110,7 +110,7 @@ static int eval_kld(const cli_options *o, char **positional, int n_positional)
     engine *e = NULL;
     divergence_result r;
     int32_t context = 0;
-    eval_report rep = {"mean KLD", 0, o->quiet};
+    eval_report rep = {N_("mean KLD"), 0, o->quiet};
     if (!o->base)
         return cli_usage("eval kld: --base FILE is missing; make one with dil eval perplexity --save-base FILE");
     dil_status status = evaluate_base_context(o->base, &context, &err);
@@ -148,7 +148,7 @@ static int eval_hellaswag(const cli_options *o, char **positional, int n_positio
         printf("{\"acc_norm\": %.4f, \"low\": %.4f, \"high\": %.4f, \"right\": %d, \"tasks\": %d}\n", r.score, r.low, r.high,
                r.n_right, r.n_tasks);
     else if (status == DIL_OK)
-        printf("HellaSwag acc_norm %.2f %% [%.2f, %.2f], %d of %d tasks\n", r.score, r.low, r.high, r.n_right, r.n_tasks);
+        printf(_("HellaSwag acc_norm %.2f %% [%.2f, %.2f], %d of %d tasks\n"), r.score, r.low, r.high, r.n_right, r.n_tasks);
     end_engine(e, o, status);
     mem_free(text);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
@@ -200,27 +200,29 @@ static const char *const hellaswag_list[] = {"model", "file", "tasks", EVALUATE_
 static const char *const logits_list[] = {"model", "tokens", "output", EVALUATE_OPTIONS, "quiet", NULL};
 
 const cli_command command_eval_perplexity = {.name = "eval perplexity",
-                                             .usage = "eval perplexity -m MODEL -f TEXT [-c 512] [--chunks N] [--save-base FILE]",
-                                             .summary = "Perplexity on a text, by llama-perplexity's protocol.",
-                                             .example = "dil eval perplexity -m smollm2 -f wiki.test.raw --chunks 40",
+                                             .usage =
+                                                 N_("eval perplexity -m MODEL -f TEXT [-c 512] [--chunks N] [--save-base FILE]"),
+                                             .summary = N_("Perplexity on a text, by llama-perplexity's protocol."),
+                                             .example = N_("dil eval perplexity -m smollm2 -f wiki.test.raw --chunks 40"),
                                              .options = perplexity_list,
                                              .run = eval_perplexity};
 const cli_command command_eval_kld = {
     .name = "eval kld",
-    .usage = "eval kld -m MODEL --base FILE [--chunks N]",
-    .summary = "Divergence from a base model's saved log-probabilities.",
-    .example = "dil eval perplexity -m f16.gguf -f wiki.test.raw --save-base base.bin && dil eval kld -m q4.gguf --base base.bin",
+    .usage = N_("eval kld -m MODEL --base FILE [--chunks N]"),
+    .summary = N_("Divergence from a base model's saved log-probabilities."),
+    .example =
+        N_("dil eval perplexity -m f16.gguf -f wiki.test.raw --save-base base.bin && dil eval kld -m q4.gguf --base base.bin"),
     .options = kld_list,
     .run = eval_kld};
 const cli_command command_eval_hellaswag = {.name = "eval hellaswag",
-                                            .usage = "eval hellaswag -m MODEL -f FILE [--tasks N]",
-                                            .summary = "HellaSwag score (acc_norm).",
-                                            .example = "dil eval hellaswag -m smollm2 -f hellaswag_2000.txt --tasks 400",
+                                            .usage = N_("eval hellaswag -m MODEL -f FILE [--tasks N]"),
+                                            .summary = N_("HellaSwag score (acc_norm)."),
+                                            .example = N_("dil eval hellaswag -m smollm2 -f hellaswag_2000.txt --tasks 400"),
                                             .options = hellaswag_list,
                                             .run = eval_hellaswag};
 const cli_command command_eval_logits = {.name = "eval logits",
-                                         .usage = "eval logits -m MODEL --tokens 1,2,3 -o OUT.npy",
-                                         .summary = "Logits of every position as a NumPy file.",
-                                         .example = "dil eval logits -m smollm2 --tokens 1,2,3 -o logits.npy",
+                                         .usage = N_("eval logits -m MODEL --tokens 1,2,3 -o OUT.npy"),
+                                         .summary = N_("Logits of every position as a NumPy file."),
+                                         .example = N_("dil eval logits -m smollm2 --tokens 1,2,3 -o logits.npy"),
                                          .options = logits_list,
                                          .run = eval_logits};

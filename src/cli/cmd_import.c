@@ -12,16 +12,16 @@ static int import(const cli_options *o, char **positional, int n_positional)
     if (status != DIL_OK)
         return cli_fail(&err);
     if (!o->quiet)
-        printf("%s: written; try dil run -m %s --no-template -p \"Once upon a time\"\n", positional[2], positional[2]);
+        printf(_("%s: written; try dil run -m %s --no-template -p \"Once upon a time\"\n"), positional[2], positional[2]);
     return CLI_OK;
 }
 
 static const char *const import_options[] = {"quiet", NULL};
 
 const cli_command command_import = {.name = "import",
-                                    .usage = "import CHECKPOINT TOKENIZER OUT.gguf",
-                                    .summary = "Turns a llama2.c checkpoint and its tokeniser into a GGUF file.",
-                                    .example = "dil import stories15M.bin tokenizer.bin stories15M.gguf",
+                                    .usage = N_("import CHECKPOINT TOKENIZER OUT.gguf"),
+                                    .summary = N_("Turns a llama2.c checkpoint and its tokeniser into a GGUF file."),
+                                    .example = N_("dil import stories15M.bin tokenizer.bin stories15M.gguf"),
                                     .options = import_options,
                                     .least_positional = 3,
                                     .most_positional = 3,

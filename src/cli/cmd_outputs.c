@@ -125,9 +125,9 @@ static bool report(void *ctx, const outputs_stats *s)
     const double seconds = seconds_since(c->started_ns);
     const int32_t now = s->n_answers - c->n_before;
     if (!c->o->quiet && os_is_terminal(OS_STDERR) && os_time_ns() - c->drawn_ns > 100000000u) {
-        fprintf(stderr, "\r%d of %d answers, %.1f tokens/s", s->n_answers, s->n_prompts, (double)s->n_generated / seconds);
+        fprintf(stderr, _("\r%d of %d answers, %.1f tokens/s"), s->n_answers, s->n_prompts, (double)s->n_generated / seconds);
         if (now > 0)
-            fprintf(stderr, "  (%.0f s left)", seconds * (s->n_prompts - s->n_answers) / now);
+            fprintf(stderr, _("  (%.0f s left)"), seconds * (s->n_prompts - s->n_answers) / now);
         fputs("\033[K", stderr);
         c->drawn_ns = os_time_ns();
         c->drawn = true;
@@ -149,13 +149,12 @@ static dil_status print_stats(const outputs_command *c, const outputs_stats *s, 
     }
     if (c->o->quiet)
         return DIL_OK;
-    fprintf(stderr, "[%d answers", s->n_answers);
+    fprintf(stderr, s->n_answers == 1 ? _("[%d answer") : _("[%d answers"), s->n_answers);
     if (c->n_before > 0)
-        fprintf(stderr, ", %d of them from before", c->n_before);
+        fprintf(stderr, _(", %d of them from before"), c->n_before);
     fprintf(stderr,
-            ", %d ended by the model | prompts %" PRId64 " tokens, %" PRId64 " of them reused | %" PRId64
-            " tokens in %.1f s, %.1f tokens/s]\n",
-            s->n_ended, s->n_prompt_tokens, s->n_reused, s->n_generated, seconds, speed);
+            _(", %d ended by the model | prompts %lld tokens, %lld of them reused | %lld tokens in %.1f s, %.1f tokens/s]\n"),
+            s->n_ended, (long long)s->n_prompt_tokens, (long long)s->n_reused, (long long)s->n_generated, seconds, speed);
     return DIL_OK;
 }
 
@@ -233,8 +232,8 @@ static const char *const outputs_list[] = {"model",       "file",   "output",   
 
 const cli_command command_eval_outputs = {
     .name = "eval outputs",
-    .usage = "eval outputs -m MODEL -f PROMPTS -o OUT.txt [-n 128] [-npl 8] [--no-template] [--resume]",
-    .summary = "A model's answers to prompts, one of each a line: the most probable tokens, several answers in every pass.",
-    .example = "dil eval outputs -m smollm2 -f prompts.txt -n 64 -o f16.txt",
+    .usage = N_("eval outputs -m MODEL -f PROMPTS -o OUT.txt [-n 128] [-npl 8] [--no-template] [--resume]"),
+    .summary = N_("A model's answers to prompts, one of each a line: the most probable tokens, several answers in every pass."),
+    .example = N_("dil eval outputs -m smollm2 -f prompts.txt -n 64 -o f16.txt"),
     .options = outputs_list,
     .run = eval_outputs};

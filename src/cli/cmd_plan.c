@@ -21,7 +21,7 @@ static void find_advice(plan_report *p, const cli_options *o)
         return;
     }
     cli_memory_text(text, sizeof text, &eo, &r);
-    snprintf(p->advice, sizeof p->advice, "%s would: %s in all; dil run --memory does that by itself", text,
+    snprintf(p->advice, sizeof p->advice, _("%s would: %s in all; dil run --memory does that by itself"), text,
              str_bytes(r.after.total_bytes, size, sizeof size));
 }
 
@@ -69,11 +69,11 @@ static const char *const plan_options[] = {"model",  "ctx-size",       "threads"
 
 const cli_command command_plan = {
     .name = "plan",
-    .usage = "plan MODEL [-c CTX] [-t T] [-p N] [-n N] [-d N] [--memory BYTES] [--explain] [--json]",
-    .summary =
+    .usage = N_("plan MODEL [-c CTX] [-t T] [-p N] [-n N] [-d N] [--memory BYTES] [--explain] [--json]"),
+    .summary = N_(
         "Says what memory a model will take and how fast it will be, from its header.\n\nWhat the machine can do is measured the first "
-        "time (dil tune --machine shows it). Exit code 1 when the model does not fit.",
-    .example = "dil plan smollm2 -c 8192 --memory 1G",
+        "time (dil tune --machine shows it). Exit code 1 when the model does not fit."),
+    .example = N_("dil plan smollm2 -c 8192 --memory 1G"),
     .options = plan_options,
     .most_positional = 1,
     .model_argument = true,

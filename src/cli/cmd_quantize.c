@@ -33,9 +33,10 @@ static bool progress(void *user, const char *what, uint64_t done, uint64_t total
     if (r->quiet || !os_is_terminal(OS_STDERR) || now - r->drawn_ns < 100000000u)
         return true;
     double seconds = (double)(now - r->started_ns) * 1e-9, rate = (double)done / (seconds + 1e-9);
-    fprintf(stderr, "\r%s: %3.0f %%  %s of %s, %s/s, %.0f s left\033[K", what, total ? 100.0 * (double)done / (double)total : 100.0,
-            str_bytes(done, so_far, sizeof so_far), str_bytes(total, all, sizeof all),
-            str_bytes((uint64_t)rate, speed, sizeof speed), rate > 0 ? (double)(total - done) / rate : 0.0);
+    fprintf(stderr, _("\r%s: %3.0f %%  %s of %s, %s/s, %.0f s left\033[K"), _(what),
+            total ? 100.0 * (double)done / (double)total : 100.0, str_bytes(done, so_far, sizeof so_far),
+            str_bytes(total, all, sizeof all), str_bytes((uint64_t)rate, speed, sizeof speed),
+            rate > 0 ? (double)(total - done) / rate : 0.0);
     r->drawn_ns = now;
     r->shown = true;
     return true;
@@ -47,9 +48,9 @@ static void tell_fallback(void *user, str tensor, uint64_t columns, dil_type use
     quantize_run *r = user;
     if (r->quiet || r->n_fallback++ >= 3)
         return;
-    fputs("note: ", stderr);
+    fputs(_("note: "), stderr);
     print_text(stderr, tensor, 100);
-    fprintf(stderr, ": rows of %llu values do not fit the type's block; it becomes %s\n", (unsigned long long)columns,
+    fprintf(stderr, _(": rows of %llu values do not fit the type's block; it becomes %s\n"), (unsigned long long)columns,
             format_get(used)->name);
 }
 
@@ -60,8 +61,8 @@ static dil_status find_type(const char *name, dil_type *out, dil_error *err)
         return DIL_OK;
     strbuf names = STRBUF(300);
     convert_type_names(&names);
-    DIL_FAIL(err, DIL_BAD_ARGUMENT, "--type: wanted one of %s; found %s%s%s", names.p ? names.p : "(no memory)", name ? "'" : "",
-             name ? name : "nothing", name ? "'" : "");
+    DIL_FAIL(err, DIL_BAD_ARGUMENT, "--type: wanted one of %s; found %s%s%s", names.p ? names.p : _("(no memory)"), name ? "'" : "",
+             name ? name : _("nothing"), name ? "'" : "");
     strbuf_free(&names);
     return DIL_BAD_ARGUMENT;
 }
@@ -81,31 +82,31 @@ static void print_json(const convert_result *r, const char *out_path, dil_type t
 static void print_result(const convert_result *r, const char *out_path, dil_type type, bool dry_run, double seconds)
 {
     char before[32], after[32], speed[32];
-    printf("%s: %u matrices as %s, ", out_path, r->n_matrices - r->n_fallback, format_get(type)->name);
+    printf(_("%s: %u matrices as %s, "), out_path, r->n_matrices - r->n_fallback, format_get(type)->name);
     if (r->n_fallback)
-        printf("%u as a wider type, ", r->n_fallback);
-    printf("%u other tensors, %s -> %s (%.2f bits per weight)", r->n_tensors - r->n_matrices,
+        printf(_("%u as a wider type, "), r->n_fallback);
+    printf(_("%u other tensors, %s -> %s (%.2f bits per weight)"), r->n_tensors - r->n_matrices,
            str_bytes(r->in_bytes, before, sizeof before), str_bytes(r->out_bytes, after, sizeof after),
            bits(r->matrix_bytes, r->n_matrix_values));
     if (dry_run)
-        puts("; dry run, nothing was written");
+        puts(_("; dry run, nothing was written"));
     else
-        printf(", %.1f s, %s/s\n", seconds, str_bytes((uint64_t)((double)r->in_bytes / (seconds + 1e-9)), speed, sizeof speed));
+        printf(_(", %.1f s, %s/s\n"), seconds, str_bytes((uint64_t)((double)r->in_bytes / (seconds + 1e-9)), speed, sizeof speed));
 }
 
 static void print_requantized(unsigned n, unsigned of)
 {
     if (n > 0)
         fprintf(stderr,
-                "note: %u of %u matrices had been quantized before: they were decoded first, which adds errors to errors; "
-                "start from an F16 or F32 file when there is one\n",
+                _("note: %u of %u matrices had been quantized before: they were decoded first, which adds errors to errors; "
+                  "start from an F16 or F32 file when there is one\n"),
                 n, of);
 }
 
 static void print_notes(const convert_result *r)
 {
     if (r->n_fallback > 3)
-        fprintf(stderr, "note: %u matrices in all became a wider type for that reason\n", r->n_fallback);
+        fprintf(stderr, _("note: %u matrices in all became a wider type for that reason\n"), r->n_fallback);
     print_requantized(r->n_requantized, r->n_matrices);
 }
 
@@ -119,11 +120,12 @@ static int check_usage(const cli_options *o)
     if (n != 1)
         return cli_usage(
             "quantize: wanted one of --type, --like, --bpw, --size, --quality-budget and --preset, found %s; see --help",
-            n ? "several" : "none");
+            n ? _("several") : _("none"));
     if (o->preset && !preset_find(o->preset))
         return cli_usage("quantize: --preset: wanted dusuk, dengeli or yuksek, found '%s'", o->preset);
     if (o->preset && (o->stats || !o->calibration))
-        return cli_usage("quantize: --preset: wanted --calib TEXT beside it, found %s; see --help", o->stats ? "--stats" : "none");
+        return cli_usage("quantize: --preset: wanted --calib TEXT beside it, found %s; see --help",
+                         o->stats ? "--stats" : _("none"));
     if (o->speed_price >= 0 && (o->type || o->like))
         return cli_usage(
             "quantize: --speed-price: wanted --bpw, --size, --quality-budget or --preset beside it, found %s; see --help",
@@ -255,7 +257,7 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
                                            : NULL;
     if (o->type && alone)
         return cli_usage("quantize: %s: wanted --calib TEXT or full statistics (--stats) beside it, found %s; see --help", alone,
-                         weighted ? "importance only" : "neither");
+                         weighted ? _("importance only") : _("neither"));
     if (!o->type || o->speed_price >= 0 || o->refine)
         return cli_usage("quantize: %s: wanted --calib TEXT or --stats FILE beside it, found %s; see --help",
                          o->refine               ? "--refine"
@@ -264,7 +266,7 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
                          : o->quality_budget > 0 ? "--quality-budget"
                          : o->size_bytes         ? "--size"
                                                  : "--speed-price",
-                         weighted ? "importance only" : "neither");
+                         weighted ? _("importance only") : _("neither"));
     dil_error err = {0};
     char in_path[4096];
     convert_result result;
@@ -305,9 +307,9 @@ static const char *const quantize_options[] = {"type",        "bpw",      "size"
 
 const cli_command command_quantize = {
     .name = "quantize",
-    .usage = "quantize IN OUT (--type TYPE | --bpw BITS | --size BYTES | --like GGUF | --quality-budget KLD | --preset NAME)\n"
-             "                [--calib TEXT] [--stats FILE] [--fast] [--refine N] [--resume]",
-    .summary =
+    .usage = N_("quantize IN OUT (--type TYPE | --bpw BITS | --size BYTES | --like GGUF | --quality-budget KLD | --preset NAME)\n"
+                "                [--calib TEXT] [--stats FILE] [--fast] [--refine N] [--resume]"),
+    .summary = N_(
         "Writes a model with its matrices in other types. OUT appears when it is complete.\n\n"
         "With --type alone, every matrix gets that type, each weight rounded by itself: F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_0,\n"
         "Q5_K, Q4_1, Q4_0, Q4_K, IQ4_NL, IQ4_XS, Q3_K, Q2_K, IQ3_S, IQ3_XXS, IQ2_S, IQ2_XS, IQ2_XXS, MXFP4,\n"
@@ -316,8 +318,8 @@ const cli_command command_quantize = {
         "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price. With\n"
         "--quality-budget the file becomes as small as that divergence, measured on the text's end, allows; a preset lets experts or\n"
         "neurons go first, as dil prune does. --speed-price makes time per token on this machine count too. With --refine, scales and\n"
-        "norms learn from the float model at the end. Types are those every engine reads unless --no-keep-stock allows ours.",
-    .example = "dil quantize model-f16.gguf model-small.gguf --bpw 4.3 --calib wiki.txt --report small.json",
+        "norms learn from the float model at the end. Types are those every engine reads unless --no-keep-stock allows ours."),
+    .example = N_("dil quantize model-f16.gguf model-small.gguf --bpw 4.3 --calib wiki.txt --report small.json"),
     .options = quantize_options,
     .least_positional = 2,
     .most_positional = 2,

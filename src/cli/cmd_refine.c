@@ -29,10 +29,8 @@ static int refine(const cli_options *o, char **positional, int n_positional)
                          .user = &progress};
     if (ro.n_threads > TEAM_MAX)
         ro.n_threads = TEAM_MAX;
-    if (!o->calibration) {
-        fputs("dil: refine: wanted a text (--calib), found none; see --help\n", stderr);
-        return CLI_USAGE;
-    }
+    if (!o->calibration)
+        return cli_usage("refine: wanted a text (--calib), found none; see --help");
     dil_status status = cli_model_path(positional[0], float_path, sizeof float_path, &err);
     if (status == DIL_OK)
         status = cli_model_path(positional[1], small_path, sizeof small_path, &err);
@@ -59,12 +57,12 @@ static const char *const refine_cli_options[] = {"calib", "steps", "chunks", "ct
 
 const cli_command command_refine = {
     .name = "refine",
-    .usage = "refine FLOAT SMALL OUT --calib TEXT [--steps N] [--chunks N] [-c CTX] [--resume]",
-    .summary =
+    .usage = N_("refine FLOAT SMALL OUT --calib TEXT [--steps N] [--chunks N] [-c CTX] [--resume]"),
+    .summary = N_(
         "Writes a quantized model with other scales and norms, which have learnt to give the float model's answers.\n\n"
         "Codes and types stay as they are: OUT is as large as SMALL. An eighth of the sequences is not learnt from but judges; when\n"
-        "it finds nothing better, OUT has the numbers of SMALL. dil quantize --refine does the same at the end of its work.",
-    .example = "dil refine model-f16.gguf model-q4.gguf better.gguf --calib wiki.txt",
+        "it finds nothing better, OUT has the numbers of SMALL. dil quantize --refine does the same at the end of its work."),
+    .example = N_("dil refine model-f16.gguf model-q4.gguf better.gguf --calib wiki.txt"),
     .options = refine_cli_options,
     .least_positional = 3,
     .most_positional = 3,

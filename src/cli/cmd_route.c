@@ -115,12 +115,6 @@ static double candidates_per_token(const report *r, uint64_t candidates, uint64_
 
 /* ---- as a table ---- */
 
-static void print_size(const char *before, uint64_t bytes)
-{
-    char text[40];
-    printf("%s%s", before, str_bytes(bytes, text, sizeof text));
-}
-
 static void print_log(const report *r)
 {
     const trace *t = r->t;
@@ -128,23 +122,24 @@ static void print_log(const report *r)
     uint64_t passes = 0;
     for (uint64_t i = 0; i < t->n_tokens; i++)
         passes += t->begins[i];
-    printf("%s: %" PRIu64 " tokens in %" PRIu64 " passes; %u layers with experts, %u used of each\n", t->name, t->n_tokens, passes,
-           t->n_places, t->n_used);
-    print_size("experts: ", simulate_all_bytes(t));
-    print_size(" in all, ", simulate_token_bytes(t));
-    printf(" a token; %u of %" PRIu64 " were ever used\n", sum.distinct, count_experts(t));
+    char all[40], token[40];
+    printf(_("%s: %llu tokens in %llu passes; %u layers with experts, %u used of each\n"), t->name, (unsigned long long)t->n_tokens,
+           (unsigned long long)passes, t->n_places, t->n_used);
+    printf(_("experts: %s in all, %s a token; %u of %llu were ever used\n"), str_bytes(simulate_all_bytes(t), all, sizeof all),
+           str_bytes(simulate_token_bytes(t), token, sizeof token), sum.distinct, (unsigned long long)count_experts(t));
     printf(
-        "reuse: %.1f %% of the uses had their expert in the last token, %.1f %% in the last 2, %.1f %% in 4, %.1f %% in 8, %.1f %% in 16\n",
+        _("reuse: %.1f %% of the uses had their expert in the last token, %.1f %% in the last 2, %.1f %% in 4, %.1f %% in 8, %.1f %% in 16\n"),
         percent(sum.within[0], sum.uses), percent(sum.within[1], sum.uses), percent(sum.within[2], sum.uses),
         percent(sum.within[3], sum.uses), percent(sum.within[4], sum.uses));
-    printf("local candidates: the last token's experts and their 7 neighbours, %.1f per layer, hold %.1f %% of the next token's\n",
-           candidates_per_token(r, sum.candidates, t->n_places), percent(sum.recalled, recallable(r, t->n_places)));
+    printf(
+        _("local candidates: the last token's experts and their 7 neighbours, %.1f per layer, hold %.1f %% of the next token's\n"),
+        candidates_per_token(r, sum.candidates, t->n_places), percent(sum.recalled, recallable(r, t->n_places)));
 }
 
 static void print_policies(const report *r)
 {
     const simulation *best = &r->of[POLICY_BELADY];
-    printf("  policy    hit rate    MB a token    reads beside Belady's\n");
+    puts(_("  policy    hit rate    MB a token    reads beside Belady's"));
     for (int i = 0; i < POLICY_KINDS; i++) {
         const simulation *s = &r->of[order[i]];
         if (!r->wanted[order[i]])
@@ -157,14 +152,14 @@ static void print_policies(const report *r)
 
 static void print_layer_hits(const report *r)
 {
-    printf("  hit rate of each layer\n  layer");
+    fputs(_("  hit rate of each layer\n   layer"), stdout);
     for (int i = 0; i < POLICY_KINDS; i++)
         if (r->wanted[order[i]])
             printf("  %8s", policy_name(order[i]));
     putchar('\n');
     for (uint32_t p = 0; p < r->t->n_places; p++) {
         uint32_t l = r->t->layer_of[p];
-        printf("  %5u", l);
+        printf("  %6u", l);
         for (int i = 0; i < POLICY_KINDS; i++) {
             const residency_counts *c = &r->layers[(size_t)order[i] * r->t->n_layers + l];
             if (r->wanted[order[i]])
@@ -177,10 +172,12 @@ static void print_layer_hits(const report *r)
 static void print_budget(const report *r)
 {
     const simulation *s = &r->of[POLICY_BELADY];
-    print_size("\nbudget ", s->budget_bytes);
-    printf(" (%.1f %% of all, %.1f tokens' experts): %u slots, at least %u of a layer; first uses alone are %.1f %%\n",
-           percent(s->budget_bytes, simulate_all_bytes(r->t)), (double)s->budget_bytes / (double)simulate_token_bytes(r->t),
-           s->n_slots, s->least_capacity, percent(s->first.requests, s->total.requests));
+    char budget[40];
+    printf(
+        _("\nbudget %s (%.1f %% of all, %.1f tokens' experts): %u slots, at least %u of a layer; first uses alone are %.1f %%\n"),
+        str_bytes(s->budget_bytes, budget, sizeof budget), percent(s->budget_bytes, simulate_all_bytes(r->t)),
+        (double)s->budget_bytes / (double)simulate_token_bytes(r->t), s->n_slots, s->least_capacity,
+        percent(s->first.requests, s->total.requests));
     print_policies(r);
     if (r->by_layer)
         print_layer_hits(r);
@@ -195,11 +192,11 @@ static double busiest(const report *r, uint32_t place)
 
 static void print_layers(const report *r)
 {
-    printf("\nlayer  experts     used  busiest   reuse within  1      2      4      8     16   candidates  recall\n");
+    puts(_("\n layer  experts     used  busiest   reuse within  1      2      4      8     16   candidates  recall"));
     for (uint32_t p = 0; p < r->t->n_places; p++) {
         const simulate_reuse *m = &r->reuse[p];
         uint32_t l = r->t->layer_of[p];
-        printf("%5u  %7u  %7u  %6.2fx      ", l, r->t->layers[l].n_experts, m->distinct, busiest(r, p));
+        printf("%6u  %7u  %7u  %6.2fx           ", l, r->t->layers[l].n_experts, m->distinct, busiest(r, p));
         for (int d = 0; d < SIMULATE_DISTANCES; d++)
             printf("  %5.1f", percent(m->within[d], m->uses));
         printf("   %10.1f  %6.1f\n", candidates_per_token(r, m->candidates, 1), percent(m->recalled, recallable(r, 1)));
@@ -325,8 +322,8 @@ static int route(const cli_options *o, char **positional, int n_positional)
     if (trace_open(&t, positional[0], &err) != DIL_OK)
         return cli_fail(&err);
     if (!t->finished)
-        fprintf(stderr, "dil: %s: the log was not finished; %" PRIu64 " bytes of an incomplete record at its end are ignored\n",
-                positional[0], t->ignored_bytes);
+        fprintf(stderr, _("dil: %s: the log was not finished; %llu bytes of an incomplete record at its end are ignored\n"),
+                positional[0], (unsigned long long)t->ignored_bytes);
     int code = report_on(t, o);
     trace_free(t);
     return code;
@@ -336,9 +333,9 @@ static const char *const replay_options[] = {"policy", "budget", "layers", "json
 
 const cli_command command_route = {
     .name = "route",
-    .usage = "route LOG",
-    .summary = "Shows the reuse of experts in a router log, and what each policy of the expert pool would read.",
-    .example = "dil route chat.route --budget 8G,25% --policy all",
+    .usage = N_("route LOG"),
+    .summary = N_("Shows the reuse of experts in a router log, and what each policy of the expert pool would read."),
+    .example = N_("dil route chat.route --budget 8G,25% --policy all"),
     .options = replay_options,
     .least_positional = 1,
     .most_positional = 1,

@@ -27,13 +27,16 @@ static double rate(int32_t n, double seconds) { return n > 0 && seconds > 0 ? n 
 
 static void print_stats(const generate_stats *s, double load_seconds)
 {
-    int32_t computed = s->n_prompt - s->n_reused;
-    fprintf(stderr, "\n[load %.2f s | prompt %d token%s, %.1f tokens/s | first token after %.0f ms | %d token%s", load_seconds,
-            s->n_prompt, s->n_prompt == 1 ? "" : "s", rate(computed, s->prompt_seconds), 1000 * s->first_token_seconds,
-            s->n_generated, s->n_generated == 1 ? "" : "s");
+    const double prompt_rate = rate(s->n_prompt - s->n_reused, s->prompt_seconds);
+    fprintf(stderr, _("\n[load %.2f s"), load_seconds);
+    fprintf(stderr, s->n_prompt == 1 ? _(" | prompt %d token, %.1f tokens/s") : _(" | prompt %d tokens, %.1f tokens/s"),
+            s->n_prompt, prompt_rate);
+    fprintf(stderr, _(" | first token after %.0f ms"), 1000 * s->first_token_seconds);
     if (s->n_generated > 1) /* the first one's time belongs to the prompt */
-        fprintf(stderr, ", %.1f tokens/s", rate(s->n_generated - 1, s->generate_seconds));
-    fprintf(stderr, " | %s]\n", s->finish);
+        fprintf(stderr, _(" | %d tokens, %.1f tokens/s"), s->n_generated, rate(s->n_generated - 1, s->generate_seconds));
+    else
+        fprintf(stderr, s->n_generated == 1 ? _(" | %d token") : _(" | %d tokens"), s->n_generated);
+    fprintf(stderr, " | %s]\n", cli_finish_text(s->finish));
 }
 
 /* timed: the engine whose times belong to the answer, or NULL. */
@@ -127,8 +130,8 @@ static int run(const cli_options *o, char **positional, int n_positional)
 static const char *const run_options[] = {"model", "prompt", "file", GENERATE_OPTIONS, "no-special", "json", NULL};
 
 const cli_command command_run = {.name = "run",
-                                 .usage = "run -m MODEL [-p TEXT | -f FILE | < FILE] [OPTIONS]",
-                                 .summary = "Answers a prompt: text to standard output, speeds to standard error.",
-                                 .example = "dil run -m smollm2 -p \"What is the capital of Turkey?\" --temp 0",
+                                 .usage = N_("run -m MODEL [-p TEXT | -f FILE | < FILE] [OPTIONS]"),
+                                 .summary = N_("Answers a prompt: text to standard output, speeds to standard error."),
+                                 .example = N_("dil run -m smollm2 -p \"What is the capital of Turkey?\" --temp 0"),
                                  .options = run_options,
                                  .run = run};

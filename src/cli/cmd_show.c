@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "cli/cli.h"
+#include "cli/language.h"
 #include "cli/print.h"
 
 #define SHOWN_TEXT 100 /* bytes of a long text */
@@ -89,7 +90,7 @@ static void print_value(const gguf_value *v, bool json)
         print_element(v, i, json);
     }
     if (shown < v->count)
-        printf(", ... %" PRIu64 " in all", v->count);
+        printf(_(", ... %llu in all"), (unsigned long long)v->count);
     if (array)
         putchar(']');
 }
@@ -144,18 +145,18 @@ static double bits_per_value(const type_sum *s) { return s->n_values ? 8.0 * (do
 
 static const char *chat_kind(const facts *f)
 {
-    return !f->m || f->m->chat_template.n == 0 || !f->chat ? "none" : chat_template_kind(f->chat);
+    return !f->m || f->m->chat_template.n == 0 || !f->chat ? N_("none") : chat_template_kind(f->chat);
 }
 
 static const char *vocab_kind_name(const vocab *v)
 {
-    static const char *const names[] = {"byte-level BPE", "SentencePiece", "WordPiece", "unigram"};
+    static const char *const names[] = {N_("byte-level BPE"), "SentencePiece", "WordPiece", N_("unigram")};
     return names[vocab_kind_of(v)];
 }
 
 static const char *qk_name(qk_norm qk)
 {
-    return qk == QK_NORM_HEAD ? "per head" : qk == QK_NORM_FULL ? "whole projection" : "none";
+    return qk == QK_NORM_HEAD ? N_("per head") : qk == QK_NORM_FULL ? N_("whole projection") : N_("none");
 }
 
 static uint32_t n_windowed(const hparams *h)
@@ -168,12 +169,18 @@ static uint32_t n_windowed(const hparams *h)
 
 /* ---- for people ---- */
 
+static void print_label(const char *label)
+{
+    fputs("  ", stdout);
+    print_cell(stdout, label, 14);
+}
+
 static void print_key_line(const gguf *g, const char *label, const char *key)
 {
     const gguf_value *v = gguf_find(g, key);
     if (!v)
         return;
-    printf("  %-13s ", label);
+    print_label(label);
     print_value(v, false);
     putchar('\n');
 }
@@ -182,27 +189,29 @@ static void print_rope(const model *m)
 {
     const hparams *h = &m->h;
     const rope_params *r = &h->rope[0];
-    printf("  %-13s base %g, %u of %u dimensions, %s pairs", "rope", (double)r->base, h->n_rot, h->head_dim,
-           h->pairs == ROPE_ADJACENT ? "adjacent" : "half-split");
+    print_label("rope");
+    printf(h->pairs == ROPE_ADJACENT ? _("base %g, %u of %u dimensions, adjacent pairs")
+                                     : _("base %g, %u of %u dimensions, half-split pairs"),
+           (double)r->base, h->n_rot, h->head_dim);
     if (r->scale < 1)
-        printf(", positions x %g", (double)r->scale);
+        printf(_(", positions x %g"), (double)r->scale);
     if (r->extrapolation > 0)
-        printf(", YaRN from %u", r->original_context);
+        printf(_(", YaRN from %u"), r->original_context);
     if (r->use_factors && (m->rope_freqs || m->rope_long || m->rope_short))
-        printf(", frequency factors");
+        printf(_(", frequency factors"));
     if (h->window)
-        printf("; windowed layers: base %g", (double)h->rope[1].base);
+        printf(_("; windowed layers: base %g"), (double)h->rope[1].base);
     putchar('\n');
 }
 
 static const char *activation_name(activation a)
 {
-    return a == ACTIVATION_SILU ? "SiLU" : a == ACTIVATION_GELU ? "GELU" : "clipped SwiGLU";
+    return a == ACTIVATION_SILU ? "SiLU" : a == ACTIVATION_GELU ? "GELU" : _("clipped SwiGLU");
 }
 
 static const char *gating_name(expert_gating g)
 {
-    return g == GATING_SOFTMAX ? "softmax" : g == GATING_SIGMOID ? "sigmoid" : "softmax of the chosen";
+    return g == GATING_SOFTMAX ? "softmax" : g == GATING_SIGMOID ? "sigmoid" : _("softmax of the chosen");
 }
 
 static void print_experts(const hparams *h)
@@ -210,40 +219,44 @@ static void print_experts(const hparams *h)
     const expert_params *e = &h->experts;
     if (e->n_experts == 0)
         return;
-    printf("  %-13s %u of %u per token, %u wide, by %s", "experts", e->n_used, e->n_experts, e->n_ff, gating_name(e->gating));
+    print_label(_("experts"));
+    printf(_("%u of %u per token, %u wide, by %s"), e->n_used, e->n_experts, e->n_ff, gating_name(e->gating));
     if (e->n_groups > 1)
-        printf(", from %u of %u groups", e->n_groups_used, e->n_groups);
+        printf(_(", from %u of %u groups"), e->n_groups_used, e->n_groups);
     if (e->n_ff_shared > 0)
-        printf("; a shared one, %u wide", e->n_ff_shared);
+        printf(_("; a shared one, %u wide"), e->n_ff_shared);
     if (e->n_dense_lead > 0)
-        printf("; none in the first %u layers", e->n_dense_lead);
+        printf(_("; none in the first %u layers"), e->n_dense_lead);
     putchar('\n');
 }
 
 static void print_attention(const hparams *h)
 {
     const latent_params *a = &h->latent;
+    print_label(_("attention"));
     if (a->kv_rank > 0) {
-        printf("  %-13s %u heads of %u through latents of %u, cached as %s", "attention", h->n_head, a->n_plain + h->n_rot,
-               a->kv_rank, a->absorbed ? "they are" : "keys and values");
+        printf(a->absorbed ? _("%u heads of %u through latents of %u, cached as they are")
+                           : _("%u heads of %u through latents of %u, cached as keys and values"),
+               h->n_head, a->n_plain + h->n_rot, a->kv_rank);
     } else {
-        printf("  %-13s %u heads of %u, %u for keys and values", "attention", h->n_head, h->head_dim, h->n_head_kv);
+        printf(_("%u heads of %u, %u for keys and values"), h->n_head, h->head_dim, h->n_head_kv);
         if (h->head_dim_v != h->head_dim)
-            printf(" of %u", h->head_dim_v);
+            printf(_(" of %u"), h->head_dim_v);
     }
     if (h->qk != QK_NORM_NONE)
-        printf(", Q/K norm %s", qk_name(h->qk));
+        printf(_(", Q/K norm %s"), _(qk_name(h->qk)));
     if (h->attn_softcap > 0)
-        printf(", soft cap %g", (double)h->attn_softcap);
+        printf(_(", soft cap %g"), (double)h->attn_softcap);
     if (h->sinks)
-        printf(", sinks");
+        printf(_(", sinks"));
     putchar('\n');
 }
 
 /* A layer of experts alone has nothing else. */
 static void print_lone(const hparams *h)
 {
-    printf("  %-13s %u\n", "width", h->n_embd);
+    print_label(_("width"));
+    printf("%u\n", h->n_embd);
     print_experts(h);
 }
 
@@ -255,28 +268,34 @@ static void print_model(const facts *f)
         print_lone(h);
         return;
     }
-    printf("  %-13s %u tokens in training", "context", h->n_context);
+    print_label(_("context"));
+    printf(_("%u tokens in training"), h->n_context);
     if (h->window)
-        printf("; %u of %u layers see the last %u", n_windowed(h), h->n_layer, h->window);
-    printf("\n  %-13s %u, feed-forward %u (%s), %u layers\n", "width", h->n_embd, h->n_ff, activation_name(h->act), h->n_layer);
+        printf(_("; %u of %u layers see the last %u"), n_windowed(h), h->n_layer, h->window);
+    putchar('\n');
+    print_label(_("width"));
+    printf(_("%u, feed-forward %u (%s), %u layers\n"), h->n_embd, h->n_ff, activation_name(h->act), h->n_layer);
     print_experts(h);
     print_attention(h);
     print_rope(f->m);
-    printf("  %-13s %d tokens, %s", "vocabulary", vocab_size(v), vocab_kind_name(v));
+    print_label(_("vocabulary"));
+    printf(_("%d tokens, %s"), vocab_size(v), _(vocab_kind_name(v)));
     if (vocab_bos(v) != TOKEN_NONE) {
-        fputs(", begins ", stdout);
+        fputs(_(", begins "), stdout);
         print_text(stdout, vocab_text(v, vocab_bos(v)), 32);
     }
     if (vocab_eos(v) != TOKEN_NONE) {
-        fputs(", ends ", stdout);
+        fputs(_(", ends "), stdout);
         print_text(stdout, vocab_text(v, vocab_eos(v)), 32);
     }
-    printf("%s\n  %-13s %s\n", f->m->tied ? ", output tied to it" : "", "chat template", chat_kind(f));
+    puts(f->m->tied ? _(", output tied to it") : "");
+    print_label(_("chat template"));
+    puts(_(chat_kind(f)));
 }
 
 static void print_tensors(const gguf *g)
 {
-    puts("\ntensors");
+    puts(_("\ntensors"));
     for (uint64_t i = 0; i < gguf_n_tensors(g); i++) {
         const gguf_tensor *t = gguf_tensor_at(g, i);
         char shape[96], size[32];
@@ -292,13 +311,13 @@ static void print_tensors(const gguf *g)
 static void print_types(const facts *f)
 {
     char size[32];
-    puts("\ntypes");
+    puts(_("\ntypes"));
     for (int i = 0; i < DIL_TYPE_COUNT; i++) {
         const type_sum *s = &f->types[i];
         if (s->n_tensors)
-            printf("  %-8s %5" PRIu64 " tensors %10s  %5.1f %%  %6.3f bits per weight\n", format_get((dil_type)i)->name,
-                   s->n_tensors, str_bytes(s->bytes, size, sizeof size), 100.0 * (double)s->bytes / (double)f->all.bytes,
-                   bits_per_value(s));
+            printf(_("  %-8s %5llu tensors %10s  %5.1f %%  %6.3f bits per weight\n"), format_get((dil_type)i)->name,
+                   (unsigned long long)s->n_tensors, str_bytes(s->bytes, size, sizeof size),
+                   100.0 * (double)s->bytes / (double)f->all.bytes, bits_per_value(s));
     }
 }
 
@@ -309,22 +328,27 @@ static void print_people(const facts *f, const char *path, bool tensors)
     size_t widest = 0;
     print_text(stdout, str_of(path), 4096);
     putchar('\n');
-    print_key_line(g, "name", "general.name");
-    print_key_line(g, "licence", "general.license");
-    print_key_line(g, "architecture", "general.architecture");
-    printf("  %-13s %.1f M, %.2f bits each\n", "parameters", (double)f->all.n_values * 1e-6, bits_per_value(&f->all));
-    printf("  %-13s %s, GGUF v%u, %" PRIu64 " tensors, %" PRIu64 " keys", "file", str_bytes(gguf_size_bytes(g), size, sizeof size),
-           gguf_version(g), gguf_n_tensors(g), gguf_n_values(g));
-    printf(gguf_shards(g) > 1 ? ", %d parts\n" : "\n", gguf_shards(g));
+    print_key_line(g, _("name"), "general.name");
+    print_key_line(g, _("licence"), "general.license");
+    print_key_line(g, _("architecture"), "general.architecture");
+    print_label(_("parameters"));
+    printf(_("%.1f M, %.2f bits each\n"), (double)f->all.n_values * 1e-6, bits_per_value(&f->all));
+    print_label(_("file"));
+    printf(_("%s, GGUF v%u, %llu tensors, %llu keys"), str_bytes(gguf_size_bytes(g), size, sizeof size), gguf_version(g),
+           (unsigned long long)gguf_n_tensors(g), (unsigned long long)gguf_n_values(g));
+    if (gguf_shards(g) > 1)
+        printf(_(", %d parts"), gguf_shards(g));
+    putchar('\n');
     if (f->m) {
         print_model(f);
     } else {
-        printf("  %-13s no: ", "can run it");
+        print_label(_("can run it"));
+        fputs(_("no: "), stdout);
         print_text(stdout, str_of(f->why.text), sizeof f->why.text);
         putchar('\n');
     }
     print_types(f);
-    puts("\nkeys");
+    puts(_("\nkeys"));
     for (uint64_t i = 0; i < gguf_n_values(g); i++)
         if (gguf_value_at(g, i)->key.n > widest)
             widest = gguf_value_at(g, i)->key.n;
@@ -421,8 +445,10 @@ static int show(const cli_options *o, char **positional, int n_positional)
     if (!name)
         return CLI_USAGE;
     dil_status status = cli_model_path(name, path, sizeof path, &err);
+    language_plain(o->json);
     if (status == DIL_OK)
         status = collect(&f, path, &err);
+    language_plain(false);
     if (status == DIL_OK && o->json)
         print_json(&f, path);
     else if (status == DIL_OK)
@@ -435,9 +461,9 @@ static const char *const show_options[] = {"model", "tensors", "json", NULL};
 
 const cli_command command_show = {
     .name = "show",
-    .usage = "show MODEL [--tensors] [--json]",
-    .summary = "Shows what is in a model file.\n\n--json is complete: every key with all its elements, every tensor.",
-    .example = "dil show smollm2 --tensors",
+    .usage = N_("show MODEL [--tensors] [--json]"),
+    .summary = N_("Shows what is in a model file.\n\n--json is complete: every key with all its elements, every tensor."),
+    .example = N_("dil show smollm2 --tensors"),
     .options = show_options,
     .most_positional = 1,
     .model_argument = true,

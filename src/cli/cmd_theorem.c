@@ -91,20 +91,21 @@ static void draw(const demo *d, const int32_t *state)
 
 static void print_neighbours(const demo *d)
 {
-    puts("1. The flock. Every bird minds its 3 nearest; who is minded minds back (a one-way glance would let the game run in\n"
-         "   circles). Real flocks, and the library, use 7.\n");
+    puts(_("1. The flock. Every bird minds its 3 nearest; who is minded minds back (a one-way glance would let the game run in\n"
+           "   circles). Real flocks, and the library, use 7.\n"));
     draw(d, NULL);
     swarm_order o;
     swarm_measure(&d->graph, &places[0][0], NULL, 2, &o);
-    printf("\n   %lld edges; cohesion %.3f, separation %.3f\n\n", (long long)(d->graph.first[BIRDS] / 2), o.cohesion, o.separation);
+    printf(_("\n   %lld edges; cohesion %.3f, separation %.3f\n\n"), (long long)(d->graph.first[BIRDS] / 2), o.cohesion,
+           o.separation);
 }
 
 static dil_status print_settling(demo *d, double price, dil_error *err)
 {
     printf(
-        "2. Best responses. Each bird picks 2, 4, 6 or 8 bits, pays its error, its neighbours' errors beside its own and %.3f per\n"
-        "   bit. One after the other answers as is best for it; the potential falls with every move, so it must end.\n\n"
-        "   sweep  moves  potential   gap     ",
+        _("2. Best responses. Each bird picks 2, 4, 6 or 8 bits, pays its error, its neighbours' errors beside its own and %.3f per\n"
+          "   bit. One after the other answers as is best for it; the potential falls with every move, so it must end.\n\n"
+          "   sweep  moves  potential   gap     "),
         price);
     for (int i = 0; i < BIRDS; i++)
         putchar('A' + i);
@@ -112,7 +113,7 @@ static dil_status print_settling(demo *d, double price, dil_error *err)
     game_options once = {.most_sweeps = 1};
     game_report r = {0};
     memset(d->state, 0, sizeof d->state);
-    printf("   start         %9.5f   %.5f ", game_potential(&d->g, d->state, price), game_gap(&d->g, d->state, price));
+    printf(_("   start         %9.5f   %.5f "), game_potential(&d->g, d->state, price), game_gap(&d->g, d->state, price));
     for (int sweep = 1; !r.settled; sweep++) {
         for (int i = 0; i < BIRDS; i++)
             putchar('0' + (int)bits[d->state[i]]);
@@ -121,7 +122,7 @@ static dil_status print_settling(demo *d, double price, dil_error *err)
     }
     for (int i = 0; i < BIRDS; i++)
         putchar('0' + (int)bits[d->state[i]]);
-    printf("\n\n   Nobody gains by changing alone: a Nash equilibrium. It uses %.0f bits.\n\n", game_use(&d->g, d->state));
+    printf(_("\n\n   Nobody gains by changing alone: a Nash equilibrium. It uses %.0f bits.\n\n"), game_use(&d->g, d->state));
     return DIL_OK;
 }
 
@@ -131,20 +132,21 @@ static dil_status print_fit(demo *d, dil_error *err)
     double restarts, free_cost, free_lower;
     int32_t alone[BIRDS];
     DIL_TRY(game_fit(&d->g, budget, NULL, d->state, &r, err));
-    printf("3. A budget of %.0f bits. The price is bisected until the flock fits, what is left is filled, pairs are exchanged.\n\n",
-           budget);
+    printf(
+        _("3. A budget of %.0f bits. The price is bisected until the flock fits, what is left is filled, pairs are exchanged.\n\n"),
+        budget);
     draw(d, d->state);
     DIL_TRY(game_restarts(&d->g, r.price, 32, 1, &restarts, err));
     game separate = d->g;
     separate.graph = NULL;
     separate.amount = NULL;
     DIL_TRY(game_by_cells(&separate, budget, (int32_t)budget, alone, &free_cost, &free_lower, err));
-    printf("\n   price per bit %.5f, used %.0f of %.0f, cost %.5f; %d single moves filled, %d pairs exchanged\n"
-           "   left to gain: by one bird %.1e, by two together %.1e; birds whose neighbours could change their mind: %.0f %%\n"
-           "   without minding neighbours (dynamic programming): %.5f in the same game, %+.1f %%\n",
+    printf(_("\n   price per bit %.5f, used %.0f of %.0f, cost %.5f; %d single moves filled, %d pairs exchanged\n"
+             "   left to gain: by one bird %.1e, by two together %.1e; birds whose neighbours could change their mind: %.0f %%\n"
+             "   without minding neighbours (dynamic programming): %.5f in the same game, %+.1f %%\n"),
            r.price, r.used, budget, r.cost, r.filled, r.exchanged, r.gap, r.swap_gap, 100 * r.active_share,
            game_potential(&d->g, alone, 0.0), 100 * (game_potential(&d->g, alone, 0.0) / r.cost - 1));
-    printf("   potential at this price: %.5f settled, %.5f the best of 32 random starts\n\n", r.settled.potential, restarts);
+    printf(_("   potential at this price: %.5f settled, %.5f the best of 32 random starts\n\n"), r.settled.potential, restarts);
     return DIL_OK;
 }
 
@@ -155,13 +157,14 @@ static dil_status print_decision(dil_error *err)
     decide_evidence e;
     int32_t best;
     DIL_TRY(decide_adaptive(&p, &best, &e, err));
-    printf("4. The adaptive decision for a task in the middle, three places. Nearest in the whitened metric first:\n\n"
-           "   bird  distance  value   place  loses by changing\n");
+    printf(_("4. The adaptive decision for a task in the middle, three places. Nearest in the whitened metric first:\n\n"
+             "   bird  distance  value   place  loses by changing\n"));
     for (int32_t i = 0; i < e.n; i++)
-        printf("   %c     %8.3f  %.3f   %-5s  %.4f\n", 'A' + e.member[i], e.distance[i], e.value[i], e.chosen[i] ? "yes" : "",
+        printf("   %c     %8.3f  %.3f   %-5s  %.4f\n", 'A' + e.member[i], e.distance[i], e.value[i], e.chosen[i] ? _("yes") : "",
                e.regret[i]);
-    printf("\n   Chosen: %c. Group of %d%s; a place costs %.4f.\n", 'A' + best, e.n,
-           e.certain ? ", nobody outside it could have changed the answer" : ", all that are looked at", e.game.price);
+    printf(e.certain ? _("\n   Chosen: %c. Group of %d, nobody outside it could have changed the answer; a place costs %.4f.\n")
+                     : _("\n   Chosen: %c. Group of %d, all that are looked at; a place costs %.4f.\n"),
+           'A' + best, e.n, e.game.price);
     return DIL_OK;
 }
 
@@ -169,14 +172,14 @@ static int theorem(const cli_options *o, char **positional, int n_positional)
 {
     (void)o;
     if (n_positional != 1 || strcmp(positional[0], "demo") != 0)
-        return cli_usage("theorem: wanted 'demo', found '%s'", n_positional > 0 ? positional[0] : "nothing");
+        return cli_usage("theorem: wanted 'demo', found '%s'", n_positional > 0 ? positional[0] : _("nothing"));
     dil_error err = {0};
     demo *d = mem_calloc(1, sizeof *d, MEM_MISC);
     if (!d)
         return CLI_FAILED;
     dil_status status = build(d, &err);
     if (status == DIL_OK) {
-        puts("The Nash-Swarm game: J(s) = own cost + neighbours' coupling + price * use;  docs/THEOREM.md has the proofs.\n");
+        puts(_("The Nash-Swarm game: J(s) = own cost + neighbours' coupling + price * use;  docs/THEOREM.md has the proofs.\n"));
         print_neighbours(d);
         status = print_settling(d, 0.05, &err);
     }
@@ -192,9 +195,9 @@ static int theorem(const cli_options *o, char **positional, int n_positional)
 static const char *const theorem_options[] = {NULL};
 
 const cli_command command_theorem = {.name = "theorem",
-                                     .usage = "theorem demo",
-                                     .summary = "Walks through the Nash-Swarm game on a small problem.",
-                                     .example = "dil theorem demo",
+                                     .usage = N_("theorem demo"),
+                                     .summary = N_("Walks through the Nash-Swarm game on a small problem."),
+                                     .example = N_("dil theorem demo"),
                                      .options = theorem_options,
                                      .least_positional = 1,
                                      .most_positional = 1,

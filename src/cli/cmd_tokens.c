@@ -99,16 +99,16 @@ static const char *const tokenize_options[] = {"model", "prompt", "file", "no-sp
 static const char *const detokenize_options[] = {"model", "no-special", "json", NULL};
 
 const cli_command command_tokenize = {.name = "tokenize",
-                                      .usage = "tokenize -m MODEL (-p TEXT | -f FILE) [--json] [--no-special]",
-                                      .summary = "Shows the token ids of a text.",
-                                      .example = "dil tokenize -m smollm2 -p \"Merhaba dünya\"",
+                                      .usage = N_("tokenize -m MODEL (-p TEXT | -f FILE) [--json] [--no-special]"),
+                                      .summary = N_("Shows the token ids of a text."),
+                                      .example = N_("dil tokenize -m smollm2 -p \"Merhaba dünya\""),
                                       .options = tokenize_options,
                                       .run = tokenize};
 
 const cli_command command_detokenize = {.name = "detokenize",
-                                        .usage = "detokenize -m MODEL IDS...",
-                                        .summary = "Shows the text of token ids.",
-                                        .example = "dil detokenize -m smollm2 19556 905",
+                                        .usage = N_("detokenize -m MODEL IDS..."),
+                                        .summary = N_("Shows the text of token ids."),
+                                        .example = N_("dil detokenize -m smollm2 19556 905"),
                                         .options = detokenize_options,
                                         .least_positional = 1,
                                         .most_positional = -1,

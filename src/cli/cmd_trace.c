@@ -68,7 +68,7 @@ static dil_status trace_text(engine *e, recorder *r, const cli_options *o, str t
         r->log = NULL;
     }
     if (status == DIL_OK && !o->quiet)
-        fprintf(stderr, "%s: %zu tokens; dil route %s shows what they reuse\n", o->output, tokens.n, o->output);
+        fprintf(stderr, _("%s: %zu tokens; dil route %s shows what they reuse\n"), o->output, tokens.n, o->output);
     token_list_free(&tokens);
     return status;
 }
@@ -102,8 +102,8 @@ static const char *const trace_command_options[] = {"model",         "prompt",  
                                                     "no-pack-cache", "no-special",     "quiet", NULL};
 
 const cli_command command_trace = {.name = "trace",
-                                   .usage = "trace -m MODEL (-p TEXT | -f FILE) -o LOG [-c CTX]",
-                                   .summary = "Writes down which experts every token of a text chooses, for dil route.",
-                                   .example = "dil trace -m mixtral.gguf -f book.txt -o book.route && dil route book.route",
+                                   .usage = N_("trace -m MODEL (-p TEXT | -f FILE) -o LOG [-c CTX]"),
+                                   .summary = N_("Writes down which experts every token of a text chooses, for dil route."),
+                                   .example = N_("dil trace -m mixtral.gguf -f book.txt -o book.route && dil route book.route"),
                                    .options = trace_command_options,
                                    .run = trace_command};

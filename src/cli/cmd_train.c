@@ -50,13 +50,13 @@ static void print_plan_json(const train_config *c, const net *n, double tokens, 
 static void print_plan(const train_config *c, const net *n, double tokens, double flops)
 {
     print_text(stdout, str_of(c->name), sizeof c->name);
-    printf(": %.2f M parameters, %.2f M of them per token; %d layers", (double)net_size(n) * 1e-6, (double)net_active(n) * 1e-6,
+    printf(_(": %.2f M parameters, %.2f M of them per token; %d layers"), (double)net_size(n) * 1e-6, (double)net_active(n) * 1e-6,
            c->net.n_layer);
     if (c->net.n_experts > 0)
-        printf(" of %d experts, %d per token", c->net.n_experts, c->net.n_used);
-    printf(", vocabulary of %d\n%llu steps of %d tokens: %.4g million tokens, %.3g FLOPs (%s)\n", c->net.n_vocab,
+        printf(_(" of %d experts, %d per token"), c->net.n_experts, c->net.n_used);
+    printf(_(", vocabulary of %d\n%llu steps of %d tokens: %.4g million tokens, %.3g FLOPs (%s)\n"), c->net.n_vocab,
            (unsigned long long)c->n_steps, c->n_sequences * c->net.n_context, tokens * 1e-6, flops,
-           net_compute_of(n) == NET_COMPUTE_BF16 ? "products in bf16" : "products in f32");
+           net_compute_of(n) == NET_COMPUTE_BF16 ? _("products in bf16") : _("products in f32"));
 }
 
 static void prepared(void *user, const train_config *c, const net *n)
@@ -82,14 +82,14 @@ static void busiest(const train_command *t, const net_result *r, double *least, 
         }
 }
 
-static void print_duration(FILE *out, double seconds)
+static void print_left(FILE *out, double seconds)
 {
     if (seconds >= 5400)
-        fprintf(out, "%.1f h", seconds / 3600);
+        fprintf(out, _("%.1f h left"), seconds / 3600);
     else if (seconds >= 100)
-        fprintf(out, "%.0f min", seconds / 60);
+        fprintf(out, _("%.0f min left"), seconds / 60);
     else
-        fprintf(out, "%.0f s", seconds);
+        fprintf(out, _("%.0f s left"), seconds);
 }
 
 /* At most five times a second. */
@@ -99,15 +99,15 @@ static void draw(train_command *t, const train_progress *p)
     double least, most;
     if (!t->terminal || now - t->drawn_ns < 200000000u)
         return;
-    fprintf(stderr, "\rstep %llu/%llu  loss %.4f  %.3f bits/token  %.0f tokens/s  %.1f GFLOP/s", (unsigned long long)p->step,
+    fprintf(stderr, _("\rstep %llu/%llu  loss %.4f  %.3f bits/token  %.0f tokens/s  %.1f GFLOP/s"), (unsigned long long)p->step,
             (unsigned long long)p->n_steps, p->result.total, p->result.ce / log(2.0), p->tokens_per_second, p->gflops);
     if (t->c->net.n_experts > 0) {
         busiest(t, &p->result, &least, &most);
-        fprintf(stderr, "  load %.2f..%.2f", least, most);
+        fprintf(stderr, _("  load %.2f..%.2f"), least, most);
     }
     fputs("  ", stderr);
-    print_duration(stderr, p->seconds_left);
-    fputs(" left\033[K", stderr);
+    print_left(stderr, p->seconds_left);
+    fputs("\033[K", stderr);
     t->drawn_ns = now;
     t->shown = true;
 }
@@ -140,18 +140,18 @@ static void print_json(const train_command *t, const char *event, const train_pr
 
 static void print_evaluation(const train_command *t, const train_progress *p)
 {
-    printf("step %llu of %llu: loss %.4f, %.3f bits/token", (unsigned long long)p->step, (unsigned long long)p->n_steps,
+    printf(_("step %llu of %llu: loss %.4f, %.3f bits/token"), (unsigned long long)p->step, (unsigned long long)p->n_steps,
            p->result.total, p->result.ce / log(2.0));
     for (int i = 0; i < t->c->n_sources; i++) {
         if (!isfinite(p->held_out[i]))
             continue;
         fputs(", ", stdout);
         print_text(stdout, str_of(t->c->sources[i].name), sizeof t->c->sources[i].name);
-        printf(" %.4f bits/byte", p->held_out[i]);
+        printf(_(" %.4f bits/byte"), p->held_out[i]);
     }
-    printf(", %.0f tokens/s, %.1f GFLOP/s, ", p->tokens_per_second, p->gflops);
-    print_duration(stdout, p->seconds_left);
-    puts(" left");
+    printf(_(", %.0f tokens/s, %.1f GFLOP/s, "), p->tokens_per_second, p->gflops);
+    print_left(stdout, p->seconds_left);
+    putchar('\n');
 }
 
 static bool step(void *user, const train_progress *p)
@@ -183,11 +183,11 @@ static void print_end(const train_command *t)
     if (t->o->json)
         return;
     if (p->step == 0 || p->step == c->n_steps) {
-        printf("finished: dil export %s/checkpoint.bin ", c->output);
+        printf(_("finished: dil export %s/checkpoint.bin "), c->output);
         print_text(stdout, str_of(c->name), sizeof c->name);
         puts(".gguf");
     } else
-        printf("stopped after step %llu of %llu; to go on: dil train %s --resume\n", (unsigned long long)p->step,
+        printf(_("stopped after step %llu of %llu; to go on: dil train %s --resume\n"), (unsigned long long)p->step,
                (unsigned long long)c->n_steps, t->config_path);
 }
 
@@ -240,11 +240,11 @@ static const char *const train_options_list[] = {"resume", "steps", "threads", "
 
 const cli_command command_train = {
     .name = "train",
-    .usage = "train CONFIG [--resume] [--steps N] [-t T] [--cpu LEVEL] [--json]",
-    .summary =
+    .usage = N_("train CONFIG [--resume] [--steps N] [-t T] [--cpu LEVEL] [--json]"),
+    .summary = N_(
         "Trains a language model from texts, as a JSON file says.\n\nVocabulary, tokens, metrics.csv and checkpoint.bin go to the "
-        "config's output directory. Ctrl-C saves and stops;\n--resume goes on to the bit.",
-    .example = "dil train tiny.json && dil export runs/tiny/checkpoint.bin tiny.gguf",
+        "config's output directory. Ctrl-C saves and stops;\n--resume goes on to the bit."),
+    .example = N_("dil train tiny.json && dil export runs/tiny/checkpoint.bin tiny.gguf"),
     .options = train_options_list,
     .least_positional = 1,
     .most_positional = 1,
@@ -278,8 +278,9 @@ static dil_status export_with(const cli_options *o, char **positional, const tra
     DIL_TRY(net_new(&n, &c->net, NET_COMPUTE_F32, c->net.n_context, workers, k, err));
     dil_status status = checkpoint_load(positional[0], n, NULL, err);
     if (status == DIL_OK && has_prices(n) && !o->quiet)
-        fputs("note: experts were still chosen with prices at this step; files hold none, so some tokens will take other experts\n",
-              stderr);
+        fputs(
+            _("note: experts were still chosen with prices at this step; files hold none, so some tokens will take other experts\n"),
+            stderr);
     if (status == DIL_OK)
         status = export_gguf(n, c->name, vocabulary, type, positional[1], err);
     net_free(n);
@@ -305,9 +306,8 @@ static int export_checkpoint(const cli_options *o, char **positional, int n_posi
     if (status == DIL_OK)
         status = export_with(o, positional, c, type, workers, &k, &err);
     if (status == DIL_OK && !o->quiet) {
-        printf("%s: '", positional[1]);
-        print_text(stdout, str_of(c->name), sizeof c->name);
-        printf("' after %llu of %llu steps\n", (unsigned long long)state.step, (unsigned long long)c->n_steps);
+        printf(_("%s: '%s' after %llu of %llu steps\n"), positional[1], c->name, (unsigned long long)state.step,
+               (unsigned long long)c->n_steps);
     }
     team_free(workers);
     mem_free(c);
@@ -318,11 +318,11 @@ static const char *const export_options[] = {"type", "quiet", NULL};
 
 const cli_command command_export = {
     .name = "export",
-    .usage = "export CHECKPOINT OUT.gguf [--type F32|F16|BF16]",
-    .summary =
+    .usage = N_("export CHECKPOINT OUT.gguf [--type F32|F16|BF16]"),
+    .summary = N_(
         "Writes the model of a training run's checkpoint as a GGUF file.\n\nMatrices are F16 unless --type says otherwise; vectors and "
-        "routers stay F32. dil quantize makes smaller types of it.",
-    .example = "dil export runs/tiny/checkpoint.bin tiny.gguf --type F16",
+        "routers stay F32. dil quantize makes smaller types of it."),
+    .example = N_("dil export runs/tiny/checkpoint.bin tiny.gguf --type F16"),
     .options = export_options,
     .least_positional = 2,
     .most_positional = 2,

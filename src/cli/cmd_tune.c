@@ -1,5 +1,6 @@
 /* dil tune: what the machine can do, and the settings that suit a model on it. */
 #include <stdio.h>
+#include <string.h>
 
 #include "base/cpu.h"
 #include "base/mem.h"
@@ -7,6 +8,7 @@
 #include "base/status.h"
 #include "cli/cli.h"
 #include "cli/machine_draw.h"
+#include "cli/print.h"
 #include "tune/search.h"
 
 #define GEN_TOKENS 32 /* timed at a time: many short turns say more than few long ones */
@@ -30,28 +32,41 @@ static dil_status show_machine(const cli_options *o, dil_error *err)
 
 /* ---- a model ---- */
 
+/* "items per worker: 4": what stands before the colon is translated. */
+static void print_tried(FILE *out, const char *what)
+{
+    char label[64], text[256];
+    const size_t n = strcspn(what, ":");
+    (void)snprintf(label, sizeof label, "%.*s", (int)n, what);
+    (void)snprintf(text, sizeof text, "%s%s", _(label), what + n);
+    print_cell(out, text, 52);
+}
+
 static void print_trials(FILE *out, const search_result *r)
 {
-    fprintf(out, "%-52s %-11s %7s  %-16s %s\n", "tried", "timed with", "speed", "interval", "rounds");
+    fputs(_("tried                                                timed with    speed  interval         rounds\n"), out);
     for (int32_t i = 0; i < r->n_trials; i++) {
         const profile_trial *t = &r->trials[i];
-        fprintf(out, "%-52s %-11s %6.3fx  %5.3f .. %5.3f   %d%s\n", t->what, t->test, t->ratio, t->low, t->high, t->rounds,
-                t->kept ? "  kept" : "");
+        print_tried(out, t->what);
+        fputc(' ', out);
+        print_cell(out, _(t->test), 11);
+        fprintf(out, " %6.3fx  %5.3f .. %5.3f   %d%s\n", t->ratio, t->low, t->high, t->rounds, t->kept ? _("  kept") : "");
     }
 }
 
 static void print_result(const search_result *r, const char *path)
 {
     if (!r->changed)
-        printf("The usual settings are the fastest: nothing of %d trials in %.0f s was better beyond doubt.\n", r->n_trials,
+        printf(_("The usual settings are the fastest: nothing of %d trials in %.0f s was better beyond doubt.\n"), r->n_trials,
                r->seconds);
     else if (r->prompt_gain > 0 && r->gen_gain > 0)
-        printf("Prompts %.3fx and generation %.3fx the speed of the usual settings (%d trials in %.0f s).\n", r->prompt_gain,
+        printf(_("Prompts %.3fx and generation %.3fx the speed of the usual settings (%d trials in %.0f s).\n"), r->prompt_gain,
                r->gen_gain, r->n_trials, r->seconds);
     else
-        printf("%s %.3fx the speed of the usual settings (%d trials in %.0f s).\n", r->prompt_gain > 0 ? "Prompts" : "Generation",
+        printf(r->prompt_gain > 0 ? _("Prompts %.3fx the speed of the usual settings (%d trials in %.0f s).\n")
+                                  : _("Generation %.3fx the speed of the usual settings (%d trials in %.0f s).\n"),
                r->prompt_gain > 0 ? r->prompt_gain : r->gen_gain, r->n_trials, r->seconds);
-    printf("Kept in %s: run, chat and bench load it by themselves.\n", path);
+    printf(_("Kept in %s: run, chat and bench load it by themselves.\n"), path);
 }
 
 static void print_json(const search_result *r, const char *path)
@@ -117,12 +132,12 @@ static const char *const options[] = {"model",    "machine", "seconds",      "ex
 
 const cli_command command_tune = {
     .name = "tune",
-    .usage = "tune (MODEL [-p N] [-n N] [-d N] [-npl N] [--seconds S] [--explain] | --machine) [-t T] [--json]",
-    .summary =
+    .usage = N_("tune (MODEL [-p N] [-n N] [-d N] [-npl N] [--seconds S] [--explain] | --machine) [-t T] [--json]"),
+    .summary = N_(
         "Finds the settings that suit a model on this machine, or shows what the machine can do.\n\nSettings are tried in turns with the "
         "usual ones and kept in a profile where they are faster beyond doubt;\nrun, chat and bench load it by themselves. They never change "
-        "what a model answers.",
-    .example = "dil tune --machine\n  dil tune smollm2 --explain",
+        "what a model answers."),
+    .example = N_("dil tune --machine\n  dil tune smollm2 --explain"),
     .options = options,
     .most_positional = 1,
     .model_argument = true,

@@ -6,6 +6,7 @@
 #include "base/os.h"
 #include "base/status.h"
 #include "cli/cli.h"
+#include "cli/language.h"
 #include "view/view.h"
 
 static bool one_of(const char *text, const char *first, const char *second)
@@ -85,7 +86,7 @@ static int view(const cli_options *o, char **positional, int n_positional)
                       .n_inputs = n_positional - 1,
                       .dark = o->theme && strcmp(o->theme, "dark") == 0,
                       .any_theme = !o->theme,
-                      .turkish = o->lang && strcmp(o->lang, "tr") == 0,
+                      .turkish = language_is_turkish(),
                       .one_layer = options_given(o, "layer"),
                       .layer = (uint32_t)o->layer,
                       .frame = (uint64_t)o->frame,
@@ -100,8 +101,6 @@ static int view(const cli_options *o, char **positional, int n_positional)
         return cli_usage("view: wanted 1 to %d files, found %d", VIEW_MOST_INPUTS, r.n_inputs);
     if (!one_of(o->theme, "light", "dark"))
         return cli_usage("view: --theme: wanted light or dark, found '%s'", o->theme);
-    if (!one_of(o->lang, "tr", "en"))
-        return cli_usage("view: --lang: wanted tr or en, found '%s'", o->lang);
     if (picture != view_flock && flock_only(o))
         return cli_usage("view %s: --layer, --frame, --frames, --threads, -p and -f are for the flock", positional[0]);
     bool many = picture == view_flock && find_number(o->output, &digits, &end);
@@ -114,16 +113,15 @@ static int view(const cli_options *o, char **positional, int n_positional)
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-static const char *const view_options[] = {"output", "theme",  "lang", "layer",   "frame",
-                                           "frames", "prompt", "file", "threads", NULL};
+static const char *const view_options[] = {"output", "theme", "layer", "frame", "frames", "prompt", "file", "threads", NULL};
 
 const cli_command command_view = {
     .name = "view",
-    .usage = "view metrics|experts|flock|cache|bits FILE... -o OUT.svg|png|pdf|html",
-    .summary =
+    .usage = N_("view metrics|experts|flock|cache|bits FILE... -o OUT.svg|png|pdf|html"),
+    .summary = N_(
         "Draws pictures: training curves of metrics logs, experts of router logs, the flock of a model's experts, bits of reports of "
-        "dil quantize.",
-    .example = "dil view flock moe.gguf chat.route -o flock.html",
+        "dil quantize."),
+    .example = N_("dil view flock moe.gguf chat.route -o flock.html"),
     .options = view_options,
     .least_positional = 2,
     .most_positional = -1,

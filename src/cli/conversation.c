@@ -165,9 +165,9 @@ static dil_status read_message(conversation *c, const char *path, size_t i, cons
         return DIL_FAIL(err, DIL_FORMAT,
                         "%s: message %zu: wanted {\"role\": \"system\", \"user\" or \"assistant\", \"content\": text}, found %s",
                         path, i + 1,
-                        !json_is_object(item)         ? "no object"
-                        : !role || !static_role(role) ? "another role"
-                                                      : "no text");
+                        !json_is_object(item)         ? _("no object")
+                        : !role || !static_role(role) ? _("another role")
+                                                      : _("no text"));
     if (!role_fits(c, role))
         return DIL_FAIL(err, DIL_FORMAT,
                         "%s: message %zu: wanted a system message first and then user and assistant in turn, found %s", path, i + 1,
@@ -185,7 +185,7 @@ static dil_status from_json(conversation *c, const char *path, const json_t *roo
                         path, FILE_VERSION);
     if (!json_is_array(list) || json_array_size(list) > MAX_MESSAGES)
         return DIL_FAIL(err, DIL_FORMAT, "%s: messages: wanted an array of at most %d, found %s", path, MAX_MESSAGES,
-                        json_is_array(list) ? "more" : "none");
+                        json_is_array(list) ? _("more") : _("none"));
     for (size_t i = 0; i < json_array_size(list); i++)
         DIL_TRY(read_message(c, path, i, json_array_get(list, i), err));
     if (c->n && strcmp(c->messages[c->n - 1].role, "user") == 0)

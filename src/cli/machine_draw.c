@@ -3,10 +3,22 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "base/status.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/print.h"
 
-enum { CORE_WIDE = 16, CORES_SHOWN = 4, INNER_WIDE = CORES_SHOWN * (CORE_WIDE + 1), BAR_WIDE = 32, TEXT = 256, MANY = 256 };
+enum {
+    CORE_WIDE = 16,
+    CELL_WIDE = CORE_WIDE - 4,
+    CORES_SHOWN = 4,
+    INNER_WIDE = CORES_SHOWN * (CORE_WIDE + 1),
+    BAR_WIDE = 32,
+    TEXT = 256,
+    MANY = 256
+};
+
+static int columns(const char *text) { return (int)utf8_columns(str_of(text)); }
 
 static void dashes(FILE *out, int n)
 {
@@ -28,7 +40,7 @@ static const char *binary(uint64_t bytes, char out[32])
 
 static const char *rate(double per_second, char out[32])
 {
-    (void)snprintf(out, 32, "%.1f GB/s", per_second * 1e-9);
+    (void)snprintf(out, 32, _("%.1f GB/s"), per_second * 1e-9);
     return out;
 }
 
@@ -49,8 +61,8 @@ static void draw_cores(FILE *out, const machine *m, int first, int n)
     for (int i = first; i < first + n; i++) {
         const machine_core *c = &m->cores[i];
         char cell[5][TEXT];
-        const char *kind = m->n_kinds < 2 ? "" : c->kind == m->n_kinds - 1 ? " fast" : " slow";
-        (void)snprintf(cell[1], TEXT, "core %d%s", c->cpu, kind);
+        const char *kind = m->n_kinds < 2 ? "" : c->kind == m->n_kinds - 1 ? _(" fast") : _(" slow");
+        (void)snprintf(cell[1], TEXT, _("core %d%s"), c->cpu, kind);
         if (c->n_cpus > 1)
             (void)snprintf(cell[1] + strlen(cell[1]), TEXT - strlen(cell[1]), " x%d", c->n_cpus);
         (void)snprintf(cell[2], TEXT, "L1 %s", m->caches[0].size_bytes ? binary(m->caches[0].size_bytes, size) : "?");
@@ -61,7 +73,8 @@ static void draw_cores(FILE *out, const machine *m, int first, int n)
             if (l == 0 || l == 4)
                 (void)snprintf(at, room, "%s──────────────%s ", l ? "└" : "┌", l ? "┘" : "┐");
             else
-                (void)snprintf(at, room, "│ %-12.12s │ ", cell[l]);
+                (void)snprintf(at, room, "│ %.*s%*s │ ", (int)utf8_cut(str_of(cell[l]), CELL_WIDE), cell[l],
+                               columns(cell[l]) < CELL_WIDE ? CELL_WIDE - columns(cell[l]) : 0, "");
         }
     }
     for (int l = 0; l < 5; l++)
@@ -74,14 +87,14 @@ static void draw_group(FILE *out, const machine *m, int first, int n)
     const machine_core *c = &m->cores[first];
     char title[TEXT], size[32], where[64] = "";
     if (m->n_numa > 1 || m->n_sockets > 1)
-        (void)snprintf(where, sizeof where, "socket %d, node %d: ", c->socket, c->numa);
+        (void)snprintf(where, sizeof where, _("socket %d, node %d: "), c->socket, c->numa);
     if (c->cache[2] >= 0)
-        (void)snprintf(title, sizeof title, " %sL3 %s, shared by %d %s ", where, binary(m->caches[2].size_bytes, size), n,
-                       n == 1 ? "core" : "cores");
+        (void)snprintf(title, sizeof title, n == 1 ? _(" %sL3 %s, shared by %d core ") : _(" %sL3 %s, shared by %d cores "), where,
+                       binary(m->caches[2].size_bytes, size), n);
     else
-        (void)snprintf(title, sizeof title, " %s%d %s ", where, n, n == 1 ? "core" : "cores");
+        (void)snprintf(title, sizeof title, n == 1 ? _(" %s%d core ") : _(" %s%d cores "), where, n);
     fprintf(out, "  ┌─%s", title);
-    dashes(out, INNER_WIDE - (int)strlen(title));
+    dashes(out, INNER_WIDE - columns(title));
     fputs("┐\n", out);
     for (int done = 0, shown; done < n; done += shown) {
         shown = n - done < CORES_SHOWN ? n - done : CORES_SHOWN;
@@ -94,8 +107,8 @@ static void draw_group(FILE *out, const machine *m, int first, int n)
             same++;
         if (same > CORES_SHOWN) { /* the last row stands for the rest */
             char more[TEXT];
-            int wide = snprintf(more, sizeof more, "and %d more like these", same);
-            framed(out, more, wide);
+            (void)snprintf(more, sizeof more, _("and %d more like these"), same);
+            framed(out, more, columns(more));
             shown += same;
         }
     }
@@ -122,15 +135,21 @@ static void draw_reading(FILE *out, const machine_facts *f)
     double most = 0;
     for (int i = 0; i < READ_POINTS; i++)
         most = all->curve[i].best > most ? all->curve[i].best : most;
-    fprintf(out, "\n  Reading, by the size of what is read again and again%*s", 1, "");
-    for (int i = 0; i < f->n_counts; i++)
-        fprintf(out, "%6d %-7s", f->limits[i].n_threads, f->limits[i].n_threads == 1 ? "thread" : "threads");
+    fputs("\n  ", out);
+    print_cell(out, _("Reading, by the size of what is read again and again"), BAR_WIDE + 21);
+    for (int i = 0; i < f->n_counts; i++) {
+        const int n = f->limits[i].n_threads;
+        char count[TEXT];
+        (void)snprintf(count, sizeof count, n == 1 ? _("%6d thread") : _("%6d threads"), n);
+        print_cell(out, count, 14);
+    }
     fputs("\n", out);
-    const char *const levels[] = {"in L1", "in L2"};
+    const char *const levels[] = {_("in L1"), _("in L2")};
     for (int l = 0; l < 2; l++) {
         if (all->l1.best <= 0 || (l && all->l2.best <= 0))
             continue;
-        fprintf(out, "  %-10s %*s", levels[l], BAR_WIDE + 10, "");
+        fputs("  ", out);
+        print_cell(out, levels[l], BAR_WIDE + 21);
         for (int i = 0; i < f->n_counts; i++)
             fprintf(out, "%14s", rate(l ? f->limits[i].l2.best : f->limits[i].l1.best, text));
         fputs("\n", out);
@@ -149,29 +168,32 @@ static void draw_reading(FILE *out, const machine_facts *f)
 
 static void draw_units(FILE *out, const machine_facts *f)
 {
-    fputs("\n  Multiply-adds per second     int8          bf16           f32      a barrier\n", out);
+    fputs(_("\n  Multiply-adds per second     int8          bf16           f32      a barrier\n"), out);
     for (int i = 0; i < f->n_counts; i++) {
         const machine_limits *l = &f->limits[i];
         char line[TEXT];
-        (void)snprintf(line, sizeof line, "%d %s", l->n_threads, l->n_threads == 1 ? "thread" : "threads");
-        fprintf(out, "  %-22s %8.0f G", line, l->int8.best * 1e-9);
+        (void)snprintf(line, sizeof line, l->n_threads == 1 ? _("%d thread") : _("%d threads"), l->n_threads);
+        fputs("  ", out);
+        print_cell(out, line, 22);
+        fprintf(out, " %8.0f G", l->int8.best * 1e-9);
         if (l->bf16.best > 0)
             fprintf(out, "   %8.0f G", l->bf16.best * 1e-9);
         else
-            fprintf(out, "   %10s", "none");
+            fprintf(out, "   %10s", _("none"));
         fprintf(out, "   %8.0f G", l->f32.best * 1e-9);
         if (l->barrier.best > 0)
             fprintf(out, "   %8.2f us\n", l->barrier.best * 1e6);
         else
-            fputs("           none\n", out);
+            fprintf(out, "   %12s\n", _("none"));
     }
 }
 
 static void draw_kernels(FILE *out, const machine_facts *f)
 {
     const machine_limits *l = &f->limits[f->n_counts - 1];
-    fprintf(out, "\n  Matrices, all threads   one token, weights/s      many tokens, multiply-adds/s\n"
-                 "                          in L2     in memory\n");
+    fputs(_("\n  Matrices, all threads   one token, weights/s      many tokens, multiply-adds/s\n"
+            "                          in L2     in memory\n"),
+          out);
     for (int type = 0; type < DIL_TYPE_COUNT; type++) {
         const linear_cost *c = &f->costs.linear[type];
         if (c->value <= 0)
@@ -186,17 +208,18 @@ static void draw_kernels(FILE *out, const machine_facts *f)
 void machine_draw(FILE *out, const machine *m, const char *name, const machine_facts *facts)
 {
     char size[32];
-    fprintf(out, "%s\n%d %s", name, m->n_cores, m->n_cores == 1 ? "core" : "cores");
+    fprintf(out, m->n_cores == 1 ? _("%s\n%d core") : _("%s\n%d cores"), name, m->n_cores);
     if (m->n_cpus > m->n_cores)
-        fprintf(out, ", %d logical processors", m->n_cpus);
+        fprintf(out, _(", %d logical processors"), m->n_cpus);
     if (m->quota_cpus > 0)
-        fprintf(out, ", a quota of %.3g processors", m->quota_cpus);
-    fprintf(out, "; %d %s and %d NUMA %s; memory %s", m->n_sockets, m->n_sockets == 1 ? "socket" : "sockets", m->n_numa,
-            m->n_numa == 1 ? "node" : "nodes", str_bytes(m->memory_bytes, size, sizeof size));
+        fprintf(out, _(", a quota of %.3g processors"), m->quota_cpus);
+    fprintf(out, m->n_sockets == 1 ? _("; %d socket") : _("; %d sockets"), m->n_sockets);
+    fprintf(out, m->n_numa == 1 ? _(" and %d NUMA node; memory %s") : _(" and %d NUMA nodes; memory %s"), m->n_numa,
+            str_bytes(m->memory_bytes, size, sizeof size));
     if (m->huge_page_bytes && m->huge_mode != OS_HUGE_NEVER)
-        fprintf(out, ", huge pages of %s", str_bytes(m->huge_page_bytes, size, sizeof size));
-    fprintf(out, "\na run takes %d %s by default\n\n", machine_default_threads(m),
-            machine_default_threads(m) == 1 ? "thread" : "threads");
+        fprintf(out, _(", huge pages of %s"), str_bytes(m->huge_page_bytes, size, sizeof size));
+    const int n = machine_default_threads(m);
+    fprintf(out, n == 1 ? _("\na run takes %d thread by default\n\n") : _("\na run takes %d threads by default\n\n"), n);
     draw_boxes(out, m);
     if (!facts)
         return;

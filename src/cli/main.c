@@ -1,13 +1,13 @@
 /* dil: the table of subcommands. */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/os.h"
 #include "base/status.h"
 #include "cli/cli.h"
-#include "cli/print.h"
+#include "cli/help_json.h"
+#include "cli/language.h"
 
 static const cli_command *const commands[] = {
     &command_run,          &command_chat,           &command_show,        &command_check,
@@ -27,17 +27,16 @@ static void print_commands(FILE *out, const char *prefix)
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strncmp(commands[i]->name, prefix, strlen(prefix)) != 0)
             continue;
-        const char *summary = commands[i]->summary;
-        const char *end = strchr(summary, '\n');
-        fprintf(out, "  %-16s %.*s\n", commands[i]->name, end ? (int)(end - summary) : (int)strlen(summary), summary);
+        const char *summary = _(commands[i]->summary);
+        fprintf(out, "  %-16s %.*s\n", commands[i]->name, (int)strcspn(summary, "\n"), summary);
     }
 }
 
 static void print_overview(FILE *out)
 {
-    fprintf(out, "dil %s: language models on ordinary CPUs\n\nusage: dil COMMAND [OPTIONS]\n\n", DIL_VERSION);
+    fprintf(out, _("dil %s: language models on ordinary CPUs\n\nusage: dil COMMAND [OPTIONS]\n\n"), DIL_VERSION);
     print_commands(out, "");
-    fputs("\nEvery command has --help. A first step: dil pull smollm2 && dil chat -m smollm2\n", out);
+    fputs(_("\nEvery command has --help. A first step: dil pull smollm2 && dil chat -m smollm2\n"), out);
 }
 
 /* "eval" and its second word name one command: "eval perplexity". */
@@ -69,9 +68,9 @@ static bool asks_help(const char *word) { return strcmp(word, "--help") == 0 || 
 
 static void print_eval_help(FILE *out)
 {
-    fputs("usage: dil eval MEASURE [OPTIONS]\n\n", out);
+    fputs(_("usage: dil eval MEASURE [OPTIONS]\n\n"), out);
     print_commands(out, "eval ");
-    fputs("\nEach has --help.\n", out);
+    fputs(_("\nEach has --help.\n"), out);
 }
 
 /* `dil help COMMAND` is `dil COMMAND --help`. */
@@ -110,11 +109,11 @@ static dil_status end_events(const cli_options *o, dil_error *err)
     DIL_TRY(events_write(o->events, o->trace_events, err));
     if (o->quiet)
         return DIL_OK;
-    fprintf(stderr, "[%" PRIu64 " events written to ", n - dropped);
-    print_text(stderr, str_of(o->trace_events), 4096);
     if (dropped)
-        fprintf(stderr, "; the %" PRIu64 " oldest were dropped", dropped);
-    fputs("]\n", stderr);
+        fprintf(stderr, _("[%llu events written to %s; the %llu oldest were dropped]\n"), (unsigned long long)(n - dropped),
+                o->trace_events, (unsigned long long)dropped);
+    else
+        fprintf(stderr, _("[%llu events written to %s]\n"), (unsigned long long)n, o->trace_events);
     return DIL_OK;
 }
 
@@ -141,13 +140,39 @@ static int finish(int code)
     if (!lost || code != CLI_OK)
         return code;
     if (errno != EPIPE)
-        fprintf(stderr, "dil: standard output: not everything could be written%s%s\n", errno ? ": " : "",
-                errno ? strerror(errno) : "");
+        fprintf(stderr, _("dil: standard output: not everything could be written%s%s\n"), errno ? ": " : "",
+                errno ? os_error_text(errno) : "");
     return CLI_FAILED;
 }
 
-int main(int argc, char **argv)
+static int command(int argc, char **argv)
 {
+    int n_words;
+    const cli_command *c = find(argc, argv, &n_words);
+    if (!c) {
+        char name[256];
+        snprintf(name, sizeof name, "%s%s%s", argv[1], n_words == 2 ? " " : "", n_words == 2 ? argv[2] : "");
+        return cli_usage("'%s' is not a command; see dil --help", name);
+    }
+    cli_options o;
+    int n_positional = 0;
+    if (!options_parse(&o, c, argc - n_words, argv + n_words, &n_positional))
+        return CLI_USAGE;
+    if (o.help) {
+        options_print_help(c);
+        return CLI_OK;
+    }
+    if (!o.model && takes_model(c) && !(c->model_argument && n_positional > 0) && !o.machine)
+        return cli_usage("%s: no model given; use -m MODEL (a GGUF file or a fetched name, see dil list)", c->name);
+    os_interrupt_install();
+    return finish(run(c, &o, argv + n_words, n_positional));
+}
+
+/* What is no command: the overviews, the version. */
+static int dispatch(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "help") == 0 && strcmp(argv[2], "--json") == 0)
+        return finish(help_json(commands, N_COMMANDS));
     if (argc > 2 && strcmp(argv[1], "help") == 0)
         return help_on(argc - 1, argv + 1);
     if (argc < 2 || asks_help(argv[1]) || strcmp(argv[1], "help") == 0) {
@@ -162,23 +187,12 @@ int main(int argc, char **argv)
         print_eval_help(argc == 2 ? stderr : stdout);
         return argc == 2 ? CLI_USAGE : CLI_OK;
     }
-    int n_words;
-    const cli_command *c = find(argc, argv, &n_words);
-    if (!c) {
-        fprintf(stderr, "dil: '%s%s%s' is not a command; see dil --help\n", argv[1], n_words == 2 ? " " : "",
-                n_words == 2 ? argv[2] : "");
-        return CLI_USAGE;
-    }
-    cli_options o;
-    int n_positional = 0;
-    if (!options_parse(&o, c, argc - n_words, argv + n_words, &n_positional))
-        return CLI_USAGE;
-    if (o.help) {
-        options_print_help(c);
-        return CLI_OK;
-    }
-    if (!o.model && takes_model(c) && !(c->model_argument && n_positional > 0) && !o.machine)
-        return cli_usage("%s: no model given; use -m MODEL (a GGUF file or a fetched name, see dil list)", c->name);
-    os_interrupt_install();
-    return finish(run(c, &o, argv + n_words, n_positional));
+    return command(argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    int code = language_begin(&argc, argv) ? dispatch(argc, argv) : CLI_USAGE;
+    language_end();
+    return code;
 }

@@ -7,7 +7,10 @@
 
 #include "base/mem.h"
 #include "base/os.h"
+#include "base/status.h"
 #include "base/str.h"
+#include "cli/language.h"
+#include "cli/print.h"
 #include "compute/compute.h"
 #include "evaluate/bleu.h"
 #include "sampling/sampler.h"
@@ -16,130 +19,134 @@
 #define BIG 9e15
 
 static const option_row table[] = {
-    {"model", "m", "MODEL", OPTION_TEXT, AT(model), 0, 0, "a GGUF file, or the name of a fetched model (smollm2, gemma3)"},
-    {"prompt", "p", "TEXT", OPTION_TEXT, AT(prompt), 0, 0, "the prompt"},
-    {"file", "f", "FILE", OPTION_TEXT, AT(file), 0, 0, "read the text from a file (- : standard input)"},
-    {"system", "sys", "TEXT", OPTION_TEXT, AT(system), 0, 0, "the system message"},
-    {"n-predict", "n", "N", OPTION_INT, AT(n_predict), -1, 1e9, "tokens to generate at most (-1: until the model stops; default)"},
+    {"model", "m", N_("MODEL"), OPTION_TEXT, AT(model), 0, 0, N_("a GGUF file, or the name of a fetched model (smollm2, gemma3)")},
+    {"prompt", "p", N_("TEXT"), OPTION_TEXT, AT(prompt), 0, 0, N_("the prompt")},
+    {"file", "f", N_("FILE"), OPTION_TEXT, AT(file), 0, 0, N_("read the text from a file (- : standard input)")},
+    {"system", "sys", N_("TEXT"), OPTION_TEXT, AT(system), 0, 0, N_("the system message")},
+    {"n-predict", "n", "N", OPTION_INT, AT(n_predict), -1, 1e9,
+     N_("tokens to generate at most (-1: until the model stops; default)")},
     {"ctx-size", "c", "N", OPTION_INT, AT(context), 0, 1 << 26,
-     "context in tokens (0: the model's, at most 4096; calibrating: 512)"},
-    {"threads", "t", "N", OPTION_INT, AT(threads), 0, 256, "threads (0: one per physical core)"},
-    {"batch-size", "b", "N", OPTION_INT, AT(batch), 1, 1 << 20, "accepted for compatibility: see --ubatch-size"},
-    {"ubatch-size", "ub", "N", OPTION_INT, AT(micro_batch), 0, 1 << 16, "tokens per pass over the weights (0: 512)"},
-    {"cache-type-k", "ctk", "TYPE", OPTION_KV_TYPE, AT(type_k), 0, 0, "K cache: f32, f16 (default), bf16, q8_0, q4_0"},
-    {"cache-type-v", "ctv", "TYPE", OPTION_KV_TYPE, AT(type_v), 0, 0, "V cache: the same"},
-    {"seed", "s", "N", OPTION_INT, AT(seed), -1, BIG, "random seed (-1: a new one each time)"},
-    {"temp", NULL, "X", OPTION_FLOAT, AT(temperature), 0, 100, "temperature (0: always the most probable token)"},
-    {"top-k", NULL, "K", OPTION_INT, AT(top_k), 0, 1 << 24, "keep the K most probable tokens (0: off)"},
-    {"top-p", NULL, "P", OPTION_FLOAT, AT(top_p), 0, 1, "keep the fewest tokens of total probability P (1: off)"},
-    {"min-p", NULL, "P", OPTION_FLOAT, AT(min_p), 0, 1, "drop tokens below P times the most probable (0: off)"},
-    {"typical", NULL, "P", OPTION_FLOAT, AT(typical_p), 0, 1, "locally typical sampling (1: off)"},
-    {"repeat-penalty", NULL, "R", OPTION_FLOAT, AT(repeat_penalty), 0, 100, "penalty on repeated tokens (1: off)"},
-    {"repeat-last-n", NULL, "N", OPTION_INT, AT(repeat_last_n), -1, BIG, "tokens the penalties look back on (-1: all)"},
-    {"presence-penalty", NULL, "X", OPTION_FLOAT, AT(presence_penalty), -100, 100, "penalty on tokens that occurred (0: off)"},
-    {"frequency-penalty", NULL, "X", OPTION_FLOAT, AT(frequency_penalty), -100, 100, "penalty per occurrence (0: off)"},
-    {"dry-multiplier", NULL, "X", OPTION_FLOAT, AT(dry_multiplier), 0, 100, "DRY: penalty on repeated sequences (0: off)"},
-    {"dry-base", NULL, "X", OPTION_FLOAT, AT(dry_base), 1, 100, "DRY: growth per token"},
-    {"dry-allowed-length", NULL, "N", OPTION_INT, AT(dry_allowed_length), 0, 1e6, "DRY: repeats up to N tokens are free"},
-    {"dry-penalty-last-n", NULL, "N", OPTION_INT, AT(dry_last_n), -1, BIG, "DRY: tokens looked back on (-1: all)"},
-    {"xtc-probability", NULL, "P", OPTION_FLOAT, AT(xtc_probability), 0, 1, "XTC: chance to exclude top choices (0: off)"},
-    {"xtc-threshold", NULL, "P", OPTION_FLOAT, AT(xtc_threshold), 0, 1, "XTC: what counts as a top choice"},
-    {"mirostat", NULL, "N", OPTION_INT, AT(mirostat), 0, 2, "2: mirostat version 2 (0: off)"},
-    {"mirostat-ent", NULL, "X", OPTION_FLOAT, AT(mirostat_tau), 0, 100, "mirostat: target entropy"},
-    {"mirostat-lr", NULL, "X", OPTION_FLOAT, AT(mirostat_eta), 0, 10, "mirostat: learning rate"},
-    {"logit-bias", NULL, "ID(+|-)X", OPTION_LIST, AT(biases), 0, 0, "add X to the logit of token ID (repeatable)"},
-    {"stop", "r", "TEXT", OPTION_LIST, AT(stops), 0, 0, "stop when this text comes (repeatable)"},
-    {"ignore-eos", NULL, NULL, OPTION_FLAG, AT(ignore_eos), 0, 0, "go on after the model's end of text"},
-    {"memory", NULL, "BYTES", OPTION_BYTES, AT(memory_bytes), 0, 0,
-     "take no more memory than this (e.g. 2G): run and chat choose context, KV types and passes that fit"},
-    {"experts-memory", NULL, "BYTES", OPTION_BYTES_AUTO, AT(experts_memory), 0, 0,
-     "keep experts on disk and at most this much of them in memory (e.g. 4G, or auto)"},
-    {"experts-policy", NULL, "POLICY", OPTION_POLICY, AT(experts_policy), 0, 0,
-     "which experts stay in memory: swarm (default), lru, lfu, stale"},
-    {"route", NULL, "WAY", OPTION_ROUTE, AT(route), 0, 0,
-     "how experts are chosen: exact (default), local (the same from fewer bytes), neighbours, cache"},
+     N_("context in tokens (0: the model's, at most 4096; calibrating: 512)")},
+    {"threads", "t", "N", OPTION_INT, AT(threads), 0, 256, N_("threads (0: one per physical core)")},
+    {"batch-size", "b", "N", OPTION_INT, AT(batch), 1, 1 << 20, N_("accepted for compatibility: see --ubatch-size")},
+    {"ubatch-size", "ub", "N", OPTION_INT, AT(micro_batch), 0, 1 << 16, N_("tokens per pass over the weights (0: 512)")},
+    {"cache-type-k", "ctk", N_("TYPE"), OPTION_KV_TYPE, AT(type_k), 0, 0, N_("K cache: f32, f16 (default), bf16, q8_0, q4_0")},
+    {"cache-type-v", "ctv", N_("TYPE"), OPTION_KV_TYPE, AT(type_v), 0, 0, N_("V cache: the same")},
+    {"seed", "s", "N", OPTION_INT, AT(seed), -1, BIG, N_("random seed (-1: a new one each time)")},
+    {"temp", NULL, "X", OPTION_FLOAT, AT(temperature), 0, 100, N_("temperature (0: always the most probable token)")},
+    {"top-k", NULL, "K", OPTION_INT, AT(top_k), 0, 1 << 24, N_("keep the K most probable tokens (0: off)")},
+    {"top-p", NULL, "P", OPTION_FLOAT, AT(top_p), 0, 1, N_("keep the fewest tokens of total probability P (1: off)")},
+    {"min-p", NULL, "P", OPTION_FLOAT, AT(min_p), 0, 1, N_("drop tokens below P times the most probable (0: off)")},
+    {"typical", NULL, "P", OPTION_FLOAT, AT(typical_p), 0, 1, N_("locally typical sampling (1: off)")},
+    {"repeat-penalty", NULL, "R", OPTION_FLOAT, AT(repeat_penalty), 0, 100, N_("penalty on repeated tokens (1: off)")},
+    {"repeat-last-n", NULL, "N", OPTION_INT, AT(repeat_last_n), -1, BIG, N_("tokens the penalties look back on (-1: all)")},
+    {"presence-penalty", NULL, "X", OPTION_FLOAT, AT(presence_penalty), -100, 100, N_("penalty on tokens that occurred (0: off)")},
+    {"frequency-penalty", NULL, "X", OPTION_FLOAT, AT(frequency_penalty), -100, 100, N_("penalty per occurrence (0: off)")},
+    {"dry-multiplier", NULL, "X", OPTION_FLOAT, AT(dry_multiplier), 0, 100, N_("DRY: penalty on repeated sequences (0: off)")},
+    {"dry-base", NULL, "X", OPTION_FLOAT, AT(dry_base), 1, 100, N_("DRY: growth per token")},
+    {"dry-allowed-length", NULL, "N", OPTION_INT, AT(dry_allowed_length), 0, 1e6, N_("DRY: repeats up to N tokens are free")},
+    {"dry-penalty-last-n", NULL, "N", OPTION_INT, AT(dry_last_n), -1, BIG, N_("DRY: tokens looked back on (-1: all)")},
+    {"xtc-probability", NULL, "P", OPTION_FLOAT, AT(xtc_probability), 0, 1, N_("XTC: chance to exclude top choices (0: off)")},
+    {"xtc-threshold", NULL, "P", OPTION_FLOAT, AT(xtc_threshold), 0, 1, N_("XTC: what counts as a top choice")},
+    {"mirostat", NULL, "N", OPTION_INT, AT(mirostat), 0, 2, N_("2: mirostat version 2 (0: off)")},
+    {"mirostat-ent", NULL, "X", OPTION_FLOAT, AT(mirostat_tau), 0, 100, N_("mirostat: target entropy")},
+    {"mirostat-lr", NULL, "X", OPTION_FLOAT, AT(mirostat_eta), 0, 10, N_("mirostat: learning rate")},
+    {"logit-bias", NULL, "ID(+|-)X", OPTION_LIST, AT(biases), 0, 0, N_("add X to the logit of token ID (repeatable)")},
+    {"stop", "r", N_("TEXT"), OPTION_LIST, AT(stops), 0, 0, N_("stop when this text comes (repeatable)")},
+    {"ignore-eos", NULL, NULL, OPTION_FLAG, AT(ignore_eos), 0, 0, N_("go on after the model's end of text")},
+    {"memory", NULL, N_("BYTES"), OPTION_BYTES, AT(memory_bytes), 0, 0,
+     N_("take no more memory than this (e.g. 2G): run and chat choose context, KV types and passes that fit")},
+    {"experts-memory", NULL, N_("BYTES"), OPTION_BYTES_AUTO, AT(experts_memory), 0, 0,
+     N_("keep experts on disk and at most this much of them in memory (e.g. 4G, or auto)")},
+    {"experts-policy", NULL, N_("POLICY"), OPTION_POLICY, AT(experts_policy), 0, 0,
+     N_("which experts stay in memory: swarm (default), lru, lfu, stale")},
+    {"route", NULL, N_("WAY"), OPTION_ROUTE, AT(route), 0, 0,
+     N_("how experts are chosen: exact (default), local (the same from fewer bytes), neighbours, cache")},
     {"route-mass", NULL, "TAU", OPTION_FLOAT, AT(route_mass), 0, 1,
-     "--route cache: share of a token's weights that may go to experts in memory (0.1)"},
-    {"no-pack-cache", NULL, NULL, OPTION_FLAG, AT(no_pack_cache), 0, 0, "do not read or keep packed weights on disk"},
-    {"cpu", NULL, "LEVEL", OPTION_TEXT, AT(cpu), 0, 0, "kernels: auto (default), scalar, avx2, avx512, avx512_bf16"},
-    {"no-template", NULL, NULL, OPTION_FLAG, AT(no_template), 0, 0, "give the prompt to the model as it is"},
-    {"no-special", NULL, NULL, OPTION_FLAG, AT(no_special), 0, 0, "no BOS/EOS, special tokens in the text are plain text"},
-    {"json", NULL, NULL, OPTION_FLAG, AT(json), 0, 0, "answer as JSON"},
-    {"timing", NULL, NULL, OPTION_FLAG, AT(timing), 0, 0, "print the time per kind of step"},
+     N_("--route cache: share of a token's weights that may go to experts in memory (0.1)")},
+    {"no-pack-cache", NULL, NULL, OPTION_FLAG, AT(no_pack_cache), 0, 0, N_("do not read or keep packed weights on disk")},
+    {"cpu", NULL, N_("LEVEL"), OPTION_TEXT, AT(cpu), 0, 0, N_("kernels: auto (default), scalar, avx2, avx512, avx512_bf16")},
+    {"no-template", NULL, NULL, OPTION_FLAG, AT(no_template), 0, 0, N_("give the prompt to the model as it is")},
+    {"no-special", NULL, NULL, OPTION_FLAG, AT(no_special), 0, 0, N_("no BOS/EOS, special tokens in the text are plain text")},
+    {"json", NULL, NULL, OPTION_FLAG, AT(json), 0, 0, N_("answer as JSON")},
+    {"timing", NULL, NULL, OPTION_FLAG, AT(timing), 0, 0, N_("print the time per kind of step")},
     {"least-each", NULL, "X", OPTION_FLOAT, AT(least_each), 0, 1e6,
-     "plan: how many sequences may generate at once, if each keeps X tokens/s"},
-    {"explain", NULL, NULL, OPTION_FLAG, AT(explain), 0, 0, "tell how the figures come about"},
-    {"seconds", NULL, "S", OPTION_FLOAT, AT(seconds), 1, 86400, "tune: stop after about so long (45)"},
-    {"no-profile", NULL, NULL, OPTION_FLAG, AT(no_profile), 0, 0, "do not load the tuned settings of the model (dil tune)"},
-    {"machine", NULL, NULL, OPTION_FLAG, AT(machine), 0, 0, "tune: measure the machine, without a model"},
-    {"trace-events", NULL, "FILE", OPTION_TEXT, AT(trace_events), 0, 0,
-     "write when each step ran on each worker, for chrome://tracing or Perfetto"},
-    {"tensors", NULL, NULL, OPTION_FLAG, AT(tensors), 0, 0, "list the tensors too"},
-    {"quiet", "q", NULL, OPTION_FLAG, AT(quiet), 0, 0, "no progress and no figures"},
-    {"chunks", NULL, "N", OPTION_INT, AT(chunks), 0, 1e9, "chunks to evaluate (0: all); sequences to calibrate with (0: 100)"},
-    {"tasks", NULL, "N", OPTION_INT, AT(tasks), 0, 1e9, "tasks to evaluate (0: all)"},
-    {"save-base", NULL, "FILE", OPTION_TEXT, AT(save_base), 0, 0, "write the log-probabilities, as llama-perplexity does"},
-    {"base", NULL, "FILE", OPTION_TEXT, AT(base), 0, 0, "log-probabilities to compare with"},
-    {"exact", NULL, NULL, OPTION_FLAG, AT(exact), 0, 0, "f32 activations: the yardstick for their rounding (slow)"},
-    {"hyp", NULL, "FILE", OPTION_LIST, AT(hypotheses), 0, 0,
-     "what is scored, one answer per line; twice: two of them are compared (second minus first)"},
-    {"ref", NULL, "FILE", OPTION_LIST, AT(references), 0, 0,
-     "what it is compared with, line by line (repeatable: several references)"},
-    {"tokenize", NULL, "NAME", OPTION_TEXT, AT(tokenizer), 0, 0, "words of BLEU: 13a (default), none, char"},
-    {"lowercase", NULL, NULL, OPTION_FLAG, AT(lowercase), 0, 0, "compare in small letters"},
+     N_("plan: how many sequences may generate at once, if each keeps X tokens/s")},
+    {"explain", NULL, NULL, OPTION_FLAG, AT(explain), 0, 0, N_("tell how the figures come about")},
+    {"seconds", NULL, "S", OPTION_FLOAT, AT(seconds), 1, 86400, N_("tune: stop after about so long (45)")},
+    {"no-profile", NULL, NULL, OPTION_FLAG, AT(no_profile), 0, 0, N_("do not load the tuned settings of the model (dil tune)")},
+    {"machine", NULL, NULL, OPTION_FLAG, AT(machine), 0, 0, N_("tune: measure the machine, without a model")},
+    {"trace-events", NULL, N_("FILE"), OPTION_TEXT, AT(trace_events), 0, 0,
+     N_("write when each step ran on each worker, for chrome://tracing or Perfetto")},
+    {"tensors", NULL, NULL, OPTION_FLAG, AT(tensors), 0, 0, N_("list the tensors too")},
+    {"quiet", "q", NULL, OPTION_FLAG, AT(quiet), 0, 0, N_("no progress and no figures")},
+    {"chunks", NULL, "N", OPTION_INT, AT(chunks), 0, 1e9, N_("chunks to evaluate (0: all); sequences to calibrate with (0: 100)")},
+    {"tasks", NULL, "N", OPTION_INT, AT(tasks), 0, 1e9, N_("tasks to evaluate (0: all)")},
+    {"save-base", NULL, N_("FILE"), OPTION_TEXT, AT(save_base), 0, 0, N_("write the log-probabilities, as llama-perplexity does")},
+    {"base", NULL, N_("FILE"), OPTION_TEXT, AT(base), 0, 0, N_("log-probabilities to compare with")},
+    {"exact", NULL, NULL, OPTION_FLAG, AT(exact), 0, 0, N_("f32 activations: the yardstick for their rounding (slow)")},
+    {"hyp", NULL, N_("FILE"), OPTION_LIST, AT(hypotheses), 0, 0,
+     N_("what is scored, one answer per line; twice: two of them are compared (second minus first)")},
+    {"ref", NULL, N_("FILE"), OPTION_LIST, AT(references), 0, 0,
+     N_("what it is compared with, line by line (repeatable: several references)")},
+    {"tokenize", NULL, N_("NAME"), OPTION_TEXT, AT(tokenizer), 0, 0, N_("words of BLEU: 13a (default), none, char")},
+    {"lowercase", NULL, NULL, OPTION_FLAG, AT(lowercase), 0, 0, N_("compare in small letters")},
     {"resamples", NULL, "N", OPTION_INT, AT(resamples), 0, 1e6,
-     "bootstrap resamples for the 95 % intervals (1000; 0: no intervals)"},
-    {"tokens", NULL, "IDS", OPTION_TEXT, AT(tokens), 0, 0, "token ids, separated by commas"},
-    {"output", "o", "OUT", OPTION_TEXT, AT(output), 0, 0, "where to write, or the output format (md, csv, json, jsonl, sql)"},
-    {"n-prompt", "p", "N", OPTION_INT, AT(prompt_tokens), 0, 1e6, "tokens of the prompt test"},
-    {"n-gen", "n", "N", OPTION_INT, AT(gen_tokens), 0, 1e6, "tokens of the generation test"},
-    {"depth", "d", "N", OPTION_INT, AT(depth), 0, 1e7, "tokens already in the context"},
+     N_("bootstrap resamples for the 95 % intervals (1000; 0: no intervals)")},
+    {"tokens", NULL, N_("IDS"), OPTION_TEXT, AT(tokens), 0, 0, N_("token ids, separated by commas")},
+    {"output", "o", N_("OUT"), OPTION_TEXT, AT(output), 0, 0,
+     N_("where to write, or the output format (md, csv, json, jsonl, sql)")},
+    {"n-prompt", "p", "N", OPTION_INT, AT(prompt_tokens), 0, 1e6, N_("tokens of the prompt test")},
+    {"n-gen", "n", "N", OPTION_INT, AT(gen_tokens), 0, 1e6, N_("tokens of the generation test")},
+    {"depth", "d", "N", OPTION_INT, AT(depth), 0, 1e7, N_("tokens already in the context")},
     {"prompt-gen", "pg", "P,N", OPTION_LIST, AT(pairs), 0, 0,
-     "bench: a prompt of P tokens and N generated ones, timed together (repeatable)"},
-    {"parallel", "npl", "N", OPTION_INT, AT(parallel), 1, 256, "sequences that generate at once"},
-    {"compare", NULL, "COMMAND", OPTION_TEXT, AT(compare), 0, 0,
-     "bench: run this llama-bench command in turns with ours, print ratios"},
-    {"no-limits", NULL, NULL, OPTION_FLAG, AT(no_limits), 0, 0, "bench: do not measure what the machine can do at most"},
-    {"repetitions", "r", "N", OPTION_INT, AT(repeats), 1, 1000, "bench: runs per test"},
-    {"type", NULL, "TYPE", OPTION_TEXT, AT(type), 0, 0, "type of the matrices: F32, F16, BF16, Q8_0, Q6_K, Q4_K, ..."},
-    {"bpw", NULL, "BITS", OPTION_FLOAT, AT(bits), 0.5, 32, "bits per weight of the matrices, on average"},
-    {"size", NULL, "BYTES", OPTION_BYTES, AT(size_bytes), 0, 0, "size of the file at most (e.g. 80M)"},
-    {"speed-price", NULL, "NATS", OPTION_FLOAT, AT(speed_price), 0, 1e6,
-     "quantize: nats of divergence that a millisecond per token is worth (0: only show speeds)"},
-    {"like", NULL, "GGUF", OPTION_TEXT, AT(like), 0, 0, "give every matrix the type it has in this file"},
-    {"calib", NULL, "FILE", OPTION_TEXT, AT(calibration), 0, 0,
-     "a text like those the model will meet: errors are put where they do not hurt"},
-    {"stats", NULL, "FILE", OPTION_TEXT, AT(stats), 0, 0, "what dil calibrate found out of such a text"},
-    {"report", NULL, "FILE", OPTION_TEXT, AT(report), 0, 0, "write what was done, and what it should cost, as JSON"},
-    {"full", NULL, NULL, OPTION_FLAG, AT(full), 0, 0, "curvature and gradients too, not only importance"},
+     N_("bench: a prompt of P tokens and N generated ones, timed together (repeatable)")},
+    {"parallel", "npl", "N", OPTION_INT, AT(parallel), 1, 256, N_("sequences that generate at once")},
+    {"compare", NULL, N_("COMMAND"), OPTION_TEXT, AT(compare), 0, 0,
+     N_("bench: run this llama-bench command in turns with ours, print ratios")},
+    {"no-limits", NULL, NULL, OPTION_FLAG, AT(no_limits), 0, 0, N_("bench: do not measure what the machine can do at most")},
+    {"repetitions", "r", "N", OPTION_INT, AT(repeats), 1, 1000, N_("bench: runs per test")},
+    {"type", NULL, N_("TYPE"), OPTION_TEXT, AT(type), 0, 0, N_("type of the matrices: F32, F16, BF16, Q8_0, Q6_K, Q4_K, ...")},
+    {"bpw", NULL, N_("BITS"), OPTION_FLOAT, AT(bits), 0.5, 32, N_("bits per weight of the matrices, on average")},
+    {"size", NULL, N_("BYTES"), OPTION_BYTES, AT(size_bytes), 0, 0, N_("size of the file at most (e.g. 80M)")},
+    {"speed-price", NULL, N_("NATS"), OPTION_FLOAT, AT(speed_price), 0, 1e6,
+     N_("quantize: nats of divergence that a millisecond per token is worth (0: only show speeds)")},
+    {"like", NULL, "GGUF", OPTION_TEXT, AT(like), 0, 0, N_("give every matrix the type it has in this file")},
+    {"calib", NULL, N_("FILE"), OPTION_TEXT, AT(calibration), 0, 0,
+     N_("a text like those the model will meet: errors are put where they do not hurt")},
+    {"stats", NULL, N_("FILE"), OPTION_TEXT, AT(stats), 0, 0, N_("what dil calibrate found out of such a text")},
+    {"report", NULL, N_("FILE"), OPTION_TEXT, AT(report), 0, 0, N_("write what was done, and what it should cost, as JSON")},
+    {"full", NULL, NULL, OPTION_FLAG, AT(full), 0, 0, N_("curvature and gradients too, not only importance")},
     {"no-keep-stock", NULL, NULL, OPTION_FLAG, AT(no_keep_stock), 0, 0,
-     "formats of 3 and 6 bits of our own may be used; other engines cannot read them"},
-    {"fast", NULL, NULL, OPTION_FLAG, AT(fast), 0, 0, "less calibration: minutes become seconds, at some loss"},
-    {"dry-run", NULL, NULL, OPTION_FLAG, AT(dry_run), 0, 0, "say what would be written, write nothing"},
-    {"sha256", NULL, "HEX", OPTION_TEXT, AT(sha256), 0, 0, "refuse the file unless it has this SHA-256"},
-    {"policy", NULL, "NAME", OPTION_TEXT, AT(policy), 0, 0, "lru, lfu, stale, swarm, belady, or all (default)"},
-    {"budget", NULL, "SIZES", OPTION_TEXT, AT(budget), 0, 0,
-     "memory for experts: sizes or parts of all, separated by commas (10%,25%,50%)"},
-    {"layer", NULL, "N", OPTION_INT, AT(layer), 0, 1e6, "the layer that is shown (one whose neighbours are near)"},
-    {"frame", NULL, "N", OPTION_INT, AT(frame), 1, BIG, "the token after which the flock is drawn (the last)"},
-    {"frames", NULL, "N", OPTION_INT, AT(frames), 1, 10000, "how many tokens up to there are followed (512)"},
-    {"layers", NULL, NULL, OPTION_FLAG, AT(layers), 0, 0, "figures of every layer too"},
-    {"layers", NULL, "N", OPTION_INT, AT(remove_layers), 1, 1e4, "how many layers go"},
-    {"experts", NULL, "F", OPTION_FLOAT, AT(remove_experts), 0, 1, "share of every layer's experts that go (0.25)"},
-    {"neurons", NULL, "F", OPTION_FLOAT, AT(remove_neurons), 0, 1, "share of every layer's neurons that go (0.25)"},
-    {"blocks", NULL, "F", OPTION_FLOAT, AT(remove_blocks), 0, 1, "share of every matrix's blocks of 32 weights that become zero"},
+     N_("formats of 3 and 6 bits of our own may be used; other engines cannot read them")},
+    {"fast", NULL, NULL, OPTION_FLAG, AT(fast), 0, 0, N_("less calibration: minutes become seconds, at some loss")},
+    {"dry-run", NULL, NULL, OPTION_FLAG, AT(dry_run), 0, 0, N_("say what would be written, write nothing")},
+    {"sha256", NULL, "HEX", OPTION_TEXT, AT(sha256), 0, 0, N_("refuse the file unless it has this SHA-256")},
+    {"policy", NULL, N_("NAME"), OPTION_TEXT, AT(policy), 0, 0, N_("lru, lfu, stale, swarm, belady, or all (default)")},
+    {"budget", NULL, N_("SIZES"), OPTION_TEXT, AT(budget), 0, 0,
+     N_("memory for experts: sizes or parts of all, separated by commas (10%,25%,50%)")},
+    {"layer", NULL, "N", OPTION_INT, AT(layer), 0, 1e6, N_("the layer that is shown (one whose neighbours are near)")},
+    {"frame", NULL, "N", OPTION_INT, AT(frame), 1, BIG, N_("the token after which the flock is drawn (the last)")},
+    {"frames", NULL, "N", OPTION_INT, AT(frames), 1, 10000, N_("how many tokens up to there are followed (512)")},
+    {"layers", NULL, NULL, OPTION_FLAG, AT(layers), 0, 0, N_("figures of every layer too")},
+    {"layers", NULL, "N", OPTION_INT, AT(remove_layers), 1, 1e4, N_("how many layers go")},
+    {"experts", NULL, "F", OPTION_FLOAT, AT(remove_experts), 0, 1, N_("share of every layer's experts that go (0.25)")},
+    {"neurons", NULL, "F", OPTION_FLOAT, AT(remove_neurons), 0, 1, N_("share of every layer's neurons that go (0.25)")},
+    {"blocks", NULL, "F", OPTION_FLOAT, AT(remove_blocks), 0, 1,
+     N_("share of every matrix's blocks of 32 weights that become zero")},
     {"quality-budget", NULL, "KLD", OPTION_FLOAT, AT(quality_budget), 0, 100,
-     "divergence from the input, in nats per token, at most: the file becomes as small as that allows"},
-    {"preset", NULL, "NAME", OPTION_TEXT, AT(preset), 0, 0,
-     "dusuk (2 bits, half of the structure), dengeli (4 bits, 30 %) or yuksek (8 bits, 10 %), within budgets of 1, 0.1, 0.02"},
-    {"resume", NULL, NULL, OPTION_FLAG, AT(resume), 0, 0, "go on with what an interrupted run has left"},
+     N_("divergence from the input, in nats per token, at most: the file becomes as small as that allows")},
+    {"preset", NULL, N_("NAME"), OPTION_TEXT, AT(preset), 0, 0,
+     N_("dusuk (2 bits, half of the structure), dengeli (4 bits, 30 %) or yuksek (8 bits, 10 %), within budgets of 1, 0.1, 0.02")},
+    {"resume", NULL, NULL, OPTION_FLAG, AT(resume), 0, 0, N_("go on with what an interrupted run has left")},
     {"refine", NULL, "N", OPTION_INT, AT(refine), 1, 1000000,
-     "then N steps in which scales and norms learn the float model's answers (48 is a good number)"},
+     N_("then N steps in which scales and norms learn the float model's answers (48 is a good number)")},
     {"steps", NULL, "N", OPTION_INT, AT(steps), 0, BIG,
-     "train: stop after N steps of this call, with a checkpoint (0: at the end); refine: N steps at most (48)"},
-    {"theme", NULL, "NAME", OPTION_TEXT, AT(theme), 0, 0, "light (default) or dark"},
-    {"lang", NULL, "NAME", OPTION_TEXT, AT(lang), 0, 0, "language of the texts: en (default) or tr"},
-    {"help", "h", NULL, OPTION_FLAG, AT(help), 0, 0, "this text"},
+     N_("train: stop after N steps of this call, with a checkpoint (0: at the end); refine: N steps at most (48)")},
+    {"theme", NULL, N_("NAME"), OPTION_TEXT, AT(theme), 0, 0, N_("light (default) or dark")},
+    {"lang", NULL, N_("NAME"), OPTION_LANGUAGE, AT(lang), 0, 0,
+     N_("language of messages and pictures: tr or en (otherwise that of DIL_LANG, else the system's)")},
+    {"help", "h", NULL, OPTION_FLAG, AT(help), 0, 0, N_("this text")},
 };
 #define N_ROWS ((int)(sizeof table / sizeof table[0]))
 
@@ -200,7 +207,7 @@ static bool store_route(int *out, const char *text)
 
 static bool bad_value(const option_row *row, const char *wanted, const char *found)
 {
-    fprintf(stderr, "dil: --%s: wanted %s, found '%s'; see --help\n", row->name, wanted, found);
+    fprintf(stderr, _("dil: --%s: wanted %s, found '%s'; see --help\n"), row->name, wanted, found);
     return false;
 }
 
@@ -213,8 +220,8 @@ static bool store_number(cli_options *o, const option_row *row, const char *text
     if (row->kind == OPTION_INT)
         real = (double)whole;
     if (!good || real < row->least || real > row->most) {
-        snprintf(wanted, sizeof wanted, "%s in %g..%g", row->kind == OPTION_INT ? "a whole number" : "a number", row->least,
-                 row->most);
+        snprintf(wanted, sizeof wanted, row->kind == OPTION_INT ? _("a whole number in %g..%g") : _("a number in %g..%g"),
+                 row->least, row->most);
         return bad_value(row, wanted, text);
     }
     void *at = (char *)o + row->offset;
@@ -240,7 +247,7 @@ static bool store_list(cli_options *o, const option_row *row, const char *text)
     while ((const char *)lists[i].list != (const char *)o + row->offset)
         i++;
     if (*lists[i].n == CLI_MAX_LIST)
-        return bad_value(row, "at most 64 of them", text);
+        return bad_value(row, _("at most 64 of them"), text);
     lists[i].list[(*lists[i].n)++] = text;
     return true;
 }
@@ -249,9 +256,15 @@ static bool store_kv_type(cli_options *o, const option_row *row, const char *tex
 {
     dil_type *at = (dil_type *)(void *)((char *)o + row->offset), type;
     if (!format_find(text, &type) || kv_page_bytes(type, KV_PAGE) == 0)
-        return bad_value(row, "f32, f16, bf16, q8_0 or q4_0", text);
+        return bad_value(row, _("f32, f16, bf16, q8_0 or q4_0"), text);
     *at = type;
     return true;
+}
+
+static bool store_language(cli_options *o, const option_row *row, const char *text)
+{
+    o->lang = text;
+    return language_choose(text) || bad_value(row, _("tr or en"), text);
 }
 
 static bool store(cli_options *o, const option_row *row, const char *text)
@@ -263,16 +276,18 @@ static bool store(cli_options *o, const option_row *row, const char *text)
     case OPTION_FLOAT: return store_number(o, row, text);
     case OPTION_TEXT: *(const char **)at = text; return true;
     case OPTION_LIST: return store_list(o, row, text);
-    case OPTION_BYTES: return str_to_bytes(text, at) || bad_value(row, "a size such as 800M or 2G", text);
+    case OPTION_BYTES: return str_to_bytes(text, at) || bad_value(row, _("a size such as 800M or 2G"), text);
     case OPTION_BYTES_AUTO:
         if (strcmp(text, "auto") != 0)
-            return str_to_bytes(text, at) || bad_value(row, "a size such as 800M or 2G, or auto", text);
+            return str_to_bytes(text, at) || bad_value(row, _("a size such as 800M or 2G, or auto"), text);
         *(uint64_t *)at = UINT64_MAX;
         return true;
     case OPTION_POLICY:
-        return (policy_find(text, at) && *(policy_kind *)at != POLICY_BELADY) || bad_value(row, "swarm, lru, lfu or stale", text);
-    case OPTION_ROUTE: return store_route(at, text) || bad_value(row, "exact, local, neighbours or cache", text);
+        return (policy_find(text, at) && *(policy_kind *)at != POLICY_BELADY) ||
+               bad_value(row, _("swarm, lru, lfu or stale"), text);
+    case OPTION_ROUTE: return store_route(at, text) || bad_value(row, _("exact, local, neighbours or cache"), text);
     case OPTION_KV_TYPE: return store_kv_type(o, row, text);
+    case OPTION_LANGUAGE: return store_language(o, row, text);
     default: return false;
     }
 }
@@ -306,7 +321,7 @@ static bool store_values(cli_options *o, const option_row *row, cli_numbers *lis
     if (step) {
         *step = '\0';
         if (!str_to_i64(step + 1, &by) || by < (how == '*' ? 2 : 1))
-            return bad_value(row, "a step such as +16 or *2", step + 1);
+            return bad_value(row, _("a step such as +16 or *2"), step + 1);
     }
     if (to) {
         *to = '\0';
@@ -319,10 +334,10 @@ static bool store_values(cli_options *o, const option_row *row, cli_numbers *lis
     const void *at = (const char *)o + row->offset;
     int64_t value = row->kind == OPTION_KV_TYPE ? (int64_t) * (const dil_type *)at : *(const int64_t *)at;
     if (to && how == '*' && value == 0)
-        return bad_value(row, "a range with * that does not start at 0", text);
+        return bad_value(row, _("a range with * that does not start at 0"), text);
     do {
         if (list->n == CLI_MAX_LIST)
-            return bad_value(row, "at most 64 values", text);
+            return bad_value(row, _("at most 64 values"), text);
         list->v[list->n++] = value;
         value = how == '*' ? value * by : value + by;
     } while (to && value <= last);
@@ -333,7 +348,7 @@ static bool store_numbers(cli_options *o, const option_row *row, cli_numbers *li
 {
     char copy[1024];
     if (strlen(text) >= sizeof copy)
-        return bad_value(row, "a shorter list", text);
+        return bad_value(row, _("a shorter list"), text);
     memcpy(copy, text, strlen(text) + 1);
     list->n = 0;
     for (char *rest = copy, *word; (word = strsep(&rest, ","));)
@@ -382,24 +397,31 @@ static bool store_environment(cli_options *o, const cli_command *c, const option
 
 #define FIRST_ROW 256 /* above the characters getopt answers with */
 
-/* The command's rows as getopt wants them: each under its name and its alias; val is FIRST_ROW + the row's index. */
-static int build_long(const cli_command *c, struct option *out, cli_options *o, bool *good)
+const char *const options_of_all[] = {"lang", "help", NULL};
+
+static int add_long(const option_row *row, struct option *out)
 {
+    const int has_arg = row->arg ? required_argument : no_argument, val = FIRST_ROW + (int)(row - table);
+    out[0] = (struct option){row->name, has_arg, NULL, val};
+    if (row->alias)
+        out[1] = (struct option){row->alias, has_arg, NULL, val};
+    return row->alias ? 2 : 1;
+}
+
+/* The command's rows as getopt wants them: each under its name and its alias; val is FIRST_ROW + the row's index. */
+static void build_long(const cli_command *c, struct option *out, cli_options *o, bool *good)
+{
+    const char *const *const lists[] = {c->options, options_of_all};
     int n = 0;
-    for (const char *const *name = c->options; *name; name++) {
-        const option_row *row = option_find(*name);
-        if (!row || n + 3 > MAX_LONG)
-            continue;
-        int has_arg = row->arg ? required_argument : no_argument;
-        out[n++] = (struct option){row->name, has_arg, NULL, FIRST_ROW + (int)(row - table)};
-        if (row->alias)
-            out[n++] = (struct option){row->alias, has_arg, NULL, FIRST_ROW + (int)(row - table)};
-        *good = *good && store_environment(o, c, row);
-    }
-    out[n++] = (struct option){"help", no_argument, NULL, FIRST_ROW + N_ROWS - 1};
-    out[n++] = (struct option){"h", no_argument, NULL, FIRST_ROW + N_ROWS - 1};
+    for (int l = 0; l < 2; l++)
+        for (const char *const *name = lists[l]; *name; name++) {
+            const option_row *row = option_find(*name);
+            if (!row || n + 3 > MAX_LONG)
+                continue;
+            n += add_long(row, out + n);
+            *good = *good && store_environment(o, c, row);
+        }
     out[n] = (struct option){0};
-    return n;
 }
 
 bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv, int *n_positional)
@@ -417,8 +439,8 @@ bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv
             break;
         if (val == '?') {
             const char *what = optind > at || optind >= argc ? argv[optind - 1] : argv[optind];
-            fprintf(stderr, "dil %s: option '%s': unknown, ambiguous or without its argument; see dil %s --help\n", c->name, what,
-                    c->name);
+            fprintf(stderr, _("dil %s: option '%s': unknown, ambiguous or without its argument; see dil %s --help\n"), c->name,
+                    what, c->name);
             return false;
         }
         good = store_for(out, c, &table[val - FIRST_ROW], optarg);
@@ -428,24 +450,32 @@ bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv
     *n_positional = argc - optind;
     memmove(argv, argv + optind, (size_t)*n_positional * sizeof *argv);
     if (*n_positional < c->least_positional || (c->most_positional >= 0 && *n_positional > c->most_positional)) {
-        fprintf(stderr, "dil %s: %s; usage: dil %s\n", c->name,
-                *n_positional < c->least_positional ? "an argument is missing" : "too many arguments", c->usage);
+        fprintf(stderr,
+                *n_positional < c->least_positional ? _("dil %s: an argument is missing; usage: dil %s\n")
+                                                    : _("dil %s: too many arguments; usage: dil %s\n"),
+                c->name, _(c->usage));
         return false;
     }
     return true;
 }
 
+static void print_option(const option_row *row)
+{
+    char left[96];
+    snprintf(left, sizeof left, "%s%s%s--%s%s%s", row->alias ? "-" : "", row->alias ? row->alias : "", row->alias ? ", " : "    ",
+             row->name, row->arg ? " " : "", row->arg ? _(row->arg) : "");
+    fputs("  ", stdout);
+    print_cell(stdout, left, 32);
+    printf(" %s\n", _(row->help));
+}
+
 void options_print_help(const cli_command *c)
 {
-    printf("dil %s\n\n%s\n\n", c->usage, c->summary);
-    for (const char *const *name = c->options; *name; name++) {
-        const option_row *row = option_find(*name);
-        char left[64];
-        if (!row)
-            continue;
-        snprintf(left, sizeof left, "%s%s%s--%s%s%s", row->alias ? "-" : "", row->alias ? row->alias : "",
-                 row->alias ? ", " : "    ", row->name, row->arg ? " " : "", row->arg ? row->arg : "");
-        printf("  %-32s %s\n", left, row->help);
-    }
-    printf("\nExample:\n  %s\n", c->example);
+    const char *const *const lists[] = {c->options, options_of_all};
+    printf("dil %s\n\n%s\n\n", _(c->usage), _(c->summary));
+    for (int l = 0; l < 2; l++)
+        for (const char *const *name = lists[l]; *name; name++)
+            if (option_find(*name))
+                print_option(option_find(*name));
+    printf(_("\nExample:\n  %s\n"), _(c->example));
 }

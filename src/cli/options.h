@@ -1,6 +1,6 @@
 /*
  * One table of options for all commands: names, arguments, ranges, help, environment. It is parsed by getopt_long_only, and
- * --help, shell completion and the man page are made from it.
+ * --help, shell completion and the man pages are made from it.
  */
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
@@ -55,7 +55,8 @@ typedef enum option_kind {
     OPTION_BYTES_AUTO, /* or "auto": UINT64_MAX */
     OPTION_POLICY,
     OPTION_ROUTE,
-    OPTION_KV_TYPE
+    OPTION_KV_TYPE,
+    OPTION_LANGUAGE /* changes the language at once */
 } option_kind;
 
 typedef struct option_row {
@@ -65,20 +66,23 @@ typedef struct option_row {
     option_kind kind;
     size_t offset;      /* in cli_options */
     double least, most; /* range of numbers */
-    const char *help;
+    const char *help;   /* marked, as arg: printed with _() */
 } option_row;
 
 /* The row of that name; "layers=N": of those of one name, the one with this argument. NULL: none. */
 const option_row *option_find(const char *name);
 
 typedef struct cli_command {
-    const char *name, *usage, *summary, *example;
-    const char *const *options;            /* names from the table, NULL-terminated */
-    int least_positional, most_positional; /* most -1: any */
-    bool model_argument;                   /* the model may be the argument instead of -m */
-    bool lists;                            /* some numbers may be lists */
+    const char *name, *usage, *summary, *example; /* all but the name are marked: printed with _() */
+    const char *const *options;                   /* names from the table, NULL-terminated */
+    int least_positional, most_positional;        /* most -1: any */
+    bool model_argument;                          /* the model may be the argument instead of -m */
+    bool lists;                                   /* some numbers may be lists */
     int (*run)(const cli_options *o, char **positional, int n_positional);
 } cli_command;
+
+/* The options of every command, behind its own; NULL-terminated. */
+extern const char *const options_of_all[];
 
 /* Parses argv[1..] for a command; prints the reason and returns false on bad usage. Positionals are moved to the front. */
 bool options_parse(cli_options *out, const cli_command *c, int argc, char **argv, int *n_positional);

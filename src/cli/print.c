@@ -14,3 +14,9 @@ void print_text(FILE *out, str s, size_t most)
     if (s.n > most)
         fprintf(out, "... (%zu bytes)", s.n);
 }
+
+void print_cell(FILE *out, const char *text, int columns)
+{
+    const int taken = (int)utf8_columns(str_of(text));
+    fprintf(out, "%s%*s", text, taken < columns ? columns - taken : 0, "");
+}

@@ -9,4 +9,7 @@
 /* At most `most` bytes on one line; newlines and tabs are shown as \n and \t, other controls and malformed bytes as ?. */
 void print_text(FILE *out, str s, size_t most);
 
+/* text, and spaces behind it up to that many columns. */
+void print_cell(FILE *out, const char *text, int columns);
+
 #endif

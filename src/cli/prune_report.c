@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "base/status.h"
 #include "cli/report_json.h"
 
 static const char *const things[] = {
@@ -29,15 +30,18 @@ static void print_plan(FILE *out, const prune_report *r)
     char size[32];
     const prune_plan *p = &r->plan;
     if (p->kind == PRUNE_BLOCKS) {
-        fprintf(out, "  %d of %d blocks of 32 weights are zero; the file stores them, %s without\n", p->n_removed, p->n_before,
+        fprintf(out, _("  %d of %d blocks of 32 weights are zero; the file stores them, %s without\n"), p->n_removed, p->n_before,
                 str_bytes(r->stored_bytes, size, sizeof size));
         return;
     }
     if (p->kind != PRUNE_LAYERS) {
-        fprintf(out, "  %d of %d %s gone from each of %d layers\n", p->n_removed, p->n_before, things[p->kind], p->n_lists);
+        fprintf(out,
+                p->kind == PRUNE_EXPERTS ? _("  %d of %d experts gone from each of %d layers\n")
+                                         : _("  %d of %d neurons gone from each of %d layers\n"),
+                p->n_removed, p->n_before, p->n_lists);
         return;
     }
-    fprintf(out, "  %d of %d layers gone:", p->n_removed, p->n_before);
+    fprintf(out, _("  %d of %d layers gone:"), p->n_removed, p->n_before);
     for (int i = 0; i < p->n_removed; i++)
         fprintf(out, "%s %d (%.4f)", i ? "," : "", p->removed[i], p->cost[i]);
     fputc('\n', out);
@@ -48,33 +52,33 @@ static void print_price(FILE *out, const prune_report *r)
     char size[32];
     const allocate_baseline *game = way(r, "game");
     if (r->plan.n_lists > 1)
-        fprintf(out, "  divergence expected layer by layer: %.4f nats per token\n", r->expected);
-    fprintf(out, "  divergence on the calibration text: %.4f nats per token, %.2g for each MB that is saved\n", r->found,
+        fprintf(out, _("  divergence expected layer by layer: %.4f nats per token\n"), r->expected);
+    fprintf(out, _("  divergence on the calibration text: %.4f nats per token, %.2g for each MB that is saved\n"), r->found,
             per_megabyte(r->found, r, r->stored_bytes ? r->stored_bytes : r->out_bytes));
     if (!r->compared || !game) {
-        fputs("  no quantized file of the whole model is as small\n", out);
+        fputs(_("  no quantized file of the whole model is as small\n"), out);
         return;
     }
-    fprintf(out, "  the whole model quantized to that size (%s): %.2g expected, %.2g for each MB: %s\n",
+    fprintf(out, _("  the whole model quantized to that size (%s): %.2g expected, %.2g for each MB: %s\n"),
             str_bytes(game->bytes, size, sizeof size), game->cost, per_megabyte(game->cost, r, game->bytes),
-            game->cost <= r->found ? "dil quantize is the cheaper way to these bytes"
-                                   : "pruning is the cheaper way to these bytes");
+            game->cost <= r->found ? _("dil quantize is the cheaper way to these bytes")
+                                   : _("pruning is the cheaper way to these bytes"));
 }
 
 void prune_report_print(FILE *out, const prune_report *r, const char *out_path, bool written, double seconds)
 {
     char before[32], after[32];
-    fprintf(out, "%s: %s -> %s, %.0f s%s\n", out_path, str_bytes(r->in_bytes, before, sizeof before),
-            str_bytes(r->out_bytes, after, sizeof after), seconds, written ? "" : "; dry run, nothing was written");
+    fprintf(out, written ? _("%s: %s -> %s, %.0f s\n") : _("%s: %s -> %s, %.0f s; dry run, nothing was written\n"), out_path,
+            str_bytes(r->in_bytes, before, sizeof before), str_bytes(r->out_bytes, after, sizeof after), seconds);
     print_plan(out, r);
     print_price(out, r);
     if (r->measured)
-        fprintf(out, "  measured divergence %.4f +- %.4f nats per token, same first word %.1f %%\n", r->kld, r->kld_error,
+        fprintf(out, _("  measured divergence %.4f +- %.4f nats per token, same first word %.1f %%\n"), r->kld, r->kld_error,
                 100.0 * r->same_top);
     else if (r->not_measured[0])
-        fprintf(out, "  not measured: %s\n", r->not_measured);
+        fprintf(out, _("  not measured: %s\n"), r->not_measured);
     if (r->decoded)
-        fputs("  matrices that changed had been quantized; they are F16 now: dil quantize makes them small again\n", out);
+        fputs(_("  matrices that changed had been quantized; they are F16 now: dil quantize makes them small again\n"), out);
 }
 
 /* ---- for programs ---- */

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/status.h"
 #include "cli/cli.h"
 
 static const char *const pass_names[PASS_KINDS] = {[PASS_PREFILL] = "prefill", [PASS_DECODE] = "decode"};
@@ -21,10 +22,10 @@ static void print_row(const char *name, const step_times *t, const pass_times *p
 static void print_pass(const pass_times *p, const char *name, bool bytes)
 {
     step_times all = {0};
-    fprintf(stderr, "%s: %" PRIu64 " %s of %.1f tokens, %.3f ms each\n", name, p->n, p->n == 1 ? "pass" : "passes",
-            ratio(p->n_tokens, p->n), 1e-6 * ratio(p->time_ns, p->n));
-    fprintf(stderr, "  %-14s %8s %10s %8s %8s%s\n", "step", "calls", "ms/pass", "share", "waiting",
-            bytes ? "    MB/pass     GB/s" : "");
+    fprintf(stderr,
+            p->n == 1 ? _("%s: %llu pass of %.1f tokens, %.3f ms each\n") : _("%s: %llu passes of %.1f tokens, %.3f ms each\n"),
+            name, (unsigned long long)p->n, ratio(p->n_tokens, p->n), 1e-6 * ratio(p->time_ns, p->n));
+    fprintf(stderr, "%s%s\n", _("  step              calls    ms/pass    share  waiting"), bytes ? _("    MB/pass     GB/s") : "");
     for (int i = 0; i < STEP_KINDS; i++) {
         const step_times *t = &p->steps[i];
         if (t->n == 0)
@@ -36,14 +37,17 @@ static void print_pass(const pass_times *p, const char *name, bool bytes)
         all.wait_ns += t->wait_ns;
         all.weight_bytes += t->weight_bytes;
     }
-    print_row("all", &all, p, bytes);
+    print_row(_("all"), &all, p, bytes);
 }
 
 void cli_print_timing(engine *e)
 {
     const pass_times *times = compute_times(engine_compute(e));
     int n = engine_n_threads(e);
-    fprintf(stderr, "time per kind of step, %d %s; waiting: the workers' time at barriers\n", n, n == 1 ? "worker" : "workers");
+    fprintf(stderr,
+            n == 1 ? _("time per kind of step, %d worker; waiting: the workers' time at barriers\n")
+                   : _("time per kind of step, %d workers; waiting: the workers' time at barriers\n"),
+            n);
     for (int i = 0; i < PASS_KINDS; i++)
         if (times[i].n > 0)
             print_pass(&times[i], pass_names[i], i == PASS_DECODE);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "base/status.h"
 
 bool work_progress_tell(void *user, const char *what, uint64_t done, uint64_t total)
 {
@@ -20,9 +21,9 @@ bool work_progress_tell(void *user, const char *what, uint64_t done, uint64_t to
     if (p->quiet || !os_is_terminal(OS_STDERR) || now - p->drawn_ns < 100000000u)
         return true;
     double seconds = (double)(now - p->started_ns) * 1e-9, rate = (double)(done - p->began_with) / (seconds + 1e-9);
-    fprintf(stderr, "\r%s: %3.0f %%", what, total ? 100.0 * (double)done / (double)total : 100.0);
+    fprintf(stderr, "\r%s: %3.0f %%", _(what), total ? 100.0 * (double)done / (double)total : 100.0);
     if (rate > 0)
-        fprintf(stderr, ", %.0f s left", (double)(total - done) / rate);
+        fprintf(stderr, _(", %.0f s left"), (double)(total - done) / rate);
     fputs("\033[K", stderr);
     p->drawn_ns = now;
     p->shown = true;

@@ -101,9 +101,9 @@ static bool is_current(const json_t *root, const profile_key *key, char why[128]
     const char *cpu = json_string_value(json_object_get(root, "cpu")), *build = json_string_value(json_object_get(root, "build"));
     const json_int_t bytes = json_integer_value(json_object_get(root, "model_bytes"));
     const json_int_t changed = json_integer_value(json_object_get(root, "model_mtime_ns"));
-    const char *reason = !cpu || strcmp(cpu, cpu_name()) != 0                           ? "for another processor"
-                         : !build || strcmp(build, kernels_build()) != 0                ? "by another build"
-                         : bytes != (json_int_t)f->size_bytes || changed != f->mtime_ns ? "for another state of the file"
+    const char *reason = !cpu || strcmp(cpu, cpu_name()) != 0                           ? N_("for another processor")
+                         : !build || strcmp(build, kernels_build()) != 0                ? N_("by another build")
+                         : bytes != (json_int_t)f->size_bytes || changed != f->mtime_ns ? N_("for another state of the file")
                                                                                         : NULL;
     if (reason)
         snprintf(why, 128, "%s", reason);

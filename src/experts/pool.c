@@ -97,7 +97,7 @@ static dil_status check(const pool *p, const slot_read *s, dil_error *err)
         return DIL_OK;
     }
     const char *changed = aio_file_changed(p->reads, p->watch_content);
-    return changed ? DIL_FAIL(err, DIL_IO, "%s", changed) : DIL_OK;
+    return changed ? DIL_FAIL(err, DIL_IO, "%s", _(changed)) : DIL_OK;
 }
 
 static void explain(const pool *p, const slot_read *s, dil_error *why)
@@ -106,7 +106,7 @@ static void explain(const pool *p, const slot_read *s, dil_error *why)
     if (!changed)
         changed = aio_name_changed(p->reads);
     status_prefix(why, "layer %u, expert %u, at byte %llu%s%s: ", s->layer, s->expert, (unsigned long long)s->read.offset,
-                  changed ? "; of the file: " : "", changed ? changed : "");
+                  changed ? _("; of the file: ") : "", changed ? _(changed) : "");
 }
 
 /* On a thread of the queue. */

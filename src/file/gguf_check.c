@@ -19,7 +19,7 @@ static dil_status array_of(const gguf *g, gguf_sink *sink, const char *key, gguf
         return DIL_OK;
     if (v->kind != GGUF_ARRAY || v->element != element)
         return gguf_defect(sink, &g->shards[0], v->offset, "key '%s': wanted an array of %s, found %s%s", key,
-                           gguf_kind_name(element), v->kind == GGUF_ARRAY ? "an array of " : "",
+                           gguf_kind_name(element), v->kind == GGUF_ARRAY ? _("an array of ") : "",
                            gguf_kind_name(v->kind == GGUF_ARRAY ? v->element : v->kind));
     *out = v;
     return DIL_OK;
@@ -199,7 +199,8 @@ static dil_status check(const char *path, const void *bytes, size_t n, gguf_sink
     if (st != DIL_OK && st != DIL_FORMAT)
         return st;
     if (sink->n_defects > 0)
-        return DIL_FAIL(sink->err, DIL_FORMAT, "%s: %" PRIu64 " defect%s", path, sink->n_defects, sink->n_defects == 1 ? "" : "s");
+        return DIL_FAIL(sink->err, DIL_FORMAT, sink->n_defects == 1 ? N_("%s: %llu defect") : N_("%s: %llu defects"), path,
+                        (unsigned long long)sink->n_defects);
     return st;
 }
 

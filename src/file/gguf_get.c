@@ -29,7 +29,8 @@ static dil_status wrong_kind(const gguf *g, const gguf_value *v, const char *wan
     char shown[GGUF_SHOWN];
     bool array = v->kind == GGUF_ARRAY;
     return DIL_FAIL(err, DIL_FORMAT, "%s: byte offset %" PRIu64 ": key %s: wanted %s, found %s%s", g->path, v->offset,
-                    gguf_show(v->key, shown), wanted, array ? "an array of " : "", gguf_kind_name(array ? v->element : v->kind));
+                    gguf_show(v->key, shown), _(wanted), array ? _("an array of ") : "",
+                    gguf_kind_name(array ? v->element : v->kind));
 }
 
 static dil_status out_of_range(const gguf *g, const gguf_value *v, const char *wanted, bool negative, uint64_t magnitude,
@@ -37,7 +38,7 @@ static dil_status out_of_range(const gguf *g, const gguf_value *v, const char *w
 {
     char shown[GGUF_SHOWN];
     return DIL_FAIL(err, DIL_FORMAT, "%s: byte offset %" PRIu64 ": key %s: wanted %s, found %s%" PRIu64, g->path, v->offset,
-                    gguf_show(v->key, shown), wanted, negative ? "-" : "", magnitude);
+                    gguf_show(v->key, shown), _(wanted), negative ? "-" : "", magnitude);
 }
 
 /* The i-th value of size bytes as raw bits. */
@@ -66,7 +67,7 @@ static dil_status get_integer(const gguf *g, const char *key, const gguf_value *
 {
     *v = gguf_find(g, key);
     if (*v && ((*v)->kind == GGUF_BOOL || (*v)->kind == GGUF_ARRAY || !gguf_value_integer(*v, 0, negative, magnitude)))
-        return wrong_kind(g, *v, "an integer", err);
+        return wrong_kind(g, *v, N_("an integer"), err);
     return DIL_OK;
 }
 
@@ -77,7 +78,7 @@ dil_status gguf_get_u64(const gguf *g, const char *key, uint64_t *inout, dil_err
     uint64_t magnitude = 0;
     DIL_TRY(get_integer(g, key, &v, &negative, &magnitude, err));
     if (v && negative)
-        return out_of_range(g, v, "a number that is not negative", negative, magnitude, err);
+        return out_of_range(g, v, N_("a number that is not negative"), negative, magnitude, err);
     if (v)
         *inout = magnitude;
     return DIL_OK;
@@ -90,7 +91,7 @@ dil_status gguf_get_u32(const gguf *g, const char *key, uint32_t *inout, dil_err
     uint64_t magnitude = 0;
     DIL_TRY(get_integer(g, key, &v, &negative, &magnitude, err));
     if (v && (negative || magnitude > UINT32_MAX))
-        return out_of_range(g, v, "0 to 4294967295", negative, magnitude, err);
+        return out_of_range(g, v, N_("0 to 4294967295"), negative, magnitude, err);
     if (v)
         *inout = (uint32_t)magnitude;
     return DIL_OK;
@@ -115,7 +116,7 @@ dil_status gguf_get_i32(const gguf *g, const char *key, int32_t *inout, dil_erro
     if (!v)
         return DIL_OK;
     if (!to_i32(negative, magnitude, &result))
-        return out_of_range(g, v, "-2147483648 to 2147483647", negative, magnitude, err);
+        return out_of_range(g, v, N_("-2147483648 to 2147483647"), negative, magnitude, err);
     *inout = result;
     return DIL_OK;
 }
@@ -132,7 +133,7 @@ dil_status gguf_get_f32(const gguf *g, const char *key, float *inout, dil_error 
         return DIL_OK;
     }
     if (v->kind != GGUF_F64)
-        return wrong_kind(g, v, "F32 or F64", err);
+        return wrong_kind(g, v, N_("F32 or F64"), err);
     memcpy(&wide, v->data, sizeof wide);
     if (isfinite(wide) && (wide > (double)FLT_MAX || wide < -(double)FLT_MAX))
         return DIL_FAIL(err, DIL_FORMAT, "%s: byte offset %" PRIu64 ": key %s: wanted the range of F32, found %g", g->path,
@@ -169,7 +170,7 @@ dil_status gguf_get_strings(const gguf *g, const char *key, const str **out, uin
 {
     const gguf_value *v = gguf_find(g, key);
     if (v && (v->kind != GGUF_ARRAY || v->element != GGUF_STRING))
-        return wrong_kind(g, v, "an array of STRING", err);
+        return wrong_kind(g, v, N_("an array of STRING"), err);
     *out = v ? v->data : NULL;
     *n = v ? v->count : 0;
     return DIL_OK;
@@ -199,7 +200,7 @@ dil_status gguf_get_f32_array(const gguf *g, const char *key, const float **out,
     gguf_entry *e = find(g, key);
     const void *values = NULL;
     if (e && (e->v.kind != GGUF_ARRAY || e->v.element != GGUF_F32))
-        return wrong_kind(g, &e->v, "an array of F32", err);
+        return wrong_kind(g, &e->v, N_("an array of F32"), err);
     if (e && !(values = aligned_words(g, e)))
         return no_room(g, key, err);
     *out = values;
@@ -230,10 +231,10 @@ dil_status gguf_get_i32_array(const gguf *g, const char *key, const int32_t **ou
         const gguf_value *v = &e->v;
         uint32_t size = gguf_kind_bytes(v->element);
         if (v->kind != GGUF_ARRAY || size == 0 || size > sizeof(int32_t) || v->element == GGUF_F32)
-            return wrong_kind(g, v, "an array of integers of at most 32 bits", err);
+            return wrong_kind(g, v, N_("an array of integers of at most 32 bits"), err);
         for (uint64_t i = 0; v->element == GGUF_U32 && i < v->count; i++)
             if (load_bits(v->data, i, 4) > INT32_MAX)
-                return out_of_range(g, v, "array elements up to 2147483647", false, load_bits(v->data, i, 4), err);
+                return out_of_range(g, v, N_("array elements up to 2147483647"), false, load_bits(v->data, i, 4), err);
         values = size == sizeof(int32_t) ? aligned_words(g, e) : widened(g, e);
         if (!values)
             return no_room(g, key, err);

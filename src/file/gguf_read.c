@@ -37,7 +37,7 @@ static const char *short_path(const char *path)
 static void tell(gguf_sink *sink, const gguf_shard *s, uint64_t offset, const char *text_format, va_list args)
 {
     char text[400], line[560];
-    vsnprintf(text, sizeof text, text_format, args);
+    vsnprintf(text, sizeof text, status_text(text_format), args);
     sink->n_defects++;
     if (sink->report) {
         snprintf(line, sizeof line, "%s: %s", short_path(s->path), text);
@@ -116,7 +116,7 @@ static dil_status take(reader *r, uint64_t n, const char *field, const uint8_t *
 {
     if (n > remaining(r))
         return gguf_fatal(r->sink, r->s, r->at, "%s: %s: wanted %" PRIu64 " bytes, found %" PRIu64 " before the end of the file",
-                          r->subject, field, n, remaining(r));
+                          r->subject, _(field), n, remaining(r));
     *out = r->s->bytes + r->at;
     r->at += n;
     return DIL_OK;
@@ -144,7 +144,7 @@ static dil_status take_str(reader *r, const char *field, str *out)
     const uint8_t *p;
     DIL_TRY(take_u64(r, field, &n));
     if (n > GGUF_MAX_STRING)
-        return gguf_fatal(r->sink, r->s, start, "%s: %s: string length: wanted at most %u, found %" PRIu64, r->subject, field,
+        return gguf_fatal(r->sink, r->s, start, "%s: %s: string length: wanted at most %u, found %" PRIu64, r->subject, _(field),
                           GGUF_MAX_STRING, n);
     DIL_TRY(take(r, n, field, &p));
     *out = (str){(const char *)p, (size_t)n};
@@ -157,13 +157,13 @@ static dil_status read_version(reader *r, uint32_t *out)
 {
     const uint8_t *magic;
     uint32_t version;
-    snprintf(r->subject, sizeof r->subject, "header");
-    DIL_TRY(take(r, 4, "magic", &magic));
+    snprintf(r->subject, sizeof r->subject, "%s", _("header"));
+    DIL_TRY(take(r, 4, N_("magic"), &magic));
     if (memcmp(magic, "GGUF", 4) != 0)
         return gguf_fatal(r->sink, r->s, 0, "header: magic: wanted 'GGUF', found bytes %02x %02x %02x %02x: not a GGUF file%s",
                           magic[0], magic[1], magic[2], magic[3],
-                          memcmp(magic, "FUGG", 4) == 0 ? " (big-endian files are not supported)" : "");
-    DIL_TRY(take_u32(r, "version", &version));
+                          memcmp(magic, "FUGG", 4) == 0 ? _(" (big-endian files are not supported)") : "");
+    DIL_TRY(take_u32(r, N_("version"), &version));
     if (version != 0 && (version & 0xffff) == 0)
         return gguf_fatal(r->sink, r->s, 4,
                           "header: version: wanted 2 or 3, found 0x%08x: this is a big-endian file, which is not "
@@ -192,10 +192,10 @@ static dil_status read_header(reader *r)
     gguf_shard *s = r->s;
     uint64_t n_tensors, n_values;
     DIL_TRY(read_version(r, &s->version));
-    DIL_TRY(take_u64(r, "tensor count", &n_tensors));
-    DIL_TRY(take_u64(r, "key count", &n_values));
-    DIL_TRY(check_count(r, 8, "tensor count", n_tensors, GGUF_MAX_TENSORS, GGUF_MIN_TENSOR_BYTES));
-    DIL_TRY(check_count(r, 16, "key count", n_values, GGUF_MAX_VALUES, GGUF_MIN_VALUE_BYTES));
+    DIL_TRY(take_u64(r, N_("tensor count"), &n_tensors));
+    DIL_TRY(take_u64(r, N_("key count"), &n_values));
+    DIL_TRY(check_count(r, 8, N_("tensor count"), n_tensors, GGUF_MAX_TENSORS, GGUF_MIN_TENSOR_BYTES));
+    DIL_TRY(check_count(r, 16, N_("key count"), n_values, GGUF_MAX_VALUES, GGUF_MIN_VALUE_BYTES));
     s->entries = arena_calloc(r->g->memory, (size_t)n_values, sizeof *s->entries);
     s->tensors = arena_calloc(r->g->memory, (size_t)n_tensors, sizeof *s->tensors);
     if (!s->entries || !s->tensors || !name_index_init(&s->keys, r->g->memory, (uint32_t)n_values))
@@ -210,12 +210,13 @@ static dil_status read_header(reader *r)
 static dil_status check_name(reader *r, const char *field, str name, uint64_t offset, uint64_t max)
 {
     if (name.n == 0)
-        DIL_TRY(gguf_defect(r->sink, r->s, offset, "%s: %s: wanted at least one character, found an empty one", r->subject, field));
+        DIL_TRY(
+            gguf_defect(r->sink, r->s, offset, "%s: %s: wanted at least one character, found an empty one", r->subject, _(field)));
     if (name.n > max)
-        DIL_TRY(gguf_defect(r->sink, r->s, offset, "%s: %s: wanted at most %" PRIu64 " bytes, found %zu", r->subject, field, max,
+        DIL_TRY(gguf_defect(r->sink, r->s, offset, "%s: %s: wanted at most %" PRIu64 " bytes, found %zu", r->subject, _(field), max,
                             name.n));
     if (!utf8_valid(name))
-        DIL_TRY(gguf_defect(r->sink, r->s, offset, "%s: %s: wanted valid UTF-8, found other bytes", r->subject, field));
+        DIL_TRY(gguf_defect(r->sink, r->s, offset, "%s: %s: wanted valid UTF-8, found other bytes", r->subject, _(field)));
     return DIL_OK;
 }
 
@@ -225,7 +226,7 @@ static dil_status read_kind(reader *r, const char *field, gguf_kind *out)
     uint64_t start = r->at;
     DIL_TRY(take_u32(r, field, &kind));
     if (kind > GGUF_F64)
-        return gguf_fatal(r->sink, r->s, start, "%s: %s: wanted 0 to 12, found %u", r->subject, field, kind);
+        return gguf_fatal(r->sink, r->s, start, "%s: %s: wanted 0 to 12, found %u", r->subject, _(field), kind);
     *out = (gguf_kind)kind;
     return DIL_OK;
 }
@@ -241,7 +242,7 @@ static dil_status read_strings(reader *r, gguf_value *v)
     if (!strings)
         return no_memory(r);
     for (uint64_t i = 0; i < v->count; i++)
-        DIL_TRY(take_str(r, "array of strings", &strings[i]));
+        DIL_TRY(take_str(r, N_("array of strings"), &strings[i]));
     v->data = strings;
     return DIL_OK;
 }
@@ -255,7 +256,7 @@ static dil_status read_numbers(reader *r, gguf_value *v)
                           "%s: value: wanted %" PRIu64 " %s of %" PRIu64 " bytes, found %" PRIu64
                           " bytes before the end of the file",
                           r->subject, v->count, gguf_kind_name(v->element), size, remaining(r));
-    DIL_TRY(take(r, v->count * size, "value", &p));
+    DIL_TRY(take(r, v->count * size, N_("value"), &p));
     v->data = p;
     for (uint64_t i = 0; v->element == GGUF_BOOL && i < v->count; i++) {
         if (p[i] > 1) {
@@ -269,11 +270,11 @@ static dil_status read_numbers(reader *r, gguf_value *v)
 static dil_status read_array(reader *r, gguf_value *v)
 {
     uint64_t start = r->at;
-    DIL_TRY(read_kind(r, "kind of the array's elements", &v->element));
+    DIL_TRY(read_kind(r, N_("kind of the array's elements"), &v->element));
     if (v->element == GGUF_ARRAY)
         return gguf_fatal(r->sink, r->s, start,
                           "%s: array: wanted numbers or strings, found an array of arrays, which is not supported", r->subject);
-    DIL_TRY(take_u64(r, "array length", &v->count));
+    DIL_TRY(take_u64(r, N_("array length"), &v->count));
     return v->element == GGUF_STRING ? read_strings(r, v) : read_numbers(r, v);
 }
 
@@ -283,15 +284,15 @@ static dil_status read_value(reader *r, uint64_t number)
     gguf_value *v = &e->v;
     char shown[GGUF_SHOWN];
     v->offset = r->at;
-    snprintf(r->subject, sizeof r->subject, "key number %" PRIu64, number);
-    DIL_TRY(take_str(r, "name", &v->key));
-    DIL_TRY(check_name(r, "name", v->key, v->offset, GGUF_MAX_KEY));
+    snprintf(r->subject, sizeof r->subject, _("key number %" PRIu64), number);
+    DIL_TRY(take_str(r, N_("name"), &v->key));
+    DIL_TRY(check_name(r, N_("name"), v->key, v->offset, GGUF_MAX_KEY));
     snprintf(r->subject, sizeof r->subject, "key %s", gguf_show(v->key, shown));
     uint32_t first = name_index_add(&r->s->keys, v->key);
     if (first != number)
         DIL_TRY(gguf_defect(r->sink, r->s, v->offset, "%s: wanted once, found a second time (first at byte %" PRIu64 ")",
                             r->subject, r->s->entries[first].v.offset));
-    DIL_TRY(read_kind(r, "kind", &v->kind));
+    DIL_TRY(read_kind(r, N_("kind"), &v->kind));
     v->element = v->kind;
     v->count = 1;
     if (v->kind == GGUF_ARRAY)
@@ -299,7 +300,7 @@ static dil_status read_value(reader *r, uint64_t number)
     if (v->kind != GGUF_STRING)
         return read_numbers(r, v);
     v->data = &e->text;
-    return take_str(r, "value", &e->text);
+    return take_str(r, N_("value"), &e->text);
 }
 
 static dil_status read_alignment(reader *r)
@@ -328,18 +329,18 @@ static dil_status read_shape(reader *r, gguf_tensor *t, bool *good)
     uint32_t n_dims;
     uint64_t start = r->at, n_values = 1;
     const uint8_t *skipped;
-    DIL_TRY(take_u32(r, "number of dimensions", &n_dims));
+    DIL_TRY(take_u32(r, N_("number of dimensions"), &n_dims));
     for (int i = 0; i < GGUF_MAX_DIMS; i++)
         t->ne[i] = 1;
     if (n_dims == 0 || n_dims > GGUF_MAX_DIMS) {
         *good = false;
         DIL_TRY(gguf_defect(r->sink, r->s, start, "%s: number of dimensions: wanted 1 to 4, found %u", r->subject, n_dims));
-        return take(r, (uint64_t)n_dims * sizeof(uint64_t), "dimensions", &skipped);
+        return take(r, (uint64_t)n_dims * sizeof(uint64_t), N_("dimensions"), &skipped);
     }
     t->n_dims = (int)n_dims;
     for (uint32_t i = 0; i < n_dims; i++) {
         start = r->at;
-        DIL_TRY(take_u64(r, "dimension", &t->ne[i]));
+        DIL_TRY(take_u64(r, N_("dimension"), &t->ne[i]));
         if (*good && (t->ne[i] == 0 || t->ne[i] > INT64_MAX)) {
             *good = false;
             DIL_TRY(gguf_defect(r->sink, r->s, start, "%s: dimension %u: wanted a positive number, found %" PRId64, r->subject, i,
@@ -390,17 +391,17 @@ static dil_status read_tensor(reader *r, uint64_t number)
     uint64_t start = r->at;
     uint32_t type;
     bool good = true;
-    snprintf(r->subject, sizeof r->subject, "tensor number %" PRIu64, number);
-    DIL_TRY(take_str(r, "name", &t->name));
-    DIL_TRY(check_name(r, "name", t->name, start, GGUF_MAX_NAME));
+    snprintf(r->subject, sizeof r->subject, _("tensor number %" PRIu64), number);
+    DIL_TRY(take_str(r, N_("name"), &t->name));
+    DIL_TRY(check_name(r, N_("name"), t->name, start, GGUF_MAX_NAME));
     snprintf(r->subject, sizeof r->subject, "tensor %s", gguf_show(t->name, shown));
     t->shard = r->s->number;
     DIL_TRY(read_shape(r, t, &good));
     start = r->at;
-    DIL_TRY(take_u32(r, "type", &type));
+    DIL_TRY(take_u32(r, N_("type"), &type));
     DIL_TRY(check_type(r, t, type, start, &good));
     start = r->at;
-    DIL_TRY(take_u64(r, "offset", &t->offset));
+    DIL_TRY(take_u64(r, N_("offset"), &t->offset));
     if (t->offset % r->s->alignment != 0) {
         good = false;
         DIL_TRY(gguf_defect(r->sink, r->s, start, "%s: offset: wanted a multiple of the alignment %" PRIu64 ", found %" PRIu64,

@@ -124,7 +124,8 @@ static dil_status scan_tensor(scan *c, const gguf_tensor *t)
         return gguf_defect(c->sink, s, t->offset + (i + found) * f->block_bytes,
                            "tensor %s: %s %s at element %" PRIu64 " (row %" PRIu64
                            "): wanted finite numbers, found NaN or infinity",
-                           gguf_show(t->name, shown), f->name, f->is_quantized ? "block scale" : "value", value, value / t->ne[0]);
+                           gguf_show(t->name, shown), f->name, f->is_quantized ? _("block scale") : _("value"), value,
+                           value / t->ne[0]);
     }
     return DIL_OK;
 }

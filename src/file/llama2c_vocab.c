@@ -26,7 +26,7 @@ typedef struct reader {
 
 static dil_status bad(const reader *r, size_t offset, const char *what)
 {
-    return DIL_FAIL(r->err, DIL_FORMAT, "%s: byte offset %zu: %s", r->path, offset, what);
+    return DIL_FAIL(r->err, DIL_FORMAT, "%s: byte offset %zu: %s", r->path, offset, _(what));
 }
 
 static dil_status make_room(llama2c_vocab *v, const reader *r, uint32_t n)
@@ -43,7 +43,7 @@ static dil_status make_room(llama2c_vocab *v, const reader *r, uint32_t n)
 static dil_status wrong_count(const reader *r, uint64_t wanted, uint64_t found)
 {
     return DIL_FAIL(r->err, DIL_FORMAT, "%s: byte offset %zu: tokens: wanted %" PRIu64 " as the checkpoint says, found %s%" PRIu64,
-                    r->path, r->at, wanted, found > wanted ? "at least " : "", found);
+                    r->path, r->at, wanted, found > wanted ? _("at least ") : "", found);
 }
 
 /* "<0x0A>" */

@@ -114,7 +114,7 @@ static void uniform(const tables *t, const players *p, double budget, int32_t *s
         }
     }
     if (best < INFINITY)
-        add_way(r, t, "uniform", p->fixed_bytes + (uint64_t)best_use, best, best_seconds);
+        add_way(r, t, N_("uniform"), p->fixed_bytes + (uint64_t)best_use, best, best_seconds);
 }
 
 /* From the smallest file up: always the step that saves most per byte. */
@@ -141,7 +141,7 @@ static void greedy(const tables *t, const players *p, double budget, int32_t *st
         use += t->use[t->first[best] + to] - t->use[t->first[best] + state[best]];
         state[best] = to;
     }
-    add_baseline(r, t, p, "greedy", state);
+    add_baseline(r, t, p, N_("greedy"), state);
 }
 
 /* Random steps up from the smallest file until none fits: the mean of many. */
@@ -166,7 +166,7 @@ static void chance(const tables *t, const players *p, double budget, int32_t *st
         use += used / RANDOM_FILES;
         seconds += sum_of(t, t->seconds, state) / RANDOM_FILES;
     }
-    add_way(r, t, "random", p->fixed_bytes + (uint64_t)use, cost, seconds);
+    add_way(r, t, N_("random"), p->fixed_bytes + (uint64_t)use, cost, seconds);
 }
 
 /* The file of a mixture; 0: one of its formats is not offered. */
@@ -217,7 +217,7 @@ static dil_status baselines(const game *g, const tables *t, const players *p, co
     chance(t, p, budget, state, r);
     dil_status status = game_by_cells(g, budget, CELLS, state, &cost, NULL, err);
     if (status == DIL_OK) {
-        add_baseline(r, t, p, "dynamic programming", state);
+        add_baseline(r, t, p, N_("dynamic programming"), state);
         if (cost_of(t, state) < cost_of(t, best))
             memcpy(best, state, (size_t)t->n * sizeof *best);
     }
@@ -260,7 +260,7 @@ dil_status allocate_size(players *p, const allocate_goal *goal, allocate_report 
         r.price = fit.price;
         r.gap = fit.gap > fit.swap_gap ? fit.gap : fit.swap_gap;
         r.bound = fit.bound;
-        add_baseline(&r, &t, p, "game", t.state);
+        add_baseline(&r, &t, p, N_("game"), t.state);
         *out = r;
     }
     mem_free(start);

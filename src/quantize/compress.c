@@ -269,7 +269,7 @@ static dil_status run(compression *c, compress_report *r, const char *in_path, c
         status_clear(err); /* the file is there all the same */
         r->measured = false;
     } else if (c->o->measure && c->o->text.n > 0 && c->held.n_sequences == 0) {
-        snprintf(r->not_measured, sizeof r->not_measured, "the text has no %d tokens that calibration left out", c->c.n_context);
+        snprintf(r->not_measured, sizeof r->not_measured, _("the text has no %d tokens that calibration left out"), c->c.n_context);
     }
     r->seconds[5] = since(&ns);
     return DIL_OK;

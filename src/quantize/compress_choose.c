@@ -37,7 +37,7 @@ static dil_status choose_like(compression *c, dil_error *err)
         const gguf_tensor *t = gguf_tensor_find(other, name);
         if (!t || t->ne[0] != (uint64_t)c->p.p[i].columns || t->ne[1] != (uint64_t)c->p.p[i].rows)
             status = DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: tensor '%s': wanted one of %d x %d, found %s", c->o->like, name,
-                              c->p.p[i].rows, c->p.p[i].columns, t ? "another shape" : "none");
+                              c->p.p[i].rows, c->p.p[i].columns, t ? _("another shape") : _("none"));
         else
             status = fix_as_there(c, &c->p.p[i], name, t->type, err);
     }

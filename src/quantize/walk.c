@@ -17,7 +17,7 @@
 
 static dil_status refuse(const hparams *h, const char *what, dil_error *err)
 {
-    return DIL_FAIL(err, DIL_UNSUPPORTED, "calibration: architecture %.*s: %s", STR_ARG(h->architecture), what);
+    return DIL_FAIL(err, DIL_UNSUPPORTED, "calibration: architecture %.*s: %s", STR_ARG(h->architecture), _(what));
 }
 
 static dil_status shape(net_config *c, const gguf *in, const hparams *h, int n_context, dil_error *err)

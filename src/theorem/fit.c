@@ -371,7 +371,7 @@ dil_status game_by_cells(const game *g, double budget, int32_t cells, int32_t *s
     }
     if (g->graph || cells < 1 || cells > 1 << 24)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "game: dynamic programming wants no coupling and 1..%d cells, found %s and %d",
-                        1 << 24, g->graph ? "a graph" : "none", cells);
+                        1 << 24, g->graph ? _("a graph") : _("none"), cells);
     if (least_use > budget)
         return DIL_FAIL(err, DIL_LIMIT, "game: wanted a budget of at least %.17g, found %.17g", least_use, budget);
     double unit = (budget - least_use) / cells, *least = mem_calloc((size_t)cells + 1, sizeof *least, MEM_MISC),

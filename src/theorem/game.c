@@ -109,7 +109,7 @@ static dil_status check_graph(const game *g, dil_error *err)
     const swarm_graph *graph = g->graph;
     if (graph->n != g->n_players || (!g->amount && !g->pair))
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "game: wanted a graph of its %d players and a coupling, found %d%s", g->n_players,
-                        graph->n, g->amount || g->pair ? "" : " and none");
+                        graph->n, g->amount || g->pair ? "" : _(" and none"));
     for (int32_t i = 0; i < graph->n; i++)
         for (int64_t e = graph->first[i]; e < graph->first[i + 1]; e++) {
             int32_t j = graph->other[e];

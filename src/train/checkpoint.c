@@ -129,7 +129,7 @@ typedef struct input {
 static dil_status damaged(const input *in, const char *what, dil_error *err)
 {
     return DIL_FAIL(err, DIL_FORMAT, "%s: %s: wanted the checksum that was written with it, found another; the file is damaged",
-                    in->path, what);
+                    in->path, _(what));
 }
 
 static dil_status check_head(const input *in, dil_error *err)
@@ -144,10 +144,10 @@ static dil_status check_head(const input *in, dil_error *err)
                 checked_add_u64(floats, h->n_moments, &floats) && checked_mul_u64(floats, sizeof(float), &bytes) &&
                 checked_add_u64(bytes, sizeof *h + h->config_bytes + sizeof(uint64_t), &bytes);
     if (!fits)
-        return damaged(in, "head", err);
+        return damaged(in, N_("head"), err);
     if (in->file.size_bytes != bytes)
         return DIL_FAIL(err, DIL_FORMAT, "%s: wanted %llu bytes, found %llu; the file is %s", in->path, (unsigned long long)bytes,
-                        (unsigned long long)in->file.size_bytes, in->file.size_bytes < bytes ? "cut off" : "too long");
+                        (unsigned long long)in->file.size_bytes, in->file.size_bytes < bytes ? _("cut off") : _("too long"));
     return DIL_OK;
 }
 
@@ -174,7 +174,7 @@ static dil_status read_head(input *in, dil_error *err)
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory to read it", in->path);
     DIL_TRY(os_file_read(&in->file, sizeof *h, in->json, h->config_bytes, err));
     if (head_sum(h, in->json) != h->head_sum || h->n_vocab > INT32_MAX || h->level[sizeof h->level - 1] != '\0')
-        return damaged(in, "head", err);
+        return damaged(in, N_("head"), err);
     DIL_TRY(train_config_parse(&in->config, (str){in->json, h->config_bytes}, "checkpoint's config", err));
     in->config.net.n_vocab = (int)h->n_vocab;
     return DIL_OK;
@@ -227,7 +227,7 @@ static dil_status verify(const input *in, dil_error *err)
     if (status == DIL_OK)
         status = os_file_read(&in->file, offset, &wanted, sizeof wanted, err);
     if (status == DIL_OK && sum != wanted)
-        status = damaged(in, "values", err);
+        status = damaged(in, N_("values"), err);
     mem_free(piece);
     return status;
 }
@@ -240,11 +240,13 @@ static dil_status check_shape(const input *in, const net *n, const section *sect
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: %s: wanted %s, found %s; it is of another network", in->path, key, ours,
                         theirs);
     const uint64_t counts[N_SECTIONS] = {in->h.n_values, in->h.n_prices, in->h.n_moments};
-    static const char *const names[N_SECTIONS] = {"values", "prices", "moments"};
+    static const char *const names[N_SECTIONS] = {N_("values"), N_("prices"), N_("moments")};
     for (int i = 0; i < (moments ? N_SECTIONS : N_SECTIONS - 1); i++)
         if (counts[i] != sections[i].n)
-            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: %s: wanted %zu, found %llu; it is of another %s", in->path, names[i],
-                            sections[i].n, (unsigned long long)counts[i], i == 2 ? "optimiser" : "network");
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT,
+                            i == 2 ? N_("%s: %s: wanted %zu, found %llu; it is of another optimiser")
+                                   : N_("%s: %s: wanted %zu, found %llu; it is of another network"),
+                            in->path, _(names[i]), sections[i].n, (unsigned long long)counts[i]);
     return DIL_OK;
 }
 

@@ -20,15 +20,16 @@ typedef struct reader {
 
 static const char *kind_name(const json_t *v)
 {
-    static const char *const names[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a text", [JSON_INTEGER] = "a whole number",
-        [JSON_REAL] = "a number",    [JSON_TRUE] = "true",      [JSON_FALSE] = "false",   [JSON_NULL] = "null"};
-    return v ? names[json_typeof(v)] : "nothing";
+    static const char *const names[] = {[JSON_OBJECT] = N_("an object"), [JSON_ARRAY] = N_("an array"),
+                                        [JSON_STRING] = N_("a text"),    [JSON_INTEGER] = N_("a whole number"),
+                                        [JSON_REAL] = N_("a number"),    [JSON_TRUE] = "true",
+                                        [JSON_FALSE] = "false",          [JSON_NULL] = "null"};
+    return v ? _(names[json_typeof(v)]) : _("nothing");
 }
 
 static dil_status wrong_kind(const reader *r, const char *where, const char *wanted, const json_t *v)
 {
-    return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s: wanted %s, found %s", r->path, where, wanted, kind_name(v));
+    return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s: wanted %s, found %s", r->path, where, _(wanted), kind_name(v));
 }
 
 /* A relative path is one from the config file's directory. */
@@ -44,7 +45,7 @@ static dil_status read_text(const reader *r, const config_row *row, const char *
 {
     size_t most = (size_t)row->most;
     if (!json_is_string(v))
-        return wrong_kind(r, where, "a text", v);
+        return wrong_kind(r, where, N_("a text"), v);
     size_t n = json_string_length(v);
     if (n < 1 || n > most || strlen(json_string_value(v)) != n)
         return DIL_FAIL(r->err, DIL_BAD_ARGUMENT, "%s: %s: wanted a text of 1..%zu bytes, found %zu bytes", r->path, where, most,
@@ -64,7 +65,7 @@ static dil_status read_text(const reader *r, const config_row *row, const char *
 static dil_status read_choice(const reader *r, const config_row *row, const char *where, void *out, const json_t *v)
 {
     if (!json_is_string(v))
-        return wrong_kind(r, where, "a text", v);
+        return wrong_kind(r, where, N_("a text"), v);
     strbuf names = STRBUF(200);
     for (unsigned i = 0; row->names[i]; i++) {
         if (strcmp(row->names[i], json_string_value(v)) == 0) {
@@ -75,7 +76,7 @@ static dil_status read_choice(const reader *r, const config_row *row, const char
         strbuf_printf(&names, "%s\"%s\"", i ? ", " : "", row->names[i]);
     }
     DIL_FAIL(r->err, DIL_BAD_ARGUMENT, "%s: %s: wanted one of %s, found \"%.40s\"", r->path, where,
-             names.p ? names.p : "(no memory)", json_string_value(v));
+             names.p ? names.p : _("(no memory)"), json_string_value(v));
     strbuf_free(&names);
     return DIL_BAD_ARGUMENT;
 }
@@ -84,7 +85,7 @@ static dil_status read_number(const reader *r, const config_row *row, const char
 {
     bool whole = row->kind == CONFIG_INT || row->kind == CONFIG_U64;
     if (whole ? !json_is_integer(v) : !json_is_number(v))
-        return wrong_kind(r, where, whole ? "a whole number" : "a number", v);
+        return wrong_kind(r, where, whole ? N_("a whole number") : N_("a number"), v);
     double value = json_number_value(v);
     if (!(value >= row->least && value <= row->most))
         return DIL_FAIL(r->err, DIL_BAD_ARGUMENT, "%s: %s: wanted %.10g..%.10g, found %.10g", r->path, where, row->least, row->most,
@@ -109,7 +110,7 @@ static dil_status read_value(const reader *r, const config_row *row, const char 
     case CONFIG_CHOICE: return read_choice(r, row, where, out, v);
     case CONFIG_BOOL:
         if (!json_is_boolean(v))
-            return wrong_kind(r, where, "true or false", v);
+            return wrong_kind(r, where, N_("true or false"), v);
         *(bool *)(void *)out = json_is_true(v);
         return DIL_OK;
     default: return read_number(r, row, where, out, v);
@@ -134,7 +135,8 @@ static dil_status unknown_key(const reader *r, const config_row *rows, const cha
             strbuf_printf(&names, "%s%s", names.n ? ", " : "", row->key);
     if (!*section)
         strbuf_printf(&names, ", tokenizer, corpora, model, training, loss");
-    DIL_FAIL(r->err, DIL_BAD_ARGUMENT, "%s: %.60s: unknown key; known are %s", r->path, where, names.p ? names.p : "(no memory)");
+    DIL_FAIL(r->err, DIL_BAD_ARGUMENT, "%s: %.60s: unknown key; known are %s", r->path, where,
+             names.p ? names.p : _("(no memory)"));
     strbuf_free(&names);
     return DIL_BAD_ARGUMENT;
 }
@@ -145,7 +147,7 @@ static dil_status read_object(const reader *r, const config_row *rows, const cha
 {
     json_t *o = (json_t *)(uintptr_t)object; /* jansson's iterators take no const */
     if (!json_is_object(object))
-        return wrong_kind(r, prefix, "an object", object);
+        return wrong_kind(r, prefix, N_("an object"), object);
     for (void *i = json_object_iter(o); i; i = json_object_iter_next(o, i)) {
         char where[128];
         const char *key = json_object_iter_key(i);
@@ -168,7 +170,7 @@ static dil_status read_architecture(const reader *r, net_config *c, const json_t
     if (!v)
         return DIL_OK;
     if (!name)
-        return wrong_kind(r, "model.architecture", "a text", v);
+        return wrong_kind(r, "model.architecture", N_("a text"), v);
     bool moe = strcmp(name, "qwen3moe") == 0, gemma = strcmp(name, "gemma3") == 0, llama = strcmp(name, "llama") == 0;
     if (!moe && !gemma && !llama && strcmp(name, "qwen3") != 0)
         return DIL_FAIL(r->err, DIL_BAD_ARGUMENT,
@@ -188,7 +190,7 @@ static dil_status read_sources(const reader *r, train_config *c, const json_t *l
     char where[40];
     size_t n = json_array_size(list);
     if (list && !json_is_array(list))
-        return wrong_kind(r, "corpora", "an array", list);
+        return wrong_kind(r, "corpora", N_("an array"), list);
     if (n < 1 || n > CORPUS_MOST_SOURCES)
         return DIL_FAIL(r->err, DIL_BAD_ARGUMENT, "%s: corpora: wanted 1..%d of them, found %zu", r->path, CORPUS_MOST_SOURCES, n);
     for (size_t i = 0; i < n; i++) {
@@ -221,7 +223,7 @@ static dil_status check(const reader *r, train_config *c)
         return missing(r, c->name[0] ? "output" : "name");
     if ((c->vocab_size > 0) == (c->vocab_file[0] != '\0'))
         return DIL_FAIL(r->err, DIL_BAD_ARGUMENT, "%s: tokenizer: wanted either size or file, found %s", r->path,
-                        c->vocab_size > 0 ? "both" : "neither");
+                        c->vocab_size > 0 ? _("both") : _("neither"));
     if (c->n_steps < 1)
         return missing(r, "training.steps");
     if (c->n_sequences % c->n_accumulate != 0)
@@ -259,7 +261,7 @@ static bool known_section(const char *key)
 static dil_status read_root(const reader *r, train_config *c, const json_t *root)
 {
     if (!json_is_object(root))
-        return wrong_kind(r, "the file", "an object", root);
+        return wrong_kind(r, _("the file"), N_("an object"), root);
     json_t *o = (json_t *)(uintptr_t)root;
     for (void *i = json_object_iter(o); i; i = json_object_iter_next(o, i)) {
         const char *key = json_object_iter_key(i);

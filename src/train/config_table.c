@@ -243,7 +243,7 @@ dil_status train_config_print(const train_config *c, strbuf *out, dil_error *err
 
 const char *config_shape_difference(const net_config *a, const net_config *b, char a_text[64], char b_text[64])
 {
-    const char *key = a->n_vocab != b->n_vocab ? "vocabulary size" : NULL;
+    const char *key = a->n_vocab != b->n_vocab ? N_("vocabulary size") : NULL;
     snprintf(a_text, 64, "%d", a->n_vocab);
     snprintf(b_text, 64, "%d", b->n_vocab);
     for (const config_row *row = config_rows; row->key && !key; row++) {

@@ -70,7 +70,7 @@ static dil_status find_family(const family **out, const net_config *c, dil_error
     }
     if (least > 0)
         DIL_FAIL(err, DIL_UNSUPPORTED, "export: no architecture of GGUF has this shape; the nearest is %s and wants %s", name,
-                 nearest.p ? nearest.p : "(no memory)");
+                 nearest.p ? nearest.p : _("(no memory)"));
     strbuf_free(&nearest);
     return least > 0 ? DIL_UNSUPPORTED : DIL_OK;
 }
@@ -182,7 +182,7 @@ static dil_status write_all(const export *e, const char *name, const char *vocab
     uint32_t number;
     if (!file_type(e->type, &number))
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "export: type: wanted F32, F16 or BF16, found %s; dil quantize makes the others",
-                        format_get(e->type) ? format_get(e->type)->name : "an unknown one");
+                        format_get(e->type) ? format_get(e->type)->name : _("an unknown one"));
     DIL_TRY(gguf_writer_set_str(e->w, "general.architecture", str_of(e->f->name), err));
     DIL_TRY(gguf_writer_set_str(e->w, "general.type", STR("model"), err));
     DIL_TRY(gguf_writer_set_str(e->w, "general.name", str_of(name), err));

@@ -57,7 +57,7 @@ static dil_status cut(const char *path, uint64_t keep_bytes, dil_error *err)
     if (n < keep_bytes || text[keep_bytes - 1] != '\n')
         status =
             DIL_FAIL(err, DIL_FORMAT, "%s: wanted %llu bytes and a line's end there, as the checkpoint says, found %zu bytes%s",
-                     path, (unsigned long long)keep_bytes, n, n < keep_bytes ? "" : " and something else");
+                     path, (unsigned long long)keep_bytes, n, n < keep_bytes ? "" : _(" and something else"));
     else if (n > keep_bytes)
         status = os_write_file(path, text, (size_t)keep_bytes, err);
     mem_free(text);

@@ -108,7 +108,7 @@ static dil_status not_finite(const run *r, const char *what, double value, dil_e
     return DIL_FAIL(err, DIL_FORMAT,
                     "step %llu: %s: wanted a finite number, found %g; the last checkpoint stays as it is: lower learning_rate, or "
                     "set max_grad_norm",
-                    (unsigned long long)r->state.step + 1, what, value);
+                    (unsigned long long)r->state.step + 1, _(what), value);
 }
 
 static void tell(run *r, double seconds, double norm)
@@ -140,10 +140,10 @@ dil_status run_step(run *r, dil_error *err)
     corpus_batch(r->texts, step, c->n_sequences, r->tokens, NULL);
     DIL_TRY(forward_backward(r, &loss, err));
     if (!isfinite(r->progress.result.total))
-        return not_finite(r, "loss", r->progress.result.total, err);
+        return not_finite(r, N_("loss"), r->progress.result.total, err);
     double norm = optimiser_step(r->opt, step, c->n_steps);
     if (!isfinite(norm))
-        return not_finite(r, "gradient norm", norm, err);
+        return not_finite(r, N_("gradient norm"), norm, err);
     update_prices(r);
     tell(r, (double)(os_time_ns() - started) * 1e-9, norm);
     return DIL_OK;

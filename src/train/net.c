@@ -33,7 +33,7 @@ static dil_status check_experts(const net_config *c, dil_error *err)
 dil_status net_config_check(const net_config *c, dil_error *err)
 {
     const bound bounds[] = {
-        {"vocabulary size", c->n_vocab, 2, 1 << 20},
+        {N_("vocabulary size"), c->n_vocab, 2, 1 << 20},
         {"context_length", c->n_context, 1, NET_MAX_CONTEXT},
         {"hidden_size", c->n_embd, 1, NET_MAX_EMBD},
         {"num_hidden_layers", c->n_layer, 1, NET_MAX_LAYERS},
@@ -46,8 +46,8 @@ dil_status net_config_check(const net_config *c, dil_error *err)
     };
     for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
         if (bounds[i].value < bounds[i].least || bounds[i].value > bounds[i].most)
-            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted %d to %d, found %d", bounds[i].name, bounds[i].least, bounds[i].most,
-                            bounds[i].value);
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted %d to %d, found %d", _(bounds[i].name), bounds[i].least,
+                            bounds[i].most, bounds[i].value);
     if (c->head_dim % 2)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "head_dim: wanted an even number, found %d", c->head_dim);
     if (c->n_head % c->n_head_kv)

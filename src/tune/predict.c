@@ -12,7 +12,8 @@
 
 const char *predict_bound_name(predict_bound b)
 {
-    static const char *const names[] = {"arithmetic", "reading from caches", "reading from memory", "meeting of threads"};
+    static const char *const names[] = {N_("arithmetic"), N_("reading from caches"), N_("reading from memory"),
+                                        N_("meeting of threads")};
     return names[b];
 }
 

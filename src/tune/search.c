@@ -73,7 +73,7 @@ static dil_status try_one(searcher *s, bench *b, const char *what, const profile
     }
     DIL_TRY(race(s, b, &s->r->best, candidate, ROUNDS, &m, &rounds, err));
     const bool kept = m.median >= WORTH && m.low > 1;
-    note(s, what, b == s->prompt ? "prompt" : "generation", &m, rounds, kept);
+    note(s, what, b == s->prompt ? N_("prompt") : N_("generation"), &m, rounds, kept);
     if (kept)
         s->r->best = *candidate;
     return DIL_OK;
@@ -91,7 +91,7 @@ static dil_status try_proposals(searcher *s, dil_error *err)
         char what[64];
         profile p = s->r->best;
         memcpy(p.tuning.tile, all[i].tuning.tile, sizeof p.tuning.tile);
-        (void)snprintf(what, sizeof what, "tiles of equilibrium %d, predicted %.2fx", i + 1, now / all[i].seconds);
+        (void)snprintf(what, sizeof what, "tiles of the equilibrium, predicted gain: %d, %.2fx", i + 1, now / all[i].seconds);
         DIL_TRY(try_one(s, s->prompt, what, &p, err));
     }
     return DIL_OK;
@@ -104,12 +104,12 @@ static const struct knob {
     bool few; /* of generation */
     int32_t values[5];
 } knobs[] = {
-    {"bytes fetched ahead", offsetof(profile, tuning.ahead), true, {1, 2048, 8192, 0}},
-    {"tokens per pass", offsetof(profile, micro_batch), false, {256, 1024, 0}},
-    {"items per worker", offsetof(profile, tuning.items_many), false, {4, 16, 0}},
-    {"rows per worker", offsetof(profile, tuning.part_rows), false, {64, 512, 0}},
-    {"query rows per item", offsetof(profile, tuning.attention_rows), false, {48, 24, 0}},
-    {"items per worker, few rows", offsetof(profile, tuning.items_few), true, {3, 4, 9, 12, 0}},
+    {N_("bytes fetched ahead"), offsetof(profile, tuning.ahead), true, {1, 2048, 8192, 0}},
+    {N_("tokens per pass"), offsetof(profile, micro_batch), false, {256, 1024, 0}},
+    {N_("items per worker"), offsetof(profile, tuning.items_many), false, {4, 16, 0}},
+    {N_("rows per worker"), offsetof(profile, tuning.part_rows), false, {64, 512, 0}},
+    {N_("query rows per item"), offsetof(profile, tuning.attention_rows), false, {48, 24, 0}},
+    {N_("items per worker, few rows"), offsetof(profile, tuning.items_few), true, {3, 4, 9, 12, 0}},
 };
 
 static dil_status try_knobs(searcher *s, dil_error *err)
@@ -166,7 +166,7 @@ static dil_status settle(searcher *s, dil_error *err)
         *gains[i] = m.median;
         worse = worse || m.median < 0.995;
         better = better || (m.median >= WORTH && m.low > 1);
-        note(s, "all that was kept", i ? "generation" : "prompt", &m, rounds, !worse);
+        note(s, N_("all that was kept"), i ? N_("generation") : N_("prompt"), &m, rounds, !worse);
     }
     r->changed = better && !worse;
     if (!r->changed)

@@ -100,10 +100,10 @@ static dil_status read_matrix(const fields *r, picture *p, const json_t *object,
     double layer, n_experts;
     int in, kind;
     if (!json_is_object(object))
-        return fields_wrong(r, where, "", "an object", object);
+        return fields_wrong(r, where, "", _("an object"), object);
     DIL_TRY(fields_text(r, object, where, "name", &name));
     if (!place_of(name, &in, &kind))
-        return fields_wrong(r, where, "name", "a matrix's name like blk.0.attn_q.weight", json_object_get(object, "name"));
+        return fields_wrong(r, where, "name", _("a matrix's name like blk.0.attn_q.weight"), json_object_get(object, "name"));
     DIL_TRY(fields_number(r, object, where, "layer", -1, MOST_LAYERS - 1, &layer));
     if (layer != in)
         return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s.layer: wanted %d, as in the name, found %.9g", r->path, where, in, layer);
@@ -112,7 +112,7 @@ static dil_status read_matrix(const fields *r, picture *p, const json_t *object,
         return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s.name: wanted every matrix once, found \"%.40s\" twice", r->path, where, name);
     DIL_TRY(fields_text(r, object, where, "type", &type));
     if (!format_find(type, &m->type))
-        return fields_wrong(r, where, "type", "a format's name like Q4_K", json_object_get(object, "type"));
+        return fields_wrong(r, where, "type", _("a format's name like Q4_K"), json_object_get(object, "type"));
     DIL_TRY(fields_number(r, object, where, "experts", 1, 1e6, &n_experts));
     DIL_TRY(fields_number(r, object, where, "bits_per_weight", 0, 64, &m->bits));
     DIL_TRY(fields_nats(r, object, where, "expected_divergence", &m->divergence));
@@ -165,12 +165,12 @@ static dil_status read_ways(const fields *r, picture *p, const json_t *list, con
         snprintf(place, sizeof place, "%s[%zu]", where, i);
         const json_t *object = json_array_get(list, i);
         if (!json_is_object(object))
-            return fields_wrong(r, place, "", "an object", object);
+            return fields_wrong(r, place, "", _("an object"), object);
         DIL_TRY(fields_text(r, object, place, "name", &name));
         while (k < WAYS && strcmp(way_names[k], name) != 0)
             k++;
         if (k == WAYS || seen[k])
-            return fields_wrong(r, place, "name", "game, dynamic programming, greedy, uniform, random or llama.cpp, each once",
+            return fields_wrong(r, place, "name", _("game, dynamic programming, greedy, uniform, random or llama.cpp, each once"),
                                 json_object_get(object, "name"));
         seen[k] = true;
         DIL_TRY(fields_number(r, object, place, "bytes", 1, MOST_FILE_BYTES, &bytes));
@@ -193,7 +193,7 @@ static dil_status read_curve(const fields *r, picture *p)
         snprintf(where, sizeof where, "curve[%zu]", i);
         ways = json_array_get(curve, i);
         if (!json_is_array(ways))
-            return fields_wrong(r, where, "", "an array", ways);
+            return fields_wrong(r, where, "", _("an array"), ways);
         DIL_TRY(read_ways(r, p, ways, where, true, NULL));
     }
     if (!game)
@@ -212,7 +212,7 @@ static dil_status read_measured(const fields *r, picture *p)
     if (json_is_null(measured))
         return DIL_OK;
     if (!json_is_object(measured))
-        return fields_wrong(r, "", "measured", "an object or null", measured);
+        return fields_wrong(r, "", "measured", _("an object or null"), measured);
     DIL_TRY(fields_number(r, measured, "measured", "divergence", -FIELDS_MOST_NATS, FIELDS_MOST_NATS, &p->kld));
     DIL_TRY(fields_nats(r, measured, "measured", "error", &p->kld_error));
     DIL_TRY(fields_number(r, measured, "measured", "same_first_word", 0, 1, &p->same_top));
@@ -224,7 +224,7 @@ static dil_status read_whole(const fields *r, picture *p)
 {
     const json_t *calibration, *seconds;
     if (!json_is_object(p->report))
-        return fields_wrong(r, "the file", "", "a report of dil quantize", p->report);
+        return fields_wrong(r, _("the file"), "", _("a report of dil quantize"), p->report);
     DIL_TRY(fields_file_name(r, p->report, "", "input", p->input));
     DIL_TRY(fields_file_name(r, p->report, "", "output", p->output));
     DIL_TRY(fields_number(r, p->report, "", "in_bytes", 1, MOST_FILE_BYTES, &p->in_bytes));

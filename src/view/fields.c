@@ -9,14 +9,17 @@
 
 static const char *found_text(const json_t *v, char *out, size_t n)
 {
-    static const char *const names[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_TRUE] = "true", [JSON_FALSE] = "false", [JSON_NULL] = "null"};
+    static const char *const names[] = {[JSON_OBJECT] = N_("an object"),
+                                        [JSON_ARRAY] = N_("an array"),
+                                        [JSON_TRUE] = "true",
+                                        [JSON_FALSE] = "false",
+                                        [JSON_NULL] = "null"};
     if (json_is_string(v))
         snprintf(out, n, "\"%.40s\"", json_string_value(v));
     else if (json_is_number(v))
         snprintf(out, n, "%.9g", json_number_value(v));
     else
-        snprintf(out, n, "%s", v ? names[json_typeof(v)] : "nothing");
+        snprintf(out, n, "%s", v ? _(names[json_typeof(v)]) : _("nothing"));
     return out;
 }
 
@@ -34,7 +37,7 @@ dil_status fields_number(const fields *r, const json_t *object, const char *wher
     const json_t *v = json_object_get(object, key);
     double found = json_number_value(v);
     *out = 0;
-    snprintf(wanted, sizeof wanted, "a number from %.9g to %.9g", least, most);
+    snprintf(wanted, sizeof wanted, _("a number from %.9g to %.9g"), least, most);
     if (!json_is_number(v) || !(found >= least && found <= most))
         return fields_wrong(r, where, key, wanted, v);
     *out = found;
@@ -55,7 +58,7 @@ dil_status fields_text(const fields *r, const json_t *object, const char *where,
     const json_t *v = json_object_get(object, key);
     *out = "";
     if (!json_is_string(v))
-        return fields_wrong(r, where, key, "a text", v);
+        return fields_wrong(r, where, key, _("a text"), v);
     *out = json_string_value(v);
     return DIL_OK;
 }
@@ -63,14 +66,14 @@ dil_status fields_text(const fields *r, const json_t *object, const char *where,
 dil_status fields_object(const fields *r, const json_t *object, const char *key, const json_t **out)
 {
     *out = json_object_get(object, key);
-    return json_is_object(*out) ? DIL_OK : fields_wrong(r, "", key, "an object", *out);
+    return json_is_object(*out) ? DIL_OK : fields_wrong(r, "", key, _("an object"), *out);
 }
 
 dil_status fields_array(const fields *r, const json_t *object, const char *where, const char *key, size_t most, const json_t **out)
 {
     *out = json_object_get(object, key);
     if (!json_is_array(*out))
-        return fields_wrong(r, where, key, "an array", *out);
+        return fields_wrong(r, where, key, _("an array"), *out);
     if (json_array_size(*out) > most)
         return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s%s%s: wanted at most %zu of them, found %zu", r->path, where, *where ? "." : "",
                         key, most, json_array_size(*out));

@@ -44,7 +44,7 @@ static dil_status read_values(const source *in, const json_t *list, const char *
                               double *out)
 {
     if (!json_is_array(list))
-        return fields_wrong(&in->f, where, key, "an array", list);
+        return fields_wrong(&in->f, where, key, _("an array"), list);
     if (json_array_size(list) != n)
         return wrong_length(in, where, key, n, json_array_size(list));
     for (size_t i = 0; i < n; i++) {
@@ -53,7 +53,7 @@ static dil_status read_values(const source *in, const json_t *list, const char *
         if (!json_is_number(v) || !(found >= least && found <= MOST_VALUE)) {
             char at[WHERE_BYTES + 32], wanted[64];
             snprintf(at, sizeof at, "%s%s%s[%zu]", where, *where && *key ? "." : "", key, i);
-            snprintf(wanted, sizeof wanted, "a number from %g to %g", least, MOST_VALUE);
+            snprintf(wanted, sizeof wanted, _("a number from %g to %g"), least, MOST_VALUE);
             return fields_wrong(&in->f, at, "", wanted, v);
         }
         out[i] = found;
@@ -78,7 +78,7 @@ static dil_status read_birds(const source *in, const json_t *list, const char *w
 {
     if (!json_is_array(list) || json_array_size(list) > most) {
         char wanted[64];
-        snprintf(wanted, sizeof wanted, "an array of at most %zu birds", most);
+        snprintf(wanted, sizeof wanted, _("an array of at most %zu birds"), most);
         return fields_wrong(&in->f, where, key, wanted, list);
     }
     for (size_t i = 0; i < most; i++)
@@ -91,7 +91,7 @@ static dil_status read_birds(const source *in, const json_t *list, const char *w
         if (!fits) {
             char at[WHERE_BYTES + 32], wanted[64];
             snprintf(at, sizeof at, "%s%s%s[%zu]", where, *where && *key ? "." : "", key, i);
-            snprintf(wanted, sizeof wanted, "a bird from 0 to %d, each once", in->l->n - 1);
+            snprintf(wanted, sizeof wanted, _("a bird from 0 to %d, each once"), in->l->n - 1);
             return fields_wrong(&in->f, at, "", wanted, v);
         }
         out[i] = (uint16_t)json_integer_value(v);
@@ -142,7 +142,7 @@ static dil_status read_names(source *in)
         snprintf(where, sizeof where, "names[%zu]", i);
         const char *name = json_string_value(json_array_get(list, i));
         if (!name)
-            return fields_wrong(&in->f, where, "", "a text", json_array_get(list, i));
+            return fields_wrong(&in->f, where, "", _("a text"), json_array_get(list, i));
         str shown = {name, strlen(name) < FLOCK_NAME_BYTES ? strlen(name) : FLOCK_NAME_BYTES - 1};
         shown.n -= utf8_incomplete_tail(shown);
         memcpy(in->s->names[i], shown.p, shown.n);
@@ -221,7 +221,7 @@ static dil_status read_step(source *in, size_t t, flight *now)
     flock_layer *l = in->l;
     snprintf(where, sizeof where, "steps[%zu]", t);
     if (!json_is_object(step))
-        return fields_wrong(&in->f, where, "", "an object", step);
+        return fields_wrong(&in->f, where, "", _("an object"), step);
     if (json_object_get(step, "load"))
         DIL_TRY(read_floats(in, json_object_get(step, "load"), where, "load", 0, n, now->load));
     if (json_object_get(step, "price"))
@@ -360,7 +360,7 @@ static dil_status read_whole(source *in)
 {
     const char *title;
     if (!json_is_object(in->file))
-        return fields_wrong(&in->f, "the file", "", "an object with \"positions\"", in->file);
+        return fields_wrong(&in->f, _("the file"), "", _("an object with \"positions\""), in->file);
     DIL_TRY(read_positions(in));
     DIL_TRY(read_names(in));
     DIL_TRY(read_neighbours(in));

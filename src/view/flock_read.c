@@ -273,8 +273,8 @@ static dil_status place_layer(source *in, const gguf *g, uint32_t place, dil_err
     if (l->n > FLOCK_MOST_BIRDS)
         return DIL_FAIL(err, DIL_LIMIT, "%s: layer %d: wanted at most %d experts, found %d", gguf_path(g), l->index,
                         FLOCK_MOST_BIRDS, l->n);
-    dil_status status =
-        read_rows(g, (uint32_t)l->index, (uint32_t)l->n, in->r->n_inputs > 1 ? in->r->inputs[1] : "the header", &rows, &dim, err);
+    dil_status status = read_rows(g, (uint32_t)l->index, (uint32_t)l->n, in->r->n_inputs > 1 ? in->r->inputs[1] : _("the header"),
+                                  &rows, &dim, err);
     if (status == DIL_OK)
         status = flock_place(in->s, l, &(flock_rows){.v = rows, .dim = dim, .likeness = true}, err);
     mem_free(rows);

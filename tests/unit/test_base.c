@@ -435,6 +435,18 @@ static void utf8_sequences(void **state)
         }
 }
 
+static void utf8_widths(void **state)
+{
+    (void)state;
+    assert_int_equal(utf8_columns(STR("")), 0);
+    assert_int_equal(utf8_columns(STR("belirteç")), 8);
+    assert_int_equal(utf8_columns(STR("İğüşöçıI")), 8);
+    assert_int_equal(utf8_columns(STR("a\xff\xc3")), 3);
+    assert_int_equal(utf8_cut(STR("çığ"), 0), 0);
+    assert_int_equal(utf8_cut(STR("çığ"), 2), 4);
+    assert_int_equal(utf8_cut(STR("çığ"), 9), 6);
+}
+
 static void utf8_codes(void **state)
 {
     (void)state;
@@ -455,9 +467,11 @@ static void utf8_codes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks),   cmocka_unit_test(failures),   cmocka_unit_test(arenas),         cmocka_unit_test(arena_limits),
-        cmocka_unit_test(integers), cmocka_unit_test(statuses),   cmocka_unit_test(slices),         cmocka_unit_test(buffers),
-        cmocka_unit_test(numbers),  cmocka_unit_test(byte_texts), cmocka_unit_test(utf8_sequences), cmocka_unit_test(utf8_codes),
+        cmocka_unit_test(blocks),       cmocka_unit_test(failures),       cmocka_unit_test(arenas),
+        cmocka_unit_test(arena_limits), cmocka_unit_test(integers),       cmocka_unit_test(statuses),
+        cmocka_unit_test(slices),       cmocka_unit_test(buffers),        cmocka_unit_test(numbers),
+        cmocka_unit_test(byte_texts),   cmocka_unit_test(utf8_sequences), cmocka_unit_test(utf8_codes),
+        cmocka_unit_test(utf8_widths),
     };
     return leaks_run_group_tests(tests, NULL, NULL);
 }
