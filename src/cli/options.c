@@ -92,7 +92,7 @@ static const option_row table[] = {
     {"tokenize", NULL, N_("NAME"), OPTION_TEXT, AT(tokenizer), 0, 0, N_("words of BLEU: 13a (default), none, char")},
     {"lowercase", NULL, NULL, OPTION_FLAG, AT(lowercase), 0, 0, N_("compare in small letters")},
     {"resamples", NULL, "N", OPTION_INT, AT(resamples), 0, 1e6,
-     N_("bootstrap resamples for the 95 % intervals (1000; 0: no intervals)")},
+     N_("bootstrap resamples for the intervals of 95 % (1000; 0: no intervals)")},
     {"tokens", NULL, N_("IDS"), OPTION_TEXT, AT(tokens), 0, 0, N_("token ids, separated by commas")},
     {"output", "o", N_("OUT"), OPTION_TEXT, AT(output), 0, 0,
      N_("where to write, or the output format (md, csv, json, jsonl, sql)")},

@@ -182,7 +182,7 @@ static const char *subtitle_of(const picture *p)
         p,
         "Router logs replayed with the pool's own policies: the share of the requested experts that were in memory, by the share of all "
         "experts' bytes that memory holds. Belady's rule knows the future; first uses cannot be hits of any policy.",
-        "Yönlendirici günlükleri, havuzun kendi kurallarıyla yeniden oynatıldı: istenen uzmanların bellekte bulunma oranı; yatayda, uzmanların "
+        "Yönlendirme kayıtları, havuzun kendi kurallarıyla yeniden oynatıldı: istenen uzmanların bellekte bulunma oranı; yatayda, uzmanların "
         "baytlarından belleğe sığanların payı. Belady kuralı geleceği bilir; ilk kullanımlar hiçbir kuralda isabet olamaz.");
 }
 
