@@ -394,6 +394,17 @@ typedef struct dil_tuned {
 DIL_API DIL_MUST_CHECK dil_status dil_tune(const char *path, const dil_engine_options *options, const dil_workload *workload,
                                            double seconds, dil_tuned *out, dil_error *err);
 
+/* Speed as dil bench measures it, in tokens (of a lone layer of experts: rows) per second: the median of several runs. */
+typedef struct dil_speed {
+    uint32_t struct_size; /* set by the caller to sizeof(dil_speed) */
+    double prompt_rate, generation_rate;
+    double prompt_deviation, generation_deviation; /* of the runs, about their mean */
+    double bytes_per_token;                        /* weights and KV cache that one generated token reads */
+} dil_speed;
+/* workload NULL: its defaults; parts of 0 tokens are left out. The engine's context must hold depth + n_prompt + n_gen. progress may be NULL. */
+DIL_API DIL_MUST_CHECK dil_status dil_bench(dil_engine *e, const dil_workload *workload, int32_t n_runs, dil_progress_fn progress,
+                                            void *user, dil_speed *out, dil_error *err);
+
 typedef struct dil_perplexity {
     uint32_t struct_size;     /* set by the caller to sizeof(dil_perplexity) */
     double perplexity, error; /* error: standard error */

@@ -16,7 +16,7 @@ from ._library import (
     DilUnsupportedError,
     __version__,
 )
-from .model import Answer, Divergence, Model, ModelInfo, Perplexity
+from .model import Answer, Divergence, Model, ModelInfo, Perplexity, Speed
 
 __all__ = [
     "Answer",
@@ -33,5 +33,6 @@ __all__ = [
     "Model",
     "ModelInfo",
     "Perplexity",
+    "Speed",
     "__version__",
 ]

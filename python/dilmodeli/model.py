@@ -77,6 +77,17 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """Tokens per second, medians of several runs; ``bytes_per_token``: what one generated token reads."""
+
+    prompt_rate: float
+    generation_rate: float
+    prompt_deviation: float
+    generation_deviation: float
+    bytes_per_token: float
+
+
+@dataclass(frozen=True)
 class Perplexity:
     """As llama-perplexity measures it; ``error`` is the standard error."""
 
@@ -315,6 +326,16 @@ class Model(Engine):
         with self._own(), Watch(progress) as w:
             r = filled(lib.dil_divergence_measure, "dil_divergence", self._engine, path_bytes(base), w.progress, ffi.NULL)
         return _fields(Divergence, r)  # type: ignore[no-any-return]
+
+    def bench(
+        self, *, n_prompt: int = 512, n_gen: int = 128, depth: int = 0, n_parallel: int = 1, n_runs: int = 3, progress: Progress | None = None
+    ) -> Speed:
+        """Speed as ``dil bench`` measures it; the model's context must hold ``depth + n_prompt + n_gen``, and it ``n_parallel`` sessions."""
+        w = ffi.new("dil_workload *", lib.dil_workload_default())
+        w.n_prompt, w.n_gen, w.depth, w.n_parallel = n_prompt, n_gen, depth, n_parallel
+        with self._own(), Watch(progress) as watch:
+            r = filled(lib.dil_bench, "dil_speed", self._engine, w, n_runs, watch.progress, ffi.NULL)
+        return _fields(Speed, r)  # type: ignore[no-any-return]
 
     # ---- generation ----
 

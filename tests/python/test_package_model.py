@@ -142,6 +142,16 @@ class Text(unittest.TestCase):
         with self.assertRaises(DilLimitError):
             self.m.perplexity("short")
 
+    def test_speed(self):
+        s = self.m.bench(n_prompt=64, n_gen=8, n_runs=3)
+        self.assertTrue(s.prompt_rate > s.generation_rate > 0)
+        self.assertTrue(0 < s.bytes_per_token < self.m.info.packed_bytes + self.m.info.kv_bytes)
+        self.assertEqual(self.m.bench(n_prompt=0, n_gen=4).prompt_rate, 0)
+        with self.assertRaises(DilCancelled):
+            self.m.bench(n_prompt=16, n_gen=0, progress=lambda *_: False)
+        with self.assertRaisesRegex(DilArgumentError, "n_runs"):
+            self.m.bench(n_runs=0)
+
     def test_bad_input_is_named(self):
         for call, kind, name in (
             (lambda: self.m.generate(""), DilArgumentError, "token"),
