@@ -117,6 +117,9 @@ def test_errors(room):
     """Of the options, of the command, of the library below it, of the system; the exit codes are those of English."""
     with open(room("bad.gguf"), "wb") as f:
         f.write(b"hello world, no model")
+    for name, text in (("two", "a\nb\n"), ("one", "a\n"), ("birds.json", '{"positions": [[1, 2], [3]]}'), ("bits.json", "[]")):
+        with open(room(name), "w", encoding="utf-8") as f:
+            f.write(text)
     for code, words, part in (
             (2, ("run", "-m", MODEL, "--temp", "warm"), "--temp: 0..100 arası bir sayı bekleniyordu, bulunan: 'warm'"),
             (2, ("run", "--nonsense"), "seçeneği bilinmiyor"), (2, ("rm",), "argüman eksik; kullanım: dil rm AD"),
@@ -124,6 +127,11 @@ def test_errors(room):
             (1, ("show", room("bad.gguf")), "'GGUF' bekleniyordu"), (1, ("check", room("none.gguf")), "indirilmiş olanlar:"),
             (1, ("import", room("none"), "x", "y"), "açılamıyor: Böyle bir dosya ya da klasör yok"),
             (1, ("detokenize", "-m", MODEL, "99999999"), "belirteç numarası: 0.."), (1, ("route", MODEL), "yönlendirme kaydı"),
+            (1, ("eval", "bleu", "--hyp", room("two"), "--ref", room("one")), "2 satır bekleniyordu; bulunan: 1"),
+            (2, ("eval", "outputs", "-m", MODEL), "-f İSTEMLER ve -o ÇIKTI.txt"), (1, ("trace", "-m", MODEL, "-p", "a", "-o", room("log")), "yoğun bir model"),
+            (1, ("view", "flock", room("birds.json"), "-o", room("a.svg")), "positions[1]: 2 değer bekleniyordu"),
+            (1, ("view", "bits", room("bits.json"), "-o", room("a.svg")), "dosya: bir dil quantize raporu bekleniyordu, bulunan: bir dizi"),
+            (2, ("view", "metrics", room("one"), "-o", room("a.svg"), "--layer", "1"), "yalnız sürü (flock) içindir"),
             (1, ("run", "-m", MODEL, "-p", "a", "-c", "8", "-n", "2", "--stop", "x" * 5000), "durdurma metni")):
         said = dil(*words, "--lang", "tr", code=code)[1]
         want(said.startswith("dil") and part in said and "wanted" not in said and "found" not in said, f"{words}: {said}")
@@ -138,10 +146,13 @@ def test_programs(room):
         f.write(data[:5_000_000])
     with open(room("other.gguf"), "wb") as f:
         f.write(data.replace(b"general.architecture", b"general.architectur3", 1))
+    with open(room("text"), "w", encoding="utf-8") as f:
+        f.write("Bir varmış, bir yokmuş.\n")
     for code, words in ((0, ("show", MODEL, "--json")), (0, ("show", room("other.gguf"), "--json")), (0, ("check", MODEL, "--json")),
                         (1, ("check", room("cut.gguf"), "--json")), (1, ("check", room("other.gguf"), "--json")),
                         (0, ("tokenize", "-m", MODEL, "-p", "bir varmış", "--json")), (0, ("list", "--json")),
-                        (0, ("detokenize", "-m", MODEL, "5", "6", "--json"))):
+                        (0, ("detokenize", "-m", MODEL, "5", "6", "--json")),
+                        (0, ("eval", "bleu", "--hyp", room("text"), "--ref", room("text"), "--json"))):
         english, turkish = (dil(*words, "--lang", language, code=code)[0] for language in ("en", "tr"))
         want(english == turkish and english, f"{words}:\n{english[-300:]}\n{turkish[-300:]}")
         json.loads(turkish)
@@ -167,9 +178,11 @@ def test_results(room):
     """Sentences for people, one of each command that is quick."""
     with open(room("text"), "w", encoding="utf-8") as f:
         f.write("Bir varmış, bir yokmuş. " * 60)
+    hyp, ref = ("--hyp", room("text")), ("--ref", room("text"))
     for words, parts in ((("show", MODEL), ("  mimari ", "türler", "ağırlık başına")), (("check", MODEL), ("tamam: ", "tensör")),
                          (("plan", MODEL), ("KV önbelleği", "bağlam", "sınırlayan: ")), (("theorem", "demo"), ("Nash dengesi", "54 / 54", "Seçilen: F")),
                          (("eval", "perplexity", "-m", MODEL, "-f", room("text"), "-c", "64"), ("şaşkınlık (perplexity) ", "parça")),
+                         (("eval", "bleu", *hyp, *hyp, *ref), ("ikinci eksi birinci", "1 satır")),
                          (("quantize", MODEL, room("small.gguf"), "--type", "Q8_0"), ("matris", "bit)"))):
         english, turkish = (dil(*words, "--lang", language)[0] for language in ("en", "tr"))
         want(all(p in turkish and p not in english for p in parts if p != "bağlam"), f"{words}: {turkish}")
