@@ -102,7 +102,7 @@ def config(n_experts):
             "num_key_value_heads": 1,
             "head_dim": 32,
             "num_experts": n_experts,
-            **(sizes if n_experts else {"intermediate_size": 256}),
+            **(sizes if n_experts else {"intermediate_size": 512}),
         },
         "training": {"steps": 20, "batch_size": 2, "evaluate_every": 20, "evaluate_sequences": 2},
     }
@@ -129,7 +129,7 @@ class Fixtures:
         "book.txt": lambda: text("en", 6000, 5),
         "english.txt": lambda: text("en", 6000, 6),
         "turkish.txt": lambda: text("tr", 6000, 7),
-        "wiki.test.raw": lambda: text("en", 60000, 8),
+        "wiki.test.raw": lambda: text("en", 20000, 8),
         "hellaswag.txt": lambda: hellaswag(40),
         "en.txt.zst": lambda: zstandard(text("en", 400000, 9, 6000).encode()),
         "tr.txt.zst": lambda: zstandard(text("tr", 400000, 10, 6000).encode()),

@@ -221,6 +221,7 @@ class Run:
         files = [m[5] for m in marks if m[5]]
         for name in files:
             (folder / name).write_text(block.text, encoding="utf-8")
+            self.fixtures.provide(block.text, folder)
         shell, python = is_shell(block), block.language in ("python", "py")
         if self.options.list:
             kind = "commands" if shell else "program" if python else "text"
