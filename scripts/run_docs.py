@@ -2,7 +2,7 @@
 """Runs what the documents show: every shell command and Python program of their code blocks, in a temporary folder that looks like a
 clone, with the built command first in PATH. Every command must end with 0.
 
-    run_docs.py [--binary DIL] [--only DOCUMENT ...] [--timeout SECONDS] [--python PYTHON] [--list]
+    run_docs.py [--binary DIL] [--only DOCUMENT ...] [--skip REGEX] [--timeout SECONDS] [--python PYTHON] [--list]
 
 Fenced blocks are commands when they say sh, bash, shell or console, or nothing and begin with a command; programs when they say
 python (with >>>: doctests). What a document's twin has run already is not run again. An HTML comment before a block, which readers
@@ -191,6 +191,9 @@ class Run:
         return False
 
     def shell(self, folder, place, command):
+        if self.options.skip and re.search(self.options.skip, command):
+            self.leave(place, command, "skipped: --skip")
+            return
         lacking = [m for m in FETCHED if re.search(rf"\b{m}\b", command) and "dil pull" not in command]
         lacking = [m for m in lacking if not (self.room / f"data/dilmodeli/{m}.gguf").exists()]
         if lacking:
@@ -264,6 +267,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "build/release/bin/dil"))
     parser.add_argument("--only", action="append", metavar="DOCUMENT", help="repeatable; a path from the top of the tree")
+    parser.add_argument("--skip", metavar="REGEX", help="commands that are not run this time")
     parser.add_argument("--timeout", type=float, default=180, help="of a command, in seconds (180)")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--list", action="store_true", help="run nothing, say what each block is")
