@@ -90,7 +90,9 @@ typedef struct dil_model_info {
     uint32_t struct_size; /* set by the caller to sizeof(dil_model_info) */
     char architecture[64];
     uint64_t n_params, file_bytes, packed_bytes, kv_bytes;
-    int32_t n_vocab, n_embd, n_layer, n_head, n_head_kv, n_ff, n_context_trained, n_context, n_threads;
+    int32_t n_vocab, n_embd, n_layer, n_head, n_head_kv;
+    int32_t n_ff; /* neurons of dense layers; where there are none, of an expert */
+    int32_t n_context_trained, n_context, n_threads;
     char pack_cache[12];               /* packed weights on disk: "off", "read", "written", "failed" (could not be kept) */
     int32_t n_experts, n_experts_used; /* of a layer; of them per token; 0: dense */
     uint64_t experts_memory;           /* the budget they share; 0: all are in memory */
@@ -276,7 +278,7 @@ typedef struct dil_quantize_options {
     uint32_t struct_size; /* set by dil_quantize_options_default */
     double bits;          /* per weight of the matrices, on average; default 4 */
     /* Share of the structure that may go, 0..0.95: experts or neurons of a language model, neurons of each expert of a lone layer, blocks of
-     * 32 weights of other files (which become 0). */
+     * 32 weights of other files (which become 0, or as small as their format has them). */
     double prune;
     /* What all of that may cost a language model; what pruning alone may cost a lone layer. 0: no limit, or that of a language model's preset */
     double budget;
@@ -284,7 +286,8 @@ typedef struct dil_quantize_options {
     /* Of a language model: what it is calibrated on and, at the end, measured with. */
     const char *text_path;
     int32_t n_sequences, n_context; /* 0: 100 sequences of 512 tokens */
-    /* Of a lone layer: [n_inputs][n_embd] rows it meets; NULL: n_inputs (0: 1024) normal ones. */
+    /* Of a lone layer: [n_inputs][n_embd] rows it meets; NULL: n_inputs (0: enough for its shape) normal ones. The last eighth is not learnt
+     * from: errors are measured on it. Fewer than 64 are all learnt from and measured on. */
     const float *inputs;
     int32_t n_inputs;
     int32_t n_threads;        /* 0: one per processor */
@@ -391,6 +394,17 @@ typedef struct dil_tuned {
 DIL_API DIL_MUST_CHECK dil_status dil_tune(const char *path, const dil_engine_options *options, const dil_workload *workload,
                                            double seconds, dil_tuned *out, dil_error *err);
 
+/* Speed as dil bench measures it, in tokens (of a lone layer of experts: rows) per second: the median of several runs. */
+typedef struct dil_speed {
+    uint32_t struct_size; /* set by the caller to sizeof(dil_speed) */
+    double prompt_rate, generation_rate;
+    double prompt_deviation, generation_deviation; /* of the runs, about their mean */
+    double bytes_per_token;                        /* weights and KV cache that one generated token reads */
+} dil_speed;
+/* workload NULL: its defaults; parts of 0 tokens are left out. The engine's context must hold depth + n_prompt + n_gen. progress may be NULL. */
+DIL_API DIL_MUST_CHECK dil_status dil_bench(dil_engine *e, const dil_workload *workload, int32_t n_runs, dil_progress_fn progress,
+                                            void *user, dil_speed *out, dil_error *err);
+
 typedef struct dil_perplexity {
     uint32_t struct_size;     /* set by the caller to sizeof(dil_perplexity) */
     double perplexity, error; /* error: standard error */
@@ -413,6 +427,42 @@ typedef struct dil_divergence {
 /* base_path: of dil_perplexity_measure or llama-perplexity --kl-divergence-base; the engine's context must hold its chunks. [out] */
 DIL_API DIL_MUST_CHECK dil_status dil_divergence_measure(dil_engine *e, const char *base_path, dil_progress_fn progress, void *user,
                                                          dil_divergence *out, dil_error *err);
+
+typedef struct dil_bleu {
+    uint32_t struct_size;             /* set by the caller to sizeof(dil_bleu) */
+    double bleu, bleu_low, bleu_high; /* 0..100, with the 95 % interval of the bootstrap; NAN without resamples */
+    double chrf, chrf_low, chrf_high;
+    double precision[4]; /* percent, of words in runs of 1 to 4 */
+    double brevity_penalty, ratio;
+    int64_t hyp_len, ref_len; /* words */
+    int32_t n_lines;
+} dil_bleu;
+/* How much texts agree, line by line: as sacreBLEU's defaults. UTF-8; n_resamples 0: no intervals. FORMAT: line counts differ. [out] */
+DIL_API DIL_MUST_CHECK dil_status dil_bleu_measure(const char *hypothesis, size_t hypothesis_bytes, const char *reference,
+                                                   size_t reference_bytes, int32_t n_resamples, dil_bleu *out, dil_error *err);
+
+/* ---- pictures ---- */
+
+typedef struct dil_view_options {
+    uint32_t struct_size; /* set by dil_view_options_default */
+    const char *theme;    /* "light", "dark"; NULL: light, or what its reader prefers where a page can know */
+    const char *language; /* "en" or "tr"; NULL: "en" */
+    /* Of the flock */
+    int32_t layer;    /* -1 (default): the picture chooses */
+    int32_t n_frames; /* steps at most; 0: as many as usual */
+    uint64_t frame;   /* the last step shown, from 1; 0: the last there is */
+    const char *text; /* run now, or that of the log; NULL: none [borrowed during the call] */
+    size_t text_bytes;
+    int32_t n_threads;        /* 0: one per processor */
+    dil_progress_fn progress; /* may be NULL */
+    void *user;
+} dil_view_options;
+
+DIL_API dil_view_options dil_view_options_default(void);
+/* Draws what dil view draws: kind is "flock", "bits", "metrics", "experts" or "cache", inputs are the files it is about, the ending of out_path
+ * says the format: .svg, .png, .pdf or .html. The file appears when it is complete. Equal inputs give equal bytes. */
+DIL_API DIL_MUST_CHECK dil_status dil_view(const char *kind, const char *const *inputs, size_t n_inputs, const char *out_path,
+                                           const dil_view_options *options, dil_error *err);
 
 /* ---- the theorem: a flock, a game, and the decision that joins them ---- */
 
@@ -509,13 +559,13 @@ typedef struct dil_decide_options {
 DIL_API dil_decide_options dil_decide_options_default(void);
 
 typedef struct dil_decision {
-    uint32_t struct_size;            /* set by the caller to sizeof(dil_decision) */
-    int32_t n;                       /* of the group */
-    int32_t member[DIL_GROUP_MOST];  /* nearest first */
-    int32_t chosen[DIL_GROUP_MOST];  /* 1: got a place */
-    double distance[DIL_GROUP_MOST]; /* to the task, each axis in units of its deviation over all candidates */
-    double value[DIL_GROUP_MOST];    /* exp(-distance^2 / (2 h^2)), h the group's median distance */
-    double regret[DIL_GROUP_MOST];   /* what each loses by changing alone at the price of a place: 0 or more */
+    uint32_t struct_size;                      /* set by the caller to sizeof(dil_decision) */
+    int32_t n;                                 /* of the group */
+    int32_t member[DIL_GROUP_MOST];            /* nearest first */
+    int32_t chosen[DIL_GROUP_MOST];            /* 1: got a place */
+    double distance[DIL_GROUP_MOST];           /* to the task, each axis in units of its deviation over all candidates */
+    double value[DIL_GROUP_MOST];              /* exp(-distance^2 / (2 h^2)), h the group's median distance */
+    double regret[DIL_GROUP_MOST];             /* what each loses by changing alone at the price of a place: 0 or more */
     double price, gap, swap_gap, active_share; /* of a place; see dil_game_report */
     double outside;                            /* largest value a candidate outside the group can have */
     int32_t best;                              /* the chosen one of highest value; -1: not decided yet */

@@ -113,7 +113,7 @@ class Fixtures:
 
     LINKS = {
         **dict.fromkeys(["model.gguf", "reference.gguf", "quantized.gguf"], "sigircik-dense"),
-        **dict.fromkeys(["a.gguf", "b.gguf"], "sigircik-dense"),
+        **dict.fromkeys(["a.gguf", "b.gguf", "f16.gguf", "q4.gguf"], "sigircik-dense"),
         **dict.fromkeys(["big-moe.gguf", "other.gguf"], "sigircik-moe"),
     }
     TRAINED = {
@@ -121,6 +121,8 @@ class Fixtures:
         "moe.gguf": 8,
     }
     BYTES = {
+        "prompts.txt": lambda: "".join(text("en", 40, i).split("\n")[0] + "\n" for i in range(8)),
+        "q3.txt": lambda: "".join(text("en", 90, i).split("\n")[0] + "\n" for i in range(8)),
         "question.txt": lambda: "Name three rivers.\n",
         "text.txt": lambda: text("en", 6000, 1),
         "notes.txt": lambda: text("en", 2000, 2),

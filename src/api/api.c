@@ -54,7 +54,7 @@ dil_status dil_engine_info(const dil_engine *e, dil_model_info *out, dil_error *
                            .n_layer = (int32_t)m->h.n_layer,
                            .n_head = (int32_t)m->h.n_head,
                            .n_head_kv = (int32_t)m->h.n_head_kv,
-                           .n_ff = (int32_t)m->h.n_ff,
+                           .n_ff = (int32_t)(m->h.n_ff ? m->h.n_ff : m->h.experts.n_ff),
                            .n_context_trained = (int32_t)m->h.n_context,
                            .n_context = engine_context(inner(e)),
                            .n_threads = engine_n_threads(inner(e)),

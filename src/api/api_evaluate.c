@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "api/arguments.h"
+#include "evaluate/bleu.h"
 #include "evaluate/evaluate.h"
 
 static engine *inner(const dil_engine *e) { return (engine *)(uintptr_t)e; }
@@ -99,6 +100,32 @@ dil_status dil_divergence_measure(dil_engine *e, const char *base_path, dil_prog
                                 .perplexity = r.perplexity,
                                 .base_perplexity = r.base_perplexity,
                                 .n_scored = r.n_scored};
+    give_struct(out, &own, sizeof own);
+    return DIL_OK;
+}
+
+dil_status dil_bleu_measure(const char *hypothesis, size_t hypothesis_bytes, const char *reference, size_t reference_bytes,
+                            int32_t n_resamples, dil_bleu *out, dil_error *err)
+{
+    bleu_result r;
+    DIL_TRY(need(hypothesis, "dil_bleu_measure: hypothesis", err));
+    DIL_TRY(need(reference, "dil_bleu_measure: reference", err));
+    DIL_TRY(need_struct(out, sizeof *out, "dil_bleu", err));
+    const bleu_text texts[] = {{"hypothesis", {hypothesis, hypothesis_bytes}}, {"reference", {reference, reference_bytes}}};
+    DIL_TRY(evaluate_bleu(&texts[0], 1, &texts[1], 1, &(bleu_options){.n_resamples = n_resamples, .seed = BLEU_SEED}, &r, err));
+    const bleu_system *s = &r.system[0];
+    dil_bleu own = {.bleu = s->bleu.value,
+                    .bleu_low = s->bleu.low,
+                    .bleu_high = s->bleu.high,
+                    .chrf = s->chrf.value,
+                    .chrf_low = s->chrf.low,
+                    .chrf_high = s->chrf.high,
+                    .brevity_penalty = s->brevity_penalty,
+                    .ratio = s->ratio,
+                    .hyp_len = s->hyp_len,
+                    .ref_len = s->ref_len,
+                    .n_lines = r.n_lines};
+    memcpy(own.precision, s->precision, sizeof own.precision);
     give_struct(out, &own, sizeof own);
     return DIL_OK;
 }

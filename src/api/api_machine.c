@@ -5,6 +5,7 @@
 #include "api/options.h"
 #include "base/cpu.h"
 #include "base/mem.h"
+#include "evaluate/bench.h"
 #include "tune/forecast.h"
 #include "tune/search.h"
 
@@ -68,16 +69,17 @@ dil_workload dil_workload_default(void)
     return (dil_workload){.struct_size = sizeof(dil_workload), .n_prompt = 512, .n_gen = 128, .n_parallel = 1};
 }
 
-static dil_status take_workload(dil_workload *out, const dil_workload *given, dil_error *err)
+/* least: of n_prompt and n_gen. */
+static dil_status take_workload(dil_workload *out, const dil_workload *given, int32_t least, dil_error *err)
 {
     *out = dil_workload_default();
     DIL_TRY(take_options(out, sizeof *out, given, given ? given->struct_size : 0, "dil_workload", err));
     const struct {
         const char *name;
         int32_t value, least, most;
-    } fields[] = {{"n_prompt", out->n_prompt, 1, 1 << 24},
-                  {"n_gen", out->n_gen, 1, 1 << 24},
-                  {"depth", out->depth, 0, 1 << 24},
+    } fields[] = {{"n_prompt", out->n_prompt, least, 1 << 23},
+                  {"n_gen", out->n_gen, least, 1 << 23},
+                  {"depth", out->depth, 0, 1 << 23},
                   {"n_parallel", out->n_parallel, 1, 1024}};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].value < fields[i].least || fields[i].value > fields[i].most)
@@ -131,7 +133,7 @@ dil_status dil_plan_make(const char *path, const dil_engine_options *options, co
     DIL_TRY(need(path, "dil_plan_make: path", err));
     DIL_TRY(need_struct(out, sizeof *out, "dil_plan", err));
     DIL_TRY(take_engine_options(&eo, options, err));
-    DIL_TRY(take_workload(&w, workload, err));
+    DIL_TRY(take_workload(&w, workload, 1, err));
     forecast *f = mem_calloc(1, sizeof *f, MEM_MISC);
     if (!f)
         return DIL_FAIL(err, DIL_NO_MEMORY, "dil_plan_make: no memory");
@@ -166,7 +168,7 @@ dil_status dil_tune(const char *path, const dil_engine_options *options, const d
     DIL_TRY(need(path, "dil_tune: path", err));
     DIL_TRY(need_struct(out, sizeof *out, "dil_tuned", err));
     DIL_TRY(take_engine_options(&eo, options, err));
-    DIL_TRY(take_workload(&w, workload, err));
+    DIL_TRY(take_workload(&w, workload, 1, err));
     if (!(seconds > 0) || !(seconds <= 86400))
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_tune: seconds: wanted more than 0, at most 86400, found %g", seconds);
     const search_options so = {.n_prompt = w.n_prompt,
@@ -182,5 +184,49 @@ dil_status dil_tune(const char *path, const dil_engine_options *options, const d
     if (status == DIL_OK)
         give_tuned(out, r, kept);
     mem_free(r);
+    return status;
+}
+
+/* ---- measured ---- */
+
+typedef struct measuring {
+    engine *e;
+    int32_t n_runs;
+    dil_progress_fn progress;
+    void *user;
+    bench_result r; /* of the last test */
+} measuring;
+
+static dil_status run_test(measuring *m, bench_test test, double *rate, double *deviation, dil_error *err)
+{
+    if (test.n_prompt + test.n_gen == 0)
+        return DIL_OK;
+    DIL_TRY(bench_run(m->e, &test, m->n_runs, m->progress, m->user, &m->r, err));
+    *rate = m->r.median;
+    *deviation = m->r.deviation;
+    return DIL_OK;
+}
+
+dil_status dil_bench(dil_engine *e, const dil_workload *workload, int32_t n_runs, dil_progress_fn progress, void *user,
+                     dil_speed *out, dil_error *err)
+{
+    dil_workload w;
+    dil_speed own = {0};
+    DIL_TRY(need(e, "dil_bench: engine", err));
+    DIL_TRY(need_struct(out, sizeof *out, "dil_speed", err));
+    DIL_TRY(take_workload(&w, workload, 0, err));
+    if (n_runs < 1 || n_runs > BENCH_MAX_RUNS)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "dil_bench: n_runs: wanted 1..%d, found %d", BENCH_MAX_RUNS, n_runs);
+    measuring *m = mem_calloc(1, sizeof *m, MEM_MISC);
+    if (!m)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "dil_bench: no memory");
+    *m = (measuring){.e = (engine *)(uintptr_t)e, .n_runs = n_runs, .progress = progress, .user = user};
+    dil_status status = run_test(m, (bench_test){w.n_prompt, 0, w.depth, 1}, &own.prompt_rate, &own.prompt_deviation, err);
+    if (status == DIL_OK)
+        status = run_test(m, (bench_test){0, w.n_gen, w.depth, w.n_parallel}, &own.generation_rate, &own.generation_deviation, err);
+    own.bytes_per_token = w.n_gen > 0 ? m->r.bytes_per_token : 0;
+    mem_free(m);
+    if (status == DIL_OK)
+        give_struct(out, &own, sizeof own);
     return status;
 }

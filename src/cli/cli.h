@@ -66,11 +66,15 @@ void cli_print_json_string(str s);
     "xtc-probability", "xtc-threshold", "mirostat", "mirostat-ent", "mirostat-lr", "logit-bias", "stop", \
     "ignore-eos", "memory", "experts-memory", "experts-policy", "route", "route-mass", "no-pack-cache", "no-profile", "cpu", "no-template", "timing", \
     "trace-events", "quiet"
+/* Options of every command that only reads what a model makes of texts. */
+#define EVALUATE_OPTIONS \
+    "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "cpu", "memory", "experts-memory", \
+    "experts-policy", "route", "route-mass", "no-pack-cache", "exact", "timing", "trace-events"
 /* clang-format on */
 
 extern const cli_command command_run, command_chat, command_show, command_check, command_plan, command_tokenize, command_detokenize,
-    command_eval_perplexity, command_eval_kld, command_eval_hellaswag, command_eval_logits, command_bench, command_quantize,
-    command_refine, command_calibrate, command_pull, command_list, command_rm, command_import, command_theorem, command_trace,
-    command_tune, command_route, command_train, command_export, command_view, command_prune;
+    command_eval_perplexity, command_eval_kld, command_eval_hellaswag, command_eval_logits, command_eval_bleu, command_eval_outputs,
+    command_bench, command_quantize, command_refine, command_calibrate, command_pull, command_list, command_rm, command_import,
+    command_theorem, command_trace, command_tune, command_route, command_train, command_export, command_view, command_prune;
 
 #endif

@@ -112,7 +112,7 @@ static dil_status run_tests(run_state *s, engine *e, dil_error *err)
     bench_result *r = mem_calloc(1, sizeof *r, MEM_MISC);
     dil_status status = r ? measure_limits(s, e, err) : DIL_FAIL(err, DIL_NO_MEMORY, "bench: no memory");
     for (int i = 0; i < s->n_tests && status == DIL_OK; i++) {
-        status = bench_run(e, &s->tests[i], (int32_t)s->o->repeats, cli_progress, r, err);
+        status = bench_run(e, &s->tests[i], (int32_t)s->o->repeats, cli_progress, NULL, r, err);
         cli_progress_end();
         if (status != DIL_OK)
             break;

@@ -193,14 +193,11 @@ static int eval_logits(const cli_options *o, char **positional, int n_positional
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-#define ENGINE_OPTIONS                                                                                                     \
-    "ctx-size", "threads", "batch-size", "ubatch-size", "cache-type-k", "cache-type-v", "cpu", "memory", "experts-memory", \
-        "experts-policy", "route", "route-mass", "no-pack-cache", "exact", "timing", "trace-events"
-static const char *const perplexity_list[] = {"model",        "file", "prompt", "chunks", "save-base",
-                                              ENGINE_OPTIONS, "json", "quiet",  NULL};
-static const char *const kld_list[] = {"model", "base", "chunks", ENGINE_OPTIONS, "json", "quiet", NULL};
-static const char *const hellaswag_list[] = {"model", "file", "tasks", ENGINE_OPTIONS, "json", "quiet", NULL};
-static const char *const logits_list[] = {"model", "tokens", "output", ENGINE_OPTIONS, "quiet", NULL};
+static const char *const perplexity_list[] = {"model",          "file", "prompt", "chunks", "save-base",
+                                              EVALUATE_OPTIONS, "json", "quiet",  NULL};
+static const char *const kld_list[] = {"model", "base", "chunks", EVALUATE_OPTIONS, "json", "quiet", NULL};
+static const char *const hellaswag_list[] = {"model", "file", "tasks", EVALUATE_OPTIONS, "json", "quiet", NULL};
+static const char *const logits_list[] = {"model", "tokens", "output", EVALUATE_OPTIONS, "quiet", NULL};
 
 const cli_command command_eval_perplexity = {.name = "eval perplexity",
                                              .usage = "eval perplexity -m MODEL -f TEXT [-c 512] [--chunks N] [--save-base FILE]",

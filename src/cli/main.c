@@ -10,13 +10,14 @@
 #include "cli/print.h"
 
 static const cli_command *const commands[] = {
-    &command_run,      &command_chat,           &command_show,        &command_check,
-    &command_plan,     &command_tokenize,       &command_detokenize,  &command_eval_perplexity,
-    &command_eval_kld, &command_eval_hellaswag, &command_eval_logits, &command_bench,
-    &command_quantize, &command_refine,         &command_calibrate,   &command_prune,
-    &command_train,    &command_export,         &command_import,      &command_pull,
-    &command_list,     &command_theorem,        &command_route,       &command_trace,
-    &command_view,     &command_tune,           &command_rm,
+    &command_run,          &command_chat,           &command_show,        &command_check,
+    &command_plan,         &command_tokenize,       &command_detokenize,  &command_eval_perplexity,
+    &command_eval_kld,     &command_eval_hellaswag, &command_eval_logits, &command_eval_bleu,
+    &command_eval_outputs, &command_bench,          &command_quantize,    &command_refine,
+    &command_calibrate,    &command_prune,          &command_train,       &command_export,
+    &command_import,       &command_pull,           &command_list,        &command_theorem,
+    &command_route,        &command_trace,          &command_view,        &command_tune,
+    &command_rm,
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 

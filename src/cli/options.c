@@ -9,6 +9,7 @@
 #include "base/os.h"
 #include "base/str.h"
 #include "compute/compute.h"
+#include "evaluate/bleu.h"
 #include "sampling/sampler.h"
 
 #define AT(field) offsetof(cli_options, field)
@@ -80,6 +81,14 @@ static const option_row table[] = {
     {"save-base", NULL, "FILE", OPTION_TEXT, AT(save_base), 0, 0, "write the log-probabilities, as llama-perplexity does"},
     {"base", NULL, "FILE", OPTION_TEXT, AT(base), 0, 0, "log-probabilities to compare with"},
     {"exact", NULL, NULL, OPTION_FLAG, AT(exact), 0, 0, "f32 activations: the yardstick for their rounding (slow)"},
+    {"hyp", NULL, "FILE", OPTION_LIST, AT(hypotheses), 0, 0,
+     "what is scored, one answer per line; twice: two of them are compared (second minus first)"},
+    {"ref", NULL, "FILE", OPTION_LIST, AT(references), 0, 0,
+     "what it is compared with, line by line (repeatable: several references)"},
+    {"tokenize", NULL, "NAME", OPTION_TEXT, AT(tokenizer), 0, 0, "words of BLEU: 13a (default), none, char"},
+    {"lowercase", NULL, NULL, OPTION_FLAG, AT(lowercase), 0, 0, "compare in small letters"},
+    {"resamples", NULL, "N", OPTION_INT, AT(resamples), 0, 1e6,
+     "bootstrap resamples for the 95 % intervals (1000; 0: no intervals)"},
     {"tokens", NULL, "IDS", OPTION_TEXT, AT(tokens), 0, 0, "token ids, separated by commas"},
     {"output", "o", "OUT", OPTION_TEXT, AT(output), 0, 0, "where to write, or the output format (md, csv, json, jsonl, sql)"},
     {"n-prompt", "p", "N", OPTION_INT, AT(prompt_tokens), 0, 1e6, "tokens of the prompt test"},
@@ -111,6 +120,9 @@ static const option_row table[] = {
     {"policy", NULL, "NAME", OPTION_TEXT, AT(policy), 0, 0, "lru, lfu, stale, swarm, belady, or all (default)"},
     {"budget", NULL, "SIZES", OPTION_TEXT, AT(budget), 0, 0,
      "memory for experts: sizes or parts of all, separated by commas (10%,25%,50%)"},
+    {"layer", NULL, "N", OPTION_INT, AT(layer), 0, 1e6, "the layer that is shown (one whose neighbours are near)"},
+    {"frame", NULL, "N", OPTION_INT, AT(frame), 1, BIG, "the token after which the flock is drawn (the last)"},
+    {"frames", NULL, "N", OPTION_INT, AT(frames), 1, 10000, "how many tokens up to there are followed (512)"},
     {"layers", NULL, NULL, OPTION_FLAG, AT(layers), 0, 0, "figures of every layer too"},
     {"layers", NULL, "N", OPTION_INT, AT(remove_layers), 1, 1e4, "how many layers go"},
     {"experts", NULL, "F", OPTION_FLOAT, AT(remove_experts), 0, 1, "share of every layer's experts that go (0.25)"},
@@ -168,6 +180,7 @@ static cli_options defaults(void)
                          .repeats = 5,
                          .route_mass = 0.1,
                          .speed_price = -1,
+                         .resamples = BLEU_RESAMPLES,
                          .seconds = 45,
                          .batch = 512,
                          .parallel = 1};
@@ -212,13 +225,23 @@ static bool store_number(cli_options *o, const option_row *row, const char *text
     return true;
 }
 
+/* Every row of kind OPTION_LIST has its list here. */
 static bool store_list(cli_options *o, const option_row *row, const char *text)
 {
-    const char **list = row->offset == AT(stops) ? o->stops : row->offset == AT(pairs) ? o->pairs : o->biases;
-    int *n = row->offset == AT(stops) ? &o->n_stops : row->offset == AT(pairs) ? &o->n_pairs : &o->n_biases;
-    if (*n == CLI_MAX_LIST)
+    const struct {
+        const char **list;
+        int *n;
+    } lists[] = {{o->stops, &o->n_stops},
+                 {o->biases, &o->n_biases},
+                 {o->pairs, &o->n_pairs},
+                 {o->hypotheses, &o->n_hypotheses},
+                 {o->references, &o->n_references}};
+    int i = 0;
+    while ((const char *)lists[i].list != (const char *)o + row->offset)
+        i++;
+    if (*lists[i].n == CLI_MAX_LIST)
         return bad_value(row, "at most 64 of them", text);
-    list[(*n)++] = text;
+    lists[i].list[(*lists[i].n)++] = text;
     return true;
 }
 

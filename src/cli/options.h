@@ -21,9 +21,10 @@ typedef struct cli_numbers {
 /* Every value an option can set; commands read what they listed. */
 typedef struct cli_options {
     const char *model, *prompt, *file, *system, *cpu, *output, *base, *type, *tokens, *save_base, *sha256, *compare, *policy,
-        *budget, *theme, *lang, *preset, *stats, *calibration, *like, *report, *trace_events;
+        *budget, *theme, *lang, *preset, *stats, *calibration, *like, *report, *trace_events, *tokenizer;
     int64_t n_predict, context, threads, batch, micro_batch, seed, top_k, repeat_last_n, dry_allowed_length, dry_last_n, mirostat,
-        chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel, steps, remove_layers, refine;
+        chunks, tasks, prompt_tokens, gen_tokens, depth, repeats, parallel, steps, remove_layers, refine, resamples, layer, frame,
+        frames;
     double temperature, top_p, min_p, typical_p, repeat_penalty, presence_penalty, frequency_penalty, dry_multiplier, dry_base,
         xtc_probability, xtc_threshold, mirostat_tau, mirostat_eta, route_mass, bits, remove_experts, remove_neurons, remove_blocks,
         quality_budget, speed_price, seconds, least_each;
@@ -32,11 +33,13 @@ typedef struct cli_options {
     policy_kind experts_policy;
     int route; /* a route_mode */
     bool machine, explain, no_profile, json, no_template, no_special, no_pack_cache, timing, help, tensors, quiet, exact,
-        ignore_eos, dry_run, no_limits, layers, resume, fast, full, no_keep_stock;
+        ignore_eos, dry_run, no_limits, layers, resume, fast, full, no_keep_stock, lowercase;
     const char *stops[CLI_MAX_LIST];
     const char *biases[CLI_MAX_LIST];
     const char *pairs[CLI_MAX_LIST];
-    int n_stops, n_biases, n_pairs;
+    const char *hypotheses[CLI_MAX_LIST];
+    const char *references[CLI_MAX_LIST];
+    int n_stops, n_biases, n_pairs, n_hypotheses, n_references;
     uint32_t given[8]; /* bits of the rows that were set, see options_given */
     cli_numbers prompts, gens, depths, thread_counts, micro_batches, parallels, types_k, types_v; /* commands with lists only */
     events *events; /* with trace_events, which main opens and writes: what the command's engines record */

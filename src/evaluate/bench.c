@@ -202,17 +202,18 @@ static void summarise(bench_result *r)
     r->median = statistics_median(values, r->n_runs).median;
 }
 
-static dil_status measure(bench *b, dil_progress_fn progress, bench_result *r, dil_error *err)
+static dil_status measure(bench *b, dil_progress_fn progress, void *user, bench_result *r, dil_error *err)
 {
     for (int32_t i = 0; i < r->n_runs; i++) {
         DIL_TRY(bench_once(b, &r->seconds[i], err));
-        if (progress && !progress(NULL, "measuring", (uint64_t)i + 1, (uint64_t)r->n_runs))
+        if (progress && !progress(user, "measuring", (uint64_t)i + 1, (uint64_t)r->n_runs))
             return DIL_FAIL(err, DIL_CANCELLED, "bench: cancelled after %d of %d runs", i + 1, r->n_runs);
     }
     return DIL_OK;
 }
 
-dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, dil_progress_fn progress, bench_result *out, dil_error *err)
+dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, dil_progress_fn progress, void *user, bench_result *out,
+                     dil_error *err)
 {
     bench *b;
     if (n_runs < 1 || n_runs > BENCH_MAX_RUNS)
@@ -221,7 +222,7 @@ dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, dil_prog
     out->test = *test;
     out->n_runs = n_runs;
     compute_times_reset(engine_compute(e)); /* the runs alone, without depth and warm-up */
-    dil_status status = measure(b, progress, out, err);
+    dil_status status = measure(b, progress, user, out, err);
     bench_close(b);
     if (status != DIL_OK)
         return status;

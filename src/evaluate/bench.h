@@ -37,8 +37,8 @@ void bench_close(bench *b);
 double bench_tokens(const bench_test *t);
 
 /* All of it: n_runs runs. progress (may be NULL) is asked between them. */
-DIL_MUST_CHECK dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, dil_progress_fn progress, bench_result *out,
-                                    dil_error *err);
+DIL_MUST_CHECK dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, dil_progress_fn progress, void *user,
+                                    bench_result *out, dil_error *err);
 
 /* Seconds per token if nothing but the multiply-adds of the linear layers took time, and if nothing but reading did: the
  * integer units for quantized weights, the better of bf16 and f32 for F16 and BF16, f32 for F32. 0: not measured. */

@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "evaluate/draw.h"
 #include "evaluate/evaluate.h"
+#include "evaluate/lines.h"
 
 #define ENDINGS 4
 #define TASK_LINES 6
@@ -19,26 +20,13 @@ typedef struct hellaswag_task {
     int right;
 } hellaswag_task;
 
-static bool next_line(str *text, str *line)
-{
-    if (text->n == 0)
-        return false;
-    const char *end = memchr(text->p, '\n', text->n);
-    size_t n = end ? (size_t)(end - text->p) : text->n;
-    *line = (str){text->p, n > 0 && text->p[n - 1] == '\r' ? n - 1 : n};
-    n += end ? 1 : 0;
-    text->p += n;
-    text->n -= n;
-    return true;
-}
-
 /* false at the end of the text. */
 static dil_status read_task(str *text, int32_t number, hellaswag_task *out, bool *found, dil_error *err)
 {
     str lines[TASK_LINES];
     *found = false;
     for (int i = 0; i < TASK_LINES; i++)
-        if (!next_line(text, &lines[i]))
+        if (!lines_next(text, &lines[i]))
             return i == 0 ? DIL_OK : DIL_FAIL(err, DIL_FORMAT, "hellaswag: task %d: wanted 6 lines, found %d", number, i);
     if (lines[1].n != 1 || lines[1].p[0] < '0' || lines[1].p[0] >= '0' + ENDINGS)
         return DIL_FAIL(err, DIL_FORMAT, "hellaswag: task %d: wanted the index of the right ending (0..3), found '%.*s'", number,

@@ -1,4 +1,4 @@
-/* The few statistics a comparison of speeds needs. */
+/* The few statistics that comparisons need. */
 #ifndef EVALUATE_STATISTICS_H
 #define EVALUATE_STATISTICS_H
 
@@ -10,6 +10,7 @@ typedef struct median_interval {
     double median, low, high, coverage;
 } median_interval;
 
+void statistics_sort(double *values, int32_t n); /* ascending */
 /* Sorts values. n >= 1. */
 median_interval statistics_median(double *values, int32_t n);
 

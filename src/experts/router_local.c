@@ -21,25 +21,6 @@ struct router_memory {
 
 /* ---- the flock ---- */
 
-/* Each axis in units of its deviation over all rows, around its mean; what is not finite becomes 0. */
-static void whiten(const router_screen *s, float *to)
-{
-    for (int64_t c = 0; c < s->n_embd; c++) {
-        double mean = 0.0, square = 0.0;
-        for (uint32_t i = 0; i < s->n; i++)
-            mean += (double)s->rows[(int64_t)i * s->n_embd + c] / s->n;
-        for (uint32_t i = 0; i < s->n; i++) {
-            double v = (double)s->rows[(int64_t)i * s->n_embd + c] - mean;
-            square += v * v / s->n;
-        }
-        double factor = square > 0.0 ? 1.0 / sqrt(square) : 0.0;
-        for (uint32_t i = 0; i < s->n; i++) {
-            float v = (float)(((double)s->rows[(int64_t)i * s->n_embd + c] - mean) * factor);
-            to[(int64_t)i * s->n_embd + c] = isfinite(v) ? v : 0.0f;
-        }
-    }
-}
-
 dil_status router_screen_flock(router_screen *s, team *workers, dil_error *err)
 {
     int32_t n = (int32_t)s->n, k = n - 1 < SWARM_NEIGHBOURS ? n - 1 : SWARM_NEIGHBOURS;
@@ -49,7 +30,7 @@ dil_status router_screen_flock(router_screen *s, team *workers, dil_error *err)
     dil_status status =
         white && lists ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "router: no memory for the neighbours of %d rows", n);
     if (status == DIL_OK && n > 1) {
-        whiten(s, white);
+        swarm_whiten(s->rows, n, s->n_embd, white);
         status = swarm_nearest(white, n, (int32_t)s->n_embd, SWARM_COSINE, k, workers, lists, NULL, err);
     }
     if (status == DIL_OK)

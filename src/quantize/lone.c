@@ -20,14 +20,15 @@ struct lone {
     hparams h;
     product_kind kind;
     team *workers;
-    int n, n_ff;      /* inputs; neurons that are left */
-    float *rows;      /* [n][n_embd] */
-    uint16_t *chosen; /* [n][n_used] */
-    float *weights;   /* [n][n_used] */
-    int32_t *kept;    /* [n_experts][n_ff]: neurons; NULL: all */
-    float *pruned;    /* [n_experts][n_embd][n_ff]: down matrices that make up for the others; NULL */
-    /* Of the expert at hand, -1: none. */
-    int expert, n_mine;
+    int n, n_ff;        /* inputs; neurons that are left */
+    int n_learnt, held; /* inputs 0 .. n_learnt - 1 are learnt from, held .. n - 1 measured on */
+    float *rows;        /* [n][n_embd] */
+    uint16_t *chosen;   /* [n][n_used] */
+    float *weights;     /* [n][n_used] */
+    int32_t *kept;      /* [n_experts][n_ff]: neurons; NULL: all */
+    float *pruned;      /* [n_experts][n_embd][n_ff]: down matrices that make up for the others; NULL */
+    /* Of the expert at hand, -1: none, and of the inputs at hand. */
+    int expert, first, end, n_mine;
     int32_t *mine;      /* [n]: its inputs */
     float *mine_weight; /* [n] */
     float *hidden;      /* [n_mine][n_ff]; NULL: not known yet */
@@ -35,8 +36,8 @@ struct lone {
 
 const hparams *lone_hparams(const lone *l) { return &l->h; }
 int lone_n_ff(const lone *l) { return l->n_ff; }
-int lone_n_inputs(const lone *l) { return l->n; }
-const float *lone_rows(const lone *l) { return l->rows; }
+int lone_n_held(const lone *l) { return l->n - l->held; }
+const float *lone_held(const lone *l) { return l->rows + (size_t)l->held * l->h.n_embd; }
 
 static dil_status no_memory(const lone *l, dil_error *err)
 {
@@ -221,7 +222,11 @@ static dil_status build(lone *l, const lone_inputs *in, dil_error *err)
     DIL_TRY(check(l, l->file, err));
     if (in->n < 1 || in->n > 1 << 22)
         return DIL_FAIL(err, DIL_BAD_ARGUMENT, "inputs: wanted 1..%d rows, found %d", 1 << 22, in->n);
+    if (in->n_held < 0 || in->n_held >= in->n)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "inputs: wanted 0..%d of them to measure on, found %d", in->n - 1, in->n_held);
     l->n = in->n;
+    l->n_learnt = in->n - in->n_held;
+    l->held = in->n_held > 0 ? l->n_learnt : 0;
     l->mine = mem_alloc((size_t)l->n * sizeof *l->mine, MEM_MISC);
     l->mine_weight = mem_alloc((size_t)l->n * sizeof *l->mine_weight, MEM_MISC);
     if (!l->mine || !l->mine_weight)
@@ -265,16 +270,19 @@ void lone_free(lone *l)
 
 /* ---- one expert ---- */
 
-static void meet(lone *l, int expert)
+/* Inputs first .. end - 1. */
+static void meet(lone *l, int expert, int first, int end)
 {
     const size_t n_used = l->h.experts.n_used;
-    if (l->expert == expert)
+    if (l->expert == expert && l->first == first && l->end == end)
         return;
     mem_free(l->hidden);
     l->hidden = NULL;
     l->expert = expert;
+    l->first = first;
+    l->end = end;
     l->n_mine = 0;
-    for (size_t i = 0; i < (size_t)l->n * n_used; i++)
+    for (size_t i = (size_t)first * n_used; i < (size_t)end * n_used; i++)
         if (l->chosen[i] == expert) {
             l->mine_weight[l->n_mine] = l->weights[i];
             l->mine[l->n_mine++] = (int32_t)(i / n_used);
@@ -351,7 +359,7 @@ static dil_status weighted_curvature(lone *l, bool of_hidden, float *h, dil_erro
 
 dil_status lone_matrix(lone *l, net_place place, int expert, float *w, float *h, dil_error *err)
 {
-    meet(l, expert);
+    meet(l, expert, 0, l->n_learnt);
     if (place == NET_DOWN && w)
         read_down(l, expert, w);
     if (place != NET_DOWN && w) {
@@ -372,18 +380,19 @@ dil_status lone_outputs(lone *l, float *y, dil_error *err)
 {
     const size_t n_embd = l->h.n_embd;
     float *down = mem_alloc(n_embd * (size_t)l->n_ff * sizeof *down, MEM_MISC);
-    float *said = mem_alloc((size_t)l->n * n_embd * sizeof *said, MEM_MISC);
+    float *said = mem_alloc((size_t)lone_n_held(l) * n_embd * sizeof *said, MEM_MISC);
     dil_status status = down && said ? DIL_OK : no_memory(l, err);
-    memset(y, 0, (size_t)l->n * n_embd * sizeof *y);
+    memset(y, 0, (size_t)lone_n_held(l) * n_embd * sizeof *y);
     for (int e = 0; status == DIL_OK && e < (int)l->h.experts.n_experts; e++) {
-        meet(l, e);
+        meet(l, e, l->held, l->n);
         status = find_hidden(l, err);
         if (status != DIL_OK)
             break;
         read_down(l, e, down);
         status = multiply(l, (rows){l->hidden, (size_t)l->n_ff, NULL}, l->n_mine, down, (int)n_embd, l->n_ff, said, err);
         for (size_t i = 0; status == DIL_OK && i < (size_t)l->n_mine; i++)
-            l->kind.k->add_scaled(y + (size_t)l->mine[i] * n_embd, said + i * n_embd, l->mine_weight[i], (int64_t)n_embd);
+            l->kind.k->add_scaled(y + (size_t)(l->mine[i] - l->held) * n_embd, said + i * n_embd, l->mine_weight[i],
+                                  (int64_t)n_embd);
     }
     mem_free(down);
     mem_free(said);

@@ -14,6 +14,7 @@
 typedef struct lone_inputs {
     const float *rows; /* [n][n_embd]; NULL: standard normal ones */
     int n;
+    int n_held; /* the last of them: nothing is learnt from those, errors are measured on them; 0: measured on all of them */
     uint64_t seed;
 } lone_inputs;
 
@@ -26,15 +27,15 @@ void lone_free(lone *l);
 
 const hparams *lone_hparams(const lone *l);
 int lone_n_ff(const lone *l); /* of an expert: what pruning left */
-int lone_n_inputs(const lone *l);
-const float *lone_rows(const lone *l); /* [n_inputs][n_embd] */
+int lone_n_held(const lone *l);
+const float *lone_held(const lone *l); /* [n_held][n_embd]: inputs errors are measured on */
 
 /* Of every expert n_removed neurons go, those whose going costs least, and the others' outputs make up for them. Once. */
 DIL_MUST_CHECK dil_status lone_prune(lone *l, int n_removed, dil_error *err);
-/* Matrix of an expert as pruning left it; h [columns][columns]: mean of w^2 x x^T over what it reads, w the expert's weight in the output, drawn
+/* Matrix of an expert as pruning left it; h [columns][columns]: mean of w^2 x x^T over what it reads of the inputs that are learnt from, w the expert's weight in the output, drawn
  * towards a sphere as far as it stands on few inputs. w or h may be NULL. */
 DIL_MUST_CHECK dil_status lone_matrix(lone *l, net_place place, int expert, float *w, float *h, dil_error *err);
-/* What the layer says: y [n_inputs][n_embd]. */
+/* What the layer says to the inputs that are held: y [n_held][n_embd]. */
 DIL_MUST_CHECK dil_status lone_outputs(lone *l, float *y, dil_error *err);
 
 #endif

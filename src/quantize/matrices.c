@@ -17,7 +17,11 @@
 #define SAMPLE_EXPERTS 4    /* of a matrix that tell what a format costs, */
 #define SAMPLE_ROWS 64      /* and rows of each */
 #define SPHERE_COLUMNS 1024 /* columns that are rounded together where nothing is known of what they read */
-#define DEFAULT_INPUTS 1024
+#define HELD_INPUTS 1024    /* drawn to measure on */
+#define HELD_SHARE 8        /* of given ones every eighth is kept for that, of at least HELD_LEAST */
+#define HELD_LEAST 64
+#define INPUTS_PER_COLUMN 8             /* drawn ones that each expert meets: a curvature of so many columns is known then */
+#define DRAWN_VALUES ((int64_t)1 << 26) /* at most */
 
 typedef struct shrink {
     const matrices_options *o;
@@ -256,7 +260,7 @@ static double distance(const float *a, const float *b, size_t n)
 
 static dil_status pruned_error(shrink *s, const float *before, double *out, dil_error *err)
 {
-    const size_t n = (size_t)lone_n_inputs(s->lone) * lone_hparams(s->lone)->n_embd;
+    const size_t n = (size_t)lone_n_held(s->lone) * lone_hparams(s->lone)->n_embd;
     float *y = mem_alloc(n * sizeof *y, MEM_MISC);
     dil_status status = y ? lone_outputs(s->lone, y, err) : DIL_FAIL(err, DIL_NO_MEMORY, "pruning: no memory for its outputs");
     if (status == DIL_OK)
@@ -265,9 +269,25 @@ static dil_status pruned_error(shrink *s, const float *before, double *out, dil_
     return status;
 }
 
+/* Enough for what a layer of this shape has to learn. */
+static dil_status enough_inputs(const gguf *file, int *out, dil_error *err)
+{
+    model *m;
+    DIL_TRY(model_open(&m, gguf_path(file), &(model_options){.header_only = true}, err));
+    const expert_params *x = &m->h.experts;
+    const int64_t columns = m->h.n_embd > x->n_ff ? m->h.n_embd : x->n_ff;
+    const int64_t wanted = INPUTS_PER_COLUMN * columns * x->n_experts / x->n_used, most = DRAWN_VALUES / m->h.n_embd;
+    *out = (int)(wanted < most ? wanted : most) + HELD_INPUTS;
+    model_close(m);
+    return DIL_OK;
+}
+
 static dil_status open_lone(shrink *s, dil_error *err)
 {
-    const lone_inputs in = {s->o->inputs, s->o->n_inputs > 0 ? s->o->n_inputs : DEFAULT_INPUTS, s->o->seed};
+    lone_inputs in = {.rows = s->o->inputs, .n = s->o->n_inputs, .seed = s->o->seed};
+    if (in.n == 0)
+        DIL_TRY(enough_inputs(s->in, &in.n, err));
+    in.n_held = in.n < HELD_LEAST ? 0 : in.rows || in.n <= HELD_SHARE * HELD_INPUTS ? in.n / HELD_SHARE : HELD_INPUTS;
     return lone_new(&s->lone, s->in, &in, &s->k, s->workers, err);
 }
 
@@ -308,7 +328,7 @@ static void resize_players(shrink *s)
 /* Error of what was written, as the engine computes it. */
 static dil_status measure(shrink *s, const char *path, const float *before, dil_error *err)
 {
-    const size_t n = (size_t)lone_n_inputs(s->lone) * lone_hparams(s->lone)->n_embd;
+    const size_t n = (size_t)lone_n_held(s->lone) * lone_hparams(s->lone)->n_embd;
     engine_options o = engine_options_default();
     engine *e;
     o.lone = true;
@@ -319,7 +339,7 @@ static dil_status measure(shrink *s, const char *path, const float *before, dil_
         return DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for its outputs", path);
     dil_status status = engine_open(&e, path, &o, err);
     if (status == DIL_OK) {
-        status = engine_rows(e, lone_rows(s->lone), lone_n_inputs(s->lone), y, NULL, NULL, err);
+        status = engine_rows(e, lone_held(s->lone), lone_n_held(s->lone), y, NULL, NULL, err);
         engine_close(e);
     }
     if (status == DIL_OK)
@@ -485,7 +505,7 @@ dil_status matrices_file(matrices_report *out, const char *in_path, const char *
     DIL_TRY(check_options(o, err));
     dil_status status = open_all(&s, in_path, out_path, err);
     if (status == DIL_OK && s.lone) {
-        before = mem_alloc((size_t)lone_n_inputs(s.lone) * lone_hparams(s.lone)->n_embd * sizeof *before, MEM_MISC);
+        before = mem_alloc((size_t)lone_n_held(s.lone) * lone_hparams(s.lone)->n_embd * sizeof *before, MEM_MISC);
         status = before ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "%s: no memory for its outputs", in_path);
     }
     if (status == DIL_OK)

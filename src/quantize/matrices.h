@@ -13,8 +13,10 @@ typedef struct matrices_options {
     double bits; /* of a weight, on average, at most; where formats that fit are all wider: the narrowest of them */
     /* Of a lone layer: at most so many of each expert's neurons go; of other matrices: so many blocks of 32 weights become 0. 0..0.95 */
     double prune;
-    double budget;       /* of a lone layer: relative error of its outputs that pruning alone may cost; 0: no limit */
-    const float *inputs; /* of a lone layer: [n_inputs][n_embd]; NULL: n_inputs standard normal ones (0: 1024) */
+    double budget; /* of a lone layer: relative error of its outputs that pruning alone may cost; 0: no limit */
+    /* Of a lone layer: [n_inputs][n_embd]; NULL: n_inputs standard normal ones (0: enough for its shape). The last eighth of them is
+     * not learnt from: errors are measured on it; fewer than 64 are all learnt from and measured on. */
+    const float *inputs;
     int n_inputs;
     uint64_t seed;   /* of inputs that are drawn */
     int most_sweeps; /* of best response */

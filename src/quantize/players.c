@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "model/arch.h"
 #include "quantize/convert.h"
 
 #define ALIGNMENT 32 /* of tensors in a file */
@@ -60,9 +61,25 @@ int players_named(const players *p, str name)
 
 uint64_t players_padded(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
+/* Names tell what matrices are for in models; elsewhere every matrix is one. */
+static dil_status names_tell(bool *out, const gguf *file, dil_error *err)
+{
+    str architecture = STR("");
+    DIL_TRY(gguf_get_str(file, "general.architecture", &architecture, err));
+    *out = arch_find(architecture) != NULL;
+    return DIL_OK;
+}
+
+static bool takes_part(const gguf_tensor *t, bool named)
+{
+    return named ? convert_is_matrix(t) : t->ne[1] * t->ne[2] * t->ne[3] > 1 && format_get(t->type)->decode;
+}
+
 dil_status players_new(players *out, const gguf *file, dil_error *err)
 {
     players p = {.file = file, .tied = gguf_tensor_find(file, "output.weight") == NULL};
+    bool named;
+    DIL_TRY(names_tell(&named, file, err));
     uint64_t n = gguf_n_tensors(file);
     p.p = mem_calloc((size_t)n + 1, sizeof *p.p, MEM_MISC);
     if (!p.p)
@@ -71,7 +88,7 @@ dil_status players_new(players *out, const gguf *file, dil_error *err)
     for (uint64_t i = 0; i < n; i++) {
         const gguf_tensor *t = gguf_tensor_at(file, i);
         payload += players_padded(t->size_bytes);
-        if (!convert_is_matrix(t)) {
+        if (!takes_part(t, named)) {
             uint64_t values = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
             p.fixed_bytes +=
                 players_padded(convert_tensor_type(t, DIL_TYPE_F16) == DIL_TYPE_F32 ? values * sizeof(float) : t->size_bytes);

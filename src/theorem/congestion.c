@@ -89,13 +89,36 @@ static int32_t answer(const congestion *g, const int32_t *n, int32_t i, int32_t 
     return best;
 }
 
-dil_status congestion_settle(const congestion *g, int32_t *state, game_report *r, dil_error *err)
+double congestion_gap(const congestion *g, const int32_t *state)
+{
+    int32_t *n = mem_calloc((size_t)g->n_resources, sizeof *n, MEM_MISC);
+    double gap = n ? 0.0 : NAN, gain;
+    if (n)
+        count(g, state, n);
+    for (int32_t i = 0; n && i < g->n_players; i++) {
+        add(g, n, i, state[i], -1);
+        (void)answer(g, n, i, state[i], &gain);
+        add(g, n, i, state[i], 1);
+        gap = gain > gap ? gain : gap;
+    }
+    mem_free(n);
+    return gap;
+}
+
+static void show(const congestion_watch *watch, const int32_t *state, int32_t sweep)
+{
+    if (watch)
+        watch->look(watch->ctx, state, sweep);
+}
+
+dil_status congestion_settle(const congestion *g, const congestion_watch *watch, int32_t *state, game_report *r, dil_error *err)
 {
     int32_t *n = mem_calloc((size_t)g->n_resources, sizeof *n, MEM_MISC);
     if (!n)
         return DIL_FAIL(err, DIL_NO_MEMORY, "game: no memory for %d resources", g->n_resources);
     *r = (game_report){0};
     count(g, state, n);
+    show(watch, state, 0);
     while (!r->settled && r->sweeps < MOST_SWEEPS) {
         int64_t before = r->moves;
         r->gap = 0.0;
@@ -103,10 +126,13 @@ dil_status congestion_settle(const congestion *g, int32_t *state, game_report *r
             double gain;
             add(g, n, i, state[i], -1);
             int32_t best = answer(g, n, i, state[i], &gain);
-            r->moves += best != state[i];
+            bool moves = best != state[i];
+            r->moves += moves;
             r->gap = gain > r->gap ? gain : r->gap;
             state[i] = best;
             add(g, n, i, best, 1);
+            if (moves)
+                show(watch, state, r->sweeps);
         }
         r->sweeps++;
         r->settled = r->moves == before;

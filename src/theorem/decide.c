@@ -35,21 +35,6 @@ static dil_status check(const decide_problem *p, dil_error *err)
 
 /* ---- the group ---- */
 
-/* weight [dim]: 1 / variance of each axis over the candidates, 0 for an axis on which all agree. */
-static void whiten(const decide_problem *p, double *weight)
-{
-    for (int32_t d = 0; d < p->dim; d++) {
-        double mean = 0.0, square = 0.0;
-        for (int32_t i = 0; i < p->n; i++)
-            mean += (double)p->candidates[(size_t)i * (size_t)p->dim + (size_t)d] / p->n;
-        for (int32_t i = 0; i < p->n; i++) {
-            double x = (double)p->candidates[(size_t)i * (size_t)p->dim + (size_t)d] - mean;
-            square += x * x / p->n;
-        }
-        weight[d] = square > 0.0 ? 1.0 / square : 0.0;
-    }
-}
-
 static double task_distance(const decide_problem *p, const double *weight, int32_t i)
 {
     double sum = 0.0;
@@ -92,7 +77,7 @@ static dil_status find_group(const decide_problem *p, int32_t n, decide_evidence
     double *weight = mem_calloc((size_t)p->dim, sizeof *weight, MEM_MISC);
     if (!weight)
         return DIL_FAIL(err, DIL_NO_MEMORY, "decision: no memory for %d numbers", p->dim);
-    whiten(p, weight);
+    swarm_weights(p->candidates, p->n, p->dim, weight);
     double next = take_nearest(p, weight, n, out), unit = out->distance[out->n / 2];
     mem_free(weight);
     for (int32_t r = 0; r < out->n; r++)

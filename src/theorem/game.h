@@ -118,9 +118,17 @@ typedef struct congestion {
     const int32_t *set;       /* each resource at most once in a strategy */
 } congestion;
 
-double congestion_potential(const congestion *g, const int32_t *state);
+double congestion_potential(const congestion *g, const int32_t *state); /* NAN: no memory */
 double congestion_player_cost(const congestion *g, const int32_t *state, int32_t i, int32_t s);
-/* Best responses in order; LIMIT never: the potential falls with every move. */
-DIL_MUST_CHECK dil_status congestion_settle(const congestion *g, int32_t *state, game_report *r, dil_error *err);
+double congestion_gap(const congestion *g, const int32_t *state); /* the largest gain any single player still has */
+
+/* Sees the state before the first move and after every one; sweep counts from 0. */
+typedef struct congestion_watch {
+    void (*look)(void *ctx, const int32_t *state, int32_t sweep);
+    void *ctx;
+} congestion_watch;
+/* Best responses in order, watched (NULL: by nobody); LIMIT never: the potential falls with every move. */
+DIL_MUST_CHECK dil_status congestion_settle(const congestion *g, const congestion_watch *watch, int32_t *state, game_report *r,
+                                            dil_error *err);
 
 #endif

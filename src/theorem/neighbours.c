@@ -156,6 +156,42 @@ static void visit(search *s, int32_t at, double least)
     s->offset[me->axis] = before;
 }
 
+/* ---- whitening ---- */
+
+/* Mean and variance of one axis. */
+static void spread(const float *points, int32_t n, int64_t dim, int64_t axis, double *mean, double *square)
+{
+    *mean = *square = 0.0;
+    for (int32_t i = 0; i < n; i++)
+        *mean += (double)points[i * dim + axis] / n;
+    for (int32_t i = 0; i < n; i++) {
+        double x = (double)points[i * dim + axis] - *mean;
+        *square += x * x / n;
+    }
+}
+
+void swarm_weights(const float *points, int32_t n, int64_t dim, double *weight)
+{
+    double mean, square;
+    for (int64_t axis = 0; axis < dim; axis++) {
+        spread(points, n, dim, axis, &mean, &square);
+        weight[axis] = square > 0.0 ? 1.0 / square : 0.0;
+    }
+}
+
+void swarm_whiten(const float *points, int32_t n, int64_t dim, float *to)
+{
+    double mean, square;
+    for (int64_t axis = 0; axis < dim; axis++) {
+        spread(points, n, dim, axis, &mean, &square);
+        double factor = square > 0.0 ? 1.0 / sqrt(square) : 0.0;
+        for (int32_t i = 0; i < n; i++) {
+            float v = (float)(((double)points[i * dim + axis] - mean) * factor);
+            to[i * dim + axis] = isfinite(v) ? v : 0.0f;
+        }
+    }
+}
+
 /* ---- all points ---- */
 
 typedef struct job {

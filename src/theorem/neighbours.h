@@ -24,6 +24,12 @@ typedef struct swarm_graph {
     float *weight;  /* [first[n]], the same in both directions; or NULL */
 } swarm_graph;
 
+/* weight [dim] of points [n][dim]: 1 / variance of each axis over them, 0 for an axis on which all agree. */
+void swarm_weights(const float *points, int32_t n, int64_t dim, double *weight);
+/* Each axis of points [n][dim] around its mean, in units of its deviation over all points: to [n][dim]; what is not finite becomes 0, and
+ * so does an axis on which all agree. */
+void swarm_whiten(const float *points, int32_t n, int64_t dim, float *to);
+
 /*
  * The k nearest others of every point, nearest first, of two at the same distance the lower index. Exact, for any thread count.
  * points [n][dim]; 1 <= k <= SWARM_MOST_NEIGHBOURS, k < n; nearest [n][k]; distance [n][k] or NULL: Euclidean, or 1 - cosine.

@@ -5,6 +5,7 @@
  */
 #include <utf8proc.h>
 
+#include "tokens/letters.h"
 #include "tokens/vocab_internal.h"
 
 #define WORD_MAX_CHARACTERS 100 /* longer words are unknown, as in the original */
@@ -89,7 +90,7 @@ static dil_status add_character(encoder *e, wordpiece *w, uint32_t code)
         return word_end(e, w);
     if (is_dropped(code) || (e->v->strip_accents && is_mark_category(code)))
         return DIL_OK;
-    uint32_t letter = e->v->lowercase ? (uint32_t)utf8proc_tolower((utf8proc_int32_t)code) : code;
+    uint32_t letter = e->v->lowercase ? letters_lower(code) : code;
     if (!is_punctuation(code) && !is_han(code)) {
         word_add(w, letter);
         return DIL_OK;

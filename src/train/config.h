@@ -2,6 +2,7 @@
 #ifndef TRAIN_CONFIG_H
 #define TRAIN_CONFIG_H
 
+#include "theorem/price.h"
 #include "train/corpus.h"
 #include "train/loss.h"
 #include "train/net.h"

@@ -95,7 +95,7 @@ static void update_prices(run *r)
     float rate = (float)((double)c->price_rate * before), ratio = before > 0 ? (float)(after / before) : 0.0f;
     for (int l = 0; l < c->net.n_layer; l++) {
         float *p = price + (size_t)l * (size_t)n;
-        loss_update_price(p, r->progress.result.load[l], n, c->price_rule, rate);
+        price_follow(p, r->progress.result.load[l], n, c->price_rule, rate);
         for (int e = 0; e < n && ratio < 1.0f; e++)
             p[e] *= ratio;
     }

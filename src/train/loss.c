@@ -351,15 +351,3 @@ done:
     mem_free(lists);
     return status;
 }
-
-void loss_update_price(float *price, const float *load, int n_experts, price_rule rule, float rate)
-{
-    double sum = 0.0;
-    for (int e = 0; e < n_experts; e++) {
-        float excess = load[e] - 1.0f;
-        price[e] += rate * (rule == PRICE_SIGN ? (float)(excess > 0.0f) - (float)(excess < 0.0f) : excess);
-        sum += (double)price[e];
-    }
-    for (int e = 0; e < n_experts; e++)
-        price[e] -= (float)(sum / n_experts);
-}

@@ -58,9 +58,4 @@ void loss_router(const loss_input *in, const loss_config *c, float grad_scale, f
 /* A of router rows [n_experts][n_embd]: 7 nearest by cosine (fewer when there are fewer experts), symmetrised, rows normalised. */
 DIL_MUST_CHECK dil_status loss_flock(const float *rows, int n_experts, int n_embd, float *flock, dil_error *err);
 
-/* Tatonnement: load [n_experts] with mean 1; price += rate * (load - 1) for rule PROPORTIONAL, rate * sign(load - 1) for SIGN;
- * then the mean is taken off (only differences matter). */
-typedef enum price_rule { PRICE_SIGN, PRICE_PROPORTIONAL } price_rule;
-void loss_update_price(float *price, const float *load, int n_experts, price_rule rule, float rate);
-
 #endif

@@ -1,20 +1,17 @@
 /* How many bits each matrix of a smaller file has, what that is expected to cost, and what other sizes would: the report of
  * dil quantize. */
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 
 #include "base/mem.h"
-#include "base/os.h"
 #include "base/status.h"
 #include "formats/formats.h"
 #include "view/chart.h"
+#include "view/fields.h"
 #include "view/page.h"
 #include "view/view.h"
 
-#define MOST_REPORT_BYTES ((size_t)64 << 20)
 #define MOST_FILE_BYTES 1e15
-#define MOST_NATS 1e9
 
 enum { MOST_LAYERS = 512, KINDS = 7, HEADS = 2, MOST_CURVE = 64, MOST_FACTS = 9, FACT_BYTES = 80 };
 enum { WIDTH = 1280, SIDE = 24, LAYER_WIDE = 64, BARS_WIDE = 316, BARS_GAP = 24, NUMBER_WIDE = 62, CHART_HIGH = 420 };
@@ -72,99 +69,6 @@ typedef struct picture {
 
 static const char *say(const picture *p, const char *english, const char *turkish) { return p->r->turkish ? turkish : english; }
 
-/* ---- values of the report ---- */
-
-typedef struct reader {
-    const char *path;
-    dil_error *err;
-} reader;
-
-static const char *found_text(const json_t *v, char *out, size_t n)
-{
-    static const char *const names[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_TRUE] = "true", [JSON_FALSE] = "false", [JSON_NULL] = "null"};
-    if (json_is_string(v))
-        snprintf(out, n, "\"%.40s\"", json_string_value(v));
-    else if (json_is_number(v))
-        snprintf(out, n, "%.9g", json_number_value(v));
-    else
-        snprintf(out, n, "%s", v ? names[json_typeof(v)] : "nothing");
-    return out;
-}
-
-static dil_status wrong(const reader *r, const char *where, const char *key, const char *wanted, const json_t *v)
-{
-    char found[80];
-    return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s%s%s: wanted %s, found %s", r->path, where, *where && *key ? "." : "", key, wanted,
-                    found_text(v, found, sizeof found));
-}
-
-static dil_status read_number(const reader *r, const json_t *object, const char *where, const char *key, double least, double most,
-                              double *out)
-{
-    char wanted[80];
-    const json_t *v = json_object_get(object, key);
-    double found = json_number_value(v);
-    *out = 0;
-    snprintf(wanted, sizeof wanted, "a number from %.9g to %.9g", least, most);
-    if (!json_is_number(v) || !(found >= least && found <= most))
-        return wrong(r, where, key, wanted, v);
-    *out = found;
-    return DIL_OK;
-}
-
-/* null, which the report says where nothing is known, is NAN. */
-static dil_status read_nats(const reader *r, const json_t *object, const char *where, const char *key, double *out)
-{
-    *out = NAN;
-    return json_is_null(json_object_get(object, key)) ? DIL_OK : read_number(r, object, where, key, -MOST_NATS, MOST_NATS, out);
-}
-
-static dil_status read_text(const reader *r, const json_t *object, const char *where, const char *key, const char **out)
-{
-    const json_t *v = json_object_get(object, key);
-    *out = "";
-    if (!json_is_string(v))
-        return wrong(r, where, key, "a text", v);
-    *out = json_string_value(v);
-    return DIL_OK;
-}
-
-static dil_status read_object(const reader *r, const json_t *object, const char *key, const json_t **out)
-{
-    *out = json_object_get(object, key);
-    return json_is_object(*out) ? DIL_OK : wrong(r, "", key, "an object", *out);
-}
-
-static dil_status read_array(const reader *r, const json_t *object, const char *where, const char *key, size_t most,
-                             const json_t **out)
-{
-    *out = json_object_get(object, key);
-    if (!json_is_array(*out))
-        return wrong(r, where, key, "an array", *out);
-    if (json_array_size(*out) > most)
-        return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s%s%s: wanted at most %zu of them, found %zu", r->path, where, *where ? "." : "",
-                        key, most, json_array_size(*out));
-    return DIL_OK;
-}
-
-/* The last part of a path, without what a line of text could not show. */
-static dil_status read_file_name(const reader *r, const json_t *object, const char *where, const char *key,
-                                 char out[PAGE_NAME_BYTES])
-{
-    const char *text;
-    DIL_TRY(read_text(r, object, where, key, &text));
-    const char *slash = strrchr(text, '/');
-    str name = str_of(slash && slash[1] ? slash + 1 : text);
-    if (name.n > PAGE_NAME_BYTES - 1)
-        name.n = PAGE_NAME_BYTES - 1;
-    name.n -= utf8_incomplete_tail(name);
-    for (size_t i = 0; i < name.n; i++)
-        out[i] = (unsigned char)name.p[i] < ' ' ? '?' : name.p[i];
-    out[name.n] = '\0';
-    return DIL_OK;
-}
-
 /* ---- parts of the report ---- */
 
 /* "blk.12.ffn_up_exps.weight": layer 12, ffn_up. layer -1: a head. */
@@ -190,39 +94,39 @@ static bool place_of(const char *name, int *layer, int *kind)
     return false;
 }
 
-static dil_status read_matrix(const reader *r, picture *p, const json_t *object, const char *where)
+static dil_status read_matrix(const fields *r, picture *p, const json_t *object, const char *where)
 {
     const char *name, *type;
     double layer, n_experts;
     int in, kind;
     if (!json_is_object(object))
-        return wrong(r, where, "", "an object", object);
-    DIL_TRY(read_text(r, object, where, "name", &name));
+        return fields_wrong(r, where, "", "an object", object);
+    DIL_TRY(fields_text(r, object, where, "name", &name));
     if (!place_of(name, &in, &kind))
-        return wrong(r, where, "name", "a matrix's name like blk.0.attn_q.weight", json_object_get(object, "name"));
-    DIL_TRY(read_number(r, object, where, "layer", -1, MOST_LAYERS - 1, &layer));
+        return fields_wrong(r, where, "name", "a matrix's name like blk.0.attn_q.weight", json_object_get(object, "name"));
+    DIL_TRY(fields_number(r, object, where, "layer", -1, MOST_LAYERS - 1, &layer));
     if (layer != in)
         return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s.layer: wanted %d, as in the name, found %.9g", r->path, where, in, layer);
     matrix *m = in < 0 ? &p->head[kind] : &p->of[in][kind];
     if (m->there)
         return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s.name: wanted every matrix once, found \"%.40s\" twice", r->path, where, name);
-    DIL_TRY(read_text(r, object, where, "type", &type));
+    DIL_TRY(fields_text(r, object, where, "type", &type));
     if (!format_find(type, &m->type))
-        return wrong(r, where, "type", "a format's name like Q4_K", json_object_get(object, "type"));
-    DIL_TRY(read_number(r, object, where, "experts", 1, 1e6, &n_experts));
-    DIL_TRY(read_number(r, object, where, "bits_per_weight", 0, 64, &m->bits));
-    DIL_TRY(read_nats(r, object, where, "expected_divergence", &m->divergence));
+        return fields_wrong(r, where, "type", "a format's name like Q4_K", json_object_get(object, "type"));
+    DIL_TRY(fields_number(r, object, where, "experts", 1, 1e6, &n_experts));
+    DIL_TRY(fields_number(r, object, where, "bits_per_weight", 0, 64, &m->bits));
+    DIL_TRY(fields_nats(r, object, where, "expected_divergence", &m->divergence));
     m->n_experts = (int)n_experts;
     m->there = true;
     p->n_layers = in >= p->n_layers ? in + 1 : p->n_layers;
     return DIL_OK;
 }
 
-static dil_status read_matrices(const reader *r, picture *p)
+static dil_status read_matrices(const fields *r, picture *p)
 {
     char where[40];
     const json_t *list;
-    DIL_TRY(read_array(r, p->report, "", "matrices", MOST_LAYERS * KINDS + HEADS, &list));
+    DIL_TRY(fields_array(r, p->report, "", "matrices", MOST_LAYERS * KINDS + HEADS, &list));
     if (json_array_size(list) == 0)
         return DIL_FAIL(r->err, DIL_FORMAT, "%s: matrices: wanted at least one of them, found none", r->path);
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -250,7 +154,7 @@ static void add_point(way *w, double bytes, double divergence)
 }
 
 /* The files of one size, one of each way at most. Only what has a logarithm becomes a point; at_size (or NULL) has all. */
-static dil_status read_ways(const reader *r, picture *p, const json_t *list, const char *where, bool points, double *at_size)
+static dil_status read_ways(const fields *r, picture *p, const json_t *list, const char *where, bool points, double *at_size)
 {
     bool seen[WAYS] = {false};
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -261,16 +165,16 @@ static dil_status read_ways(const reader *r, picture *p, const json_t *list, con
         snprintf(place, sizeof place, "%s[%zu]", where, i);
         const json_t *object = json_array_get(list, i);
         if (!json_is_object(object))
-            return wrong(r, place, "", "an object", object);
-        DIL_TRY(read_text(r, object, place, "name", &name));
+            return fields_wrong(r, place, "", "an object", object);
+        DIL_TRY(fields_text(r, object, place, "name", &name));
         while (k < WAYS && strcmp(way_names[k], name) != 0)
             k++;
         if (k == WAYS || seen[k])
-            return wrong(r, place, "name", "game, dynamic programming, greedy, uniform, random or llama.cpp, each once",
-                         json_object_get(object, "name"));
+            return fields_wrong(r, place, "name", "game, dynamic programming, greedy, uniform, random or llama.cpp, each once",
+                                json_object_get(object, "name"));
         seen[k] = true;
-        DIL_TRY(read_number(r, object, place, "bytes", 1, MOST_FILE_BYTES, &bytes));
-        DIL_TRY(read_nats(r, object, place, "divergence", &divergence));
+        DIL_TRY(fields_number(r, object, place, "bytes", 1, MOST_FILE_BYTES, &bytes));
+        DIL_TRY(fields_nats(r, object, place, "divergence", &divergence));
         if (points && divergence > 0)
             add_point(&p->ways[k], bytes, divergence);
         if (at_size)
@@ -280,76 +184,69 @@ static dil_status read_ways(const reader *r, picture *p, const json_t *list, con
 }
 
 /* The sizes of the curve, and the file's own. */
-static dil_status read_curve(const reader *r, picture *p)
+static dil_status read_curve(const fields *r, picture *p)
 {
     char where[40];
     const json_t *curve, *ways, *game = json_object_get(p->report, "game");
-    DIL_TRY(read_array(r, p->report, "", "curve", MOST_CURVE, &curve));
+    DIL_TRY(fields_array(r, p->report, "", "curve", MOST_CURVE, &curve));
     for (size_t i = 0; i < json_array_size(curve); i++) {
         snprintf(where, sizeof where, "curve[%zu]", i);
         ways = json_array_get(curve, i);
         if (!json_is_array(ways))
-            return wrong(r, where, "", "an array", ways);
+            return fields_wrong(r, where, "", "an array", ways);
         DIL_TRY(read_ways(r, p, ways, where, true, NULL));
     }
     if (!game)
         return DIL_OK;
-    DIL_TRY(read_object(r, p->report, "game", &game));
-    DIL_TRY(read_nats(r, game, "game", "price_per_byte", &p->price));
-    DIL_TRY(read_nats(r, game, "game", "gap", &p->gap));
-    DIL_TRY(read_array(r, game, "game", "ways", WAYS, &ways));
+    DIL_TRY(fields_object(r, p->report, "game", &game));
+    DIL_TRY(fields_nats(r, game, "game", "price_per_byte", &p->price));
+    DIL_TRY(fields_nats(r, game, "game", "gap", &p->gap));
+    DIL_TRY(fields_array(r, game, "game", "ways", WAYS, &ways));
     p->allocated = true;
     return read_ways(r, p, ways, "game.ways", json_array_size(curve) > 0, p->chosen);
 }
 
-static dil_status read_measured(const reader *r, picture *p)
+static dil_status read_measured(const fields *r, picture *p)
 {
     const json_t *measured = json_object_get(p->report, "measured");
     if (json_is_null(measured))
         return DIL_OK;
     if (!json_is_object(measured))
-        return wrong(r, "", "measured", "an object or null", measured);
-    DIL_TRY(read_number(r, measured, "measured", "divergence", -MOST_NATS, MOST_NATS, &p->kld));
-    DIL_TRY(read_nats(r, measured, "measured", "error", &p->kld_error));
-    DIL_TRY(read_number(r, measured, "measured", "same_first_word", 0, 1, &p->same_top));
+        return fields_wrong(r, "", "measured", "an object or null", measured);
+    DIL_TRY(fields_number(r, measured, "measured", "divergence", -FIELDS_MOST_NATS, FIELDS_MOST_NATS, &p->kld));
+    DIL_TRY(fields_nats(r, measured, "measured", "error", &p->kld_error));
+    DIL_TRY(fields_number(r, measured, "measured", "same_first_word", 0, 1, &p->same_top));
     p->measured = true;
     return DIL_OK;
 }
 
-static dil_status read_whole(const reader *r, picture *p)
+static dil_status read_whole(const fields *r, picture *p)
 {
     const json_t *calibration, *seconds;
     if (!json_is_object(p->report))
-        return wrong(r, "the file", "", "a report of dil quantize", p->report);
-    DIL_TRY(read_file_name(r, p->report, "", "input", p->input));
-    DIL_TRY(read_file_name(r, p->report, "", "output", p->output));
-    DIL_TRY(read_number(r, p->report, "", "in_bytes", 1, MOST_FILE_BYTES, &p->in_bytes));
-    DIL_TRY(read_number(r, p->report, "", "out_bytes", 1, MOST_FILE_BYTES, &p->out_bytes));
-    DIL_TRY(read_number(r, p->report, "", "bits_per_weight", 0, 64, &p->bits));
-    DIL_TRY(read_object(r, p->report, "calibration", &calibration));
-    DIL_TRY(read_file_name(r, calibration, "calibration", "text", p->text));
-    DIL_TRY(read_number(r, calibration, "calibration", "sequences", 0, 1e9, &p->n_sequences));
-    DIL_TRY(read_number(r, calibration, "calibration", "tokens_each", 0, 1e9, &p->n_tokens));
-    DIL_TRY(read_nats(r, p->report, "", "expected_divergence", &p->divergence));
+        return fields_wrong(r, "the file", "", "a report of dil quantize", p->report);
+    DIL_TRY(fields_file_name(r, p->report, "", "input", p->input));
+    DIL_TRY(fields_file_name(r, p->report, "", "output", p->output));
+    DIL_TRY(fields_number(r, p->report, "", "in_bytes", 1, MOST_FILE_BYTES, &p->in_bytes));
+    DIL_TRY(fields_number(r, p->report, "", "out_bytes", 1, MOST_FILE_BYTES, &p->out_bytes));
+    DIL_TRY(fields_number(r, p->report, "", "bits_per_weight", 0, 64, &p->bits));
+    DIL_TRY(fields_object(r, p->report, "calibration", &calibration));
+    DIL_TRY(fields_file_name(r, calibration, "calibration", "text", p->text));
+    DIL_TRY(fields_number(r, calibration, "calibration", "sequences", 0, 1e9, &p->n_sequences));
+    DIL_TRY(fields_number(r, calibration, "calibration", "tokens_each", 0, 1e9, &p->n_tokens));
+    DIL_TRY(fields_nats(r, p->report, "", "expected_divergence", &p->divergence));
     DIL_TRY(read_measured(r, p));
-    DIL_TRY(read_object(r, p->report, "seconds", &seconds));
-    DIL_TRY(read_number(r, seconds, "seconds", "all", 0, 1e9, &p->seconds));
-    DIL_TRY(read_number(r, p->report, "", "peak_memory_bytes", 0, MOST_FILE_BYTES, &p->memory));
+    DIL_TRY(fields_object(r, p->report, "seconds", &seconds));
+    DIL_TRY(fields_number(r, seconds, "seconds", "all", 0, 1e9, &p->seconds));
+    DIL_TRY(fields_number(r, p->report, "", "peak_memory_bytes", 0, MOST_FILE_BYTES, &p->memory));
     DIL_TRY(read_curve(r, p));
     return read_matrices(r, p);
 }
 
 static dil_status read_report(picture *p, dil_error *err)
 {
-    char *text;
-    size_t n;
-    json_error_t why;
-    DIL_TRY(os_read_all(p->path, MOST_REPORT_BYTES, &text, &n, err));
-    p->report = json_loadb(text, n, JSON_REJECT_DUPLICATES, &why);
-    mem_free(text);
-    if (!p->report)
-        return DIL_FAIL(err, DIL_FORMAT, "%s: line %d, column %d: wanted JSON, found: %s", p->path, why.line, why.column, why.text);
-    return read_whole(&(reader){p->path, err}, p);
+    DIL_TRY(fields_open(p->path, &p->report, err));
+    return read_whole(&(fields){p->path, err}, p);
 }
 
 /* ---- numbers for people ---- */

@@ -228,6 +228,18 @@ void canvas_path(canvas *c, const double *x, const double *y, size_t n, canvas_c
     cairo_stroke(c->cr);
 }
 
+void canvas_shape(canvas *c, const double *x, const double *y, size_t n, canvas_colour colour, double opacity)
+{
+    if (n == 0)
+        return;
+    use(c, colour, opacity);
+    cairo_move_to(c->cr, x[0], y[0]);
+    for (size_t i = 1; i < n; i++)
+        cairo_line_to(c->cr, x[i], y[i]);
+    cairo_close_path(c->cr);
+    cairo_fill(c->cr);
+}
+
 void canvas_clip(canvas *c, box at)
 {
     cairo_save(c->cr);

@@ -44,6 +44,8 @@ void canvas_dot(canvas *c, double x, double y, double radius, canvas_colour colo
 void canvas_ring(canvas *c, double x, double y, double radius, canvas_colour colour, double width);
 /* Through n points. opacity 0..1. */
 void canvas_path(canvas *c, const double *x, const double *y, size_t n, canvas_colour colour, double width, double opacity);
+/* The inside of a polygon of n points. */
+void canvas_shape(canvas *c, const double *x, const double *y, size_t n, canvas_colour colour, double opacity);
 /* What is drawn until canvas_unclip stays inside. */
 void canvas_clip(canvas *c, box at);
 void canvas_unclip(canvas *c);

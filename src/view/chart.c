@@ -98,6 +98,29 @@ char *chart_number(double v, double step, bool turkish, char *out, size_t out_si
     return out;
 }
 
+/* ---- smoothing ---- */
+
+/* Means over neighbours, at most `reach` on each side: as many before as after, but at the end those that are there. */
+static void smooth(const double *y, size_t n, double *out)
+{
+    size_t reach = n / 100 + 1, from = 0, to = 0;
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t side = i < reach ? i : reach, end = i + side + 1 < n ? i + side + 1 : n;
+        for (; to < end; to++)
+            sum += y[to];
+        for (; from < i - side; from++)
+            sum -= y[from];
+        out[i] = sum / (double)(to - from);
+    }
+}
+
+void chart_smooth(const double *y, size_t n, double *once, double *out)
+{
+    smooth(y, n, once);
+    smooth(once, n, out);
+}
+
 /* ---- the range ---- */
 
 typedef struct frame {
@@ -153,6 +176,10 @@ static void range_of(const chart_panel *p, frame *f)
         low -= low != 0 ? fabs(low) * 0.5 : 0.5;
         high += high != 0 ? fabs(high) * 0.5 : 0.5;
     }
+    if (p->low_y < p->high_y) {
+        low = p->low_y;
+        high = p->high_y;
+    }
     f->y0 = low == 0 && !p->log_y ? 0 : low - (high - low) * 0.06;
     f->y1 = high + (high - low) * 0.06;
     if (!(f->x1 > f->x0)) {
@@ -178,9 +205,11 @@ static void draw_axes(canvas *c, const chart_panel *p, const frame *f)
     }
     n = chart_ticks(f->x0, f->x1, f->at.w > 300 ? 7 : 5, ticks);
     for (int i = 0; i < n; i++) {
-        double x = x_of(f, ticks[i]);
+        double x = x_of(f, ticks[i]), step = n > 1 ? ticks[1] - ticks[0] : 0;
+        if (p->whole_x && ticks[i] != floor(ticks[i]))
+            continue;
         canvas_line(c, x, f->at.y + f->at.h, x, f->at.y + f->at.h + 4, canvas_theme(c, CANVAS_AXIS), 1);
-        chart_number(ticks[i], n > 1 ? ticks[1] - ticks[0] : 0, p->turkish, text, sizeof text);
+        chart_number(ticks[i], p->whole_x ? fmax(1, step) : step, p->turkish, text, sizeof text);
         canvas_text(c, x, f->at.y + f->at.h + 15, text, tick_font, CANVAS_CENTRE, ink);
     }
     canvas_line(c, f->at.x, f->at.y + f->at.h, f->at.x + f->at.w, f->at.y + f->at.h, canvas_theme(c, CANVAS_AXIS), 1);
@@ -290,6 +319,8 @@ void chart_draw(canvas *c, box area, const chart_panel *p)
     if (!isfinite(f.y0) || !isfinite(f.y1) || !isfinite(f.x0) || !isfinite(f.x1))
         return;
     draw_axes(c, p, &f);
+    if (p->cursor)
+        canvas_line(c, x_of(&f, *p->cursor), f.at.y, x_of(&f, *p->cursor), f.at.y + f.at.h, canvas_theme(c, CANVAS_AXIS), 1.2);
     canvas_clip(c, (box){f.at.x - 3, f.at.y, f.at.w + 6, f.at.h + 3});
     for (int pass = 0; pass < 2; pass++)
         for (int s = 0; s < p->n_series; s++)

@@ -22,10 +22,13 @@ typedef struct chart_panel {
     const char *title, *x_name;
     const chart_series *series;
     int n_series;
-    bool from_zero; /* 0 belongs to the axis */
-    bool log_y;     /* powers of ten are equally far apart; every y is above 0 */
-    bool no_ends;   /* the last values are not written at the ends of the lines */
-    bool turkish;   /* decimal comma */
+    double low_y, high_y; /* of the axis; both 0: as the values need */
+    bool from_zero;       /* 0 belongs to the axis */
+    bool whole_x;         /* only whole numbers stand at the x axis */
+    bool log_y;           /* powers of ten are equally far apart; every y is above 0 */
+    const double *cursor; /* not NULL: an upright line at this x */
+    bool no_ends;         /* the last values are not written at the ends of the lines */
+    bool turkish;         /* decimal comma */
 } chart_panel;
 
 /* Round numbers (1, 2 or 5 times a power of ten apart), at most `most` of them, inside low..high; how many. */
@@ -33,6 +36,8 @@ int chart_ticks(double low, double high, int most, double out[CHART_MOST_TICKS])
 /* Round numbers for an axis of powers of ten, the range given as logarithms to the base 10: 1, 2, 5 and 10 times, or whole powers
  * where that would be more than `most`; how many. */
 int chart_log_ticks(double low, double high, int most, double out[CHART_MOST_TICKS]);
+/* The means over neighbouring values, twice, so that a spike becomes a hill and not a table. once, out [n]. */
+void chart_smooth(const double *y, size_t n, double *once, double *out);
 /* A number with as many digits as steps of `step` need (step 0: four significant ones), "12k", "3e-4"; returns out. */
 char *chart_number(double v, double step, bool turkish, char *out, size_t out_size);
 /* The panel inside area; the last value of each line stands at its end, unless no_ends. */

@@ -221,21 +221,6 @@ static dil_status read_logs(picture *p, dil_error *err)
 
 /* ---- drawing ---- */
 
-/* Means over neighbours, at most `reach` on each side: as many before as after, but at the end those that are there. */
-static void smooth(const double *y, size_t n, double *out)
-{
-    size_t reach = n / 100 + 1, from = 0, to = 0;
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        size_t side = i < reach ? i : reach, end = i + side + 1 < n ? i + side + 1 : n;
-        for (; to < end; to++)
-            sum += y[to];
-        for (; from < i - side; from++)
-            sum -= y[from];
-        out[i] = sum / (double)(to - from);
-    }
-}
-
 /* Adds the lines of one column of one run: the values, and their smoothed line where wanted. */
 static dil_status add_series(picture *p, const panel *of, int run, const char *column, chart_series *out, int *n, dil_error *err)
 {
@@ -258,8 +243,7 @@ static dil_status add_series(picture *p, const panel *of, int run, const char *c
     if (smoothed) {
         line.faint = true;
         out[(*n)++] = line;
-        smooth(y, points, once);
-        smooth(once, points, mean); /* twice: a spike becomes a hill, not a table */
+        chart_smooth(y, points, once, mean);
         line = (chart_series){.x = x, .y = mean, .n = points, .colour = CANVAS_SERIES + run};
     }
     out[(*n)++] = line;

@@ -58,7 +58,7 @@ void page_names(const view_request *r, char names[VIEW_MOST_INPUTS][PAGE_NAME_BY
     }
 }
 
-static void add_text(strbuf *out, const char *text)
+void page_text(strbuf *out, const char *text)
 {
     for (const char *p = text; *p; p++) {
         if (strchr("<>&\"", *p))
@@ -72,7 +72,7 @@ void page_cell(page_figures *f, const char *text)
 {
     bool first = f->html.n == 0 || str_ends(strbuf_str(&f->html), STR("\n"));
     strbuf_printf(&f->html, "%s<%s>", first ? "<tr>" : "", f->head && !first ? "td" : "th");
-    add_text(&f->html, text);
+    page_text(&f->html, text);
     strbuf_printf(&f->html, "</%s>", f->head && !first ? "td" : "th");
 }
 
@@ -90,7 +90,7 @@ static void write_page(strbuf *out, const view_request *r, const char *title, st
         return;
     }
     strbuf_printf(out, "<!DOCTYPE html>\n<html lang=\"%s\">\n<head>\n<meta charset=\"utf-8\">\n<title>", r->turkish ? "tr" : "en");
-    add_text(out, title);
+    page_text(out, title);
     strbuf_printf(
         out,
         "</title>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>\n"

@@ -16,6 +16,8 @@ typedef struct page_figures {
     bool head; /* a row was ended */
 } page_figures;
 #define PAGE_FIGURES ((page_figures){STRBUF(VIEW_MOST_BYTES), false})
+/* Text of a page: markup as numbers. */
+void page_text(strbuf *out, const char *text);
 void page_cell(page_figures *f, const char *text);
 void page_row_end(page_figures *f);
 

@@ -7,7 +7,8 @@ view_picture view_find(const char *name)
     static const struct {
         const char *name;
         view_picture picture;
-    } pictures[] = {{"metrics", view_metrics}, {"experts", view_experts}, {"bits", view_bits}};
+    } pictures[] = {
+        {"metrics", view_metrics}, {"experts", view_experts}, {"bits", view_bits}, {"flock", view_flock}, {"cache", view_cache}};
     for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++)
         if (strcmp(pictures[i].name, name) == 0)
             return pictures[i].picture;

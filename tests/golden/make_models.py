@@ -109,11 +109,11 @@ def latent_parameters(spec):
 
 
 def add_keys(w, spec, keys):
-    """Writes {name: value} under the architecture's prefix, each with the type that real files have."""
+    """Writes {name: value} under the architecture's prefix (but those of the tokenizer), each with the type that real files have."""
     adders = {bool: w.add_bool, int: w.add_uint32, float: w.add_float32, str: w.add_string, list: w.add_array}
     w.add_name("golden")  # without the architecture: llama.cpp looks for Phi-3's own tokens when the name says so
     for name, value in keys.items():
-        adders[type(value)](f"{spec.arch}.{name}", value)
+        adders[type(value)](name if name.startswith("tokenizer.") else f"{spec.arch}.{name}", value)
 
 
 def add_rope_factors(w, spec):

@@ -34,7 +34,7 @@ except ImportError as missing:
     sys.exit(77)
 
 COMMANDS = ["theorem", "train", "export", "route", "view", "tune", "run", "chat", "show", "check", "plan", "tokenize", "detokenize", "eval perplexity", "eval kld",
-            "eval hellaswag", "eval logits", "bench", "quantize", "import", "pull", "list", "rm"]
+            "eval hellaswag", "eval logits", "eval bleu", "eval outputs", "bench", "quantize", "import", "pull", "list", "rm"]
 # Types that quantize writes: general.file_type as llama.cpp numbers it.
 TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q6_K": 18, "Q5_1": 9, "Q5_0": 8, "Q5_K": 16, "Q4_1": 3, "Q4_0": 2, "Q4_K": 14,
          "IQ4_NL": 25, "IQ4_XS": 30, "Q3_K": 11, "Q2_K": 10, "IQ3_S": 26, "IQ3_XXS": 23,
@@ -122,7 +122,7 @@ def test_view(room):
     bad = room("bad.svg")
     want(f"{other}: line 42, column 'ce': wanted a number, found 'five'" in dil("view", "metrics", other, "-o", bad, code=1)[1], "a word")
     want(not os.path.exists(bad), "no file after an error")
-    for args, told in ((["flock", log, "-o", bad], "wanted metrics, experts or bits"), (["metrics", log], "no file to write"),
+    for args, told in ((["birds", log, "-o", bad], "wanted metrics, experts, flock, cache or bits"), (["metrics", log], "no file to write"),
                        (["metrics", log, "-o", "x.gif"], "ends in .svg"), (["metrics", log, "-o", bad, "--theme", "red"], "light or dark"),
                        (["metrics", log, "-o", bad, "--lang", "de"], "tr or en"), (["metrics", *[log] * 9, "-o", bad], "1 to 8")):
         want(told in dil("view", *args, code=2)[1], told)
@@ -772,6 +772,70 @@ def test_chat_terminal(room):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         os.close(fd)
+
+
+def read_lines(path):
+    with open(path, encoding="utf-8", newline="\n") as f:
+        return f.read().split("\n")[:-1]
+
+
+def prompts_file(room, n):
+    path = room(f"prompts{n}.txt")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("".join(f"{'the day ' * (i % 5)}he said {i}\n" for i in range(n)))
+    return path
+
+
+def test_outputs(room):
+    """Every answer is what run says to its prompt; the files are what eval bleu reads."""
+    with open(os.path.join(SOURCE, "tests", "python", "templates", "chatml.jinja"), encoding="utf-8") as f:
+        template = f.read()
+    model = make_models.write_model(make_models.MODELS["llama"], room("talks.gguf"), {"tokenizer.chat_template": template})
+    prompts, common = prompts_file(room, 7), ["-m", model, "--no-pack-cache"]
+    outputs = ["eval", "outputs", *common, "-f", prompts]
+    for name, *more in (("told",), ("one", "-npl", "1"), ("plain", "--no-template"), ("ruled", "-sys", "be short")):
+        more += ["-n", "20"]
+        out, err = dil(*outputs, "-o", room(name), *more)
+        want(out == "" and re.search(r"\[7 answers, \d+ ended by the model \| prompts \d+ tokens, .* tokens in .* tokens/s\]", err), out + err)
+        answers = read_lines(room(name))
+        alone = [dil("run", *common, "--temp", "0", "-q", "-p", line, *[x for x in more if x not in ("-npl", "1")])[0] for line in read_lines(prompts)]
+        want(answers == [a[:-1].replace("\n", " ").replace("\r", " ") for a in alone], f"{name}: {answers} {alone}")
+        want(not os.path.exists(room(name) + ".part"), "the part file stays")
+    want(read_lines(room("told")) != read_lines(room("plain")) and read_lines(room("told")) != read_lines(room("ruled")), "options change nothing")
+    found = json.loads(dil(*outputs, "-o", room("told"), "--json", "-q")[0])
+    want(found["answers"] == 7 and found["answers_before"] == 0 and found["generated_tokens"] <= 7 * 128 and found["seconds"] > 0, str(found))
+    want("BLEU  100.00" in dil("eval", "bleu", "--hyp", room("one"), "--ref", room("one"), "--tokenize", "char")[0], "bleu of the same")
+    for told, code, *args in (("-f PROMPTS and -o", 2, "-f", prompts), ("-f PROMPTS and -o", 2, "-o", room("x")), ("at least one token", 2, "-f", prompts, "-o", room("x"), "-n", "0"),
+                              ("wanted another name for the answers", 1, "-f", prompts, "-o", prompts), ("lines, found 0", 1, "-f", "/dev/null", "-o", room("x"))):
+        want(told in dil("eval", "outputs", *common, *args, code=code)[1], f"{args}: {told}")
+    want(not os.path.exists(room("x")) and not os.path.exists(room("x.part")), "a failure leaves a file")
+
+
+def test_outputs_resume(room):
+    """After Ctrl-C the answers are kept; --resume goes on with the same run only, behind the last whole line."""
+    prompts, out, n = prompts_file(room, 400), room("resumed"), 400
+    args = ["eval", "outputs", "-m", room("llama.gguf"), "--no-pack-cache", "-f", prompts, "-n", "40", "-npl", "2"]
+    child = subprocess.Popen([BINARY, *args, "-o", out], stderr=subprocess.PIPE, text=True)
+    end = time.time() + 60
+    while time.time() < end and not (os.path.exists(out + ".part") and len(read_lines(out + ".part")) > 4):
+        time.sleep(0.002)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    want(child.returncode == 1 and f"of {n} answers; with --resume the same command goes on" in err and not os.path.exists(out), err)
+    head, *kept = read_lines(out + ".part")
+    want(3 < len(kept) < n, f"{len(kept)} answers")
+    with open(out + ".part", "a", encoding="utf-8") as f:
+        f.write("half an ans")
+    want("wanted what an interrupted run of the same model" in dil(*args[:-4], "-n", "41", "-o", out, "--resume", code=1)[1], "another run's")
+    want(read_lines(out + ".part")[1:] == kept, "a refused run changes the file")
+    found = json.loads(dil(*args[:-2], "-npl", "8", "-o", out, "--resume", "--json")[0])
+    want(found["answers"] == n and found["answers_before"] == len(kept), str(found))
+    dil(*args, "-o", room("whole"), "--resume")  # nothing to go on with
+    want(read_lines(out) == read_lines(room("whole")) and read_lines(out)[:len(kept)] == kept, "answers differ")
+    with open(out + ".part", "w", encoding="utf-8") as f:
+        f.write(head + "\nnot an answer of this model\n")
+    dil(*args, "-o", out)  # without --resume anew
+    want(read_lines(out) == read_lines(room("whole")), "answers differ")
 
 
 def make_room(folder):

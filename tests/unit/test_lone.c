@@ -115,10 +115,11 @@ static dil_engine *open_layer(const char *path, int threads, float mass)
     return e;
 }
 
-static double relative_error(const float *y, const float *of)
+/* Of rows first .. N_ROWS - 1. */
+static double relative_error(const float *y, const float *of, int first)
 {
     double off = 0, all = 0;
-    for (int i = 0; i < N_ROWS * N_EMBD; i++) {
+    for (int i = first * N_EMBD; i < N_ROWS * N_EMBD; i++) {
         off += pow((double)y[i] - (double)of[i], 2);
         all += pow((double)of[i], 2);
     }
@@ -135,7 +136,7 @@ static void rows_are_what_the_header_says(void **state)
         dil_engine *e = open_layer(layer_path, threads, 0);
         assert_int_equal(dil_experts_run(e, x, N_ROWS, y, chosen, weights, &err), DIL_OK);
         assert_memory_equal(chosen, wanted_experts, sizeof chosen);
-        assert_true(relative_error(y, wanted) < 1e-10);
+        assert_true(relative_error(y, wanted, 0) < 1e-10);
         for (int i = 0; i < N_ROWS; i++)
             assert_true(fabs((double)weights[i * N_USED] + (double)weights[i * N_USED + 1] - 1) < 1e-6);
         for (int i = 0; i < N_ROWS; i++) /* a row does not know its batch */
@@ -209,7 +210,8 @@ static void fewer_bits(void **state)
         assert_int_equal(r.n_matrices, 3);
         dil_engine *e = open_layer(small_path, 2, 0);
         assert_int_equal(dil_experts_run(e, x, N_ROWS, y, NULL, NULL, &err), DIL_OK);
-        assert_true(fabs(relative_error(y, wanted) - r.cost) < 1e-3 * r.cost + 1e-9);
+        /* what is said of the error is measured on the last eighth, which nothing was learnt from */
+        assert_true(fabs(relative_error(y, wanted, N_ROWS - N_ROWS / 8) - r.cost) < 1e-3 * r.cost + 1e-9);
         assert_true(r.cost < 0.3 * last && r.out_bytes < r.in_bytes);
         for (int i = 0; i < 3; i++)
             assert_true(matrices[i].error <= matrices[i].plain_error);
@@ -239,6 +241,15 @@ static void neurons_go(void **state)
     dil_engine *e = open_layer(small_path, 1, 0);
     assert_int_equal(dil_engine_info(e, &info, &err), DIL_OK);
     assert_int_equal(info.n_experts, N_EXPERTS);
+    dil_engine_close(e);
+    o.inputs = NULL; /* what is said of drawn rows holds for others that are drawn */
+    o.n_inputs = 0;
+    if (dil_quantize(layer_path, small_path, &o, &r, NULL, 0, &err) != DIL_OK)
+        fail_msg("%s", err.text);
+    e = open_layer(small_path, 2, 0);
+    static float y[N_ROWS * N_EMBD];
+    assert_int_equal(dil_experts_run(e, x, N_ROWS, y, NULL, NULL, &err), DIL_OK);
+    assert_true(fabs(relative_error(y, wanted, 0) - r.cost) < 0.15 * r.cost);
     dil_engine_close(e);
     o.budget = r.pruned_cost / 100; /* nothing may go */
     assert_int_equal(dil_quantize(layer_path, small_path, &o, &r, NULL, 0, &err), DIL_OK);

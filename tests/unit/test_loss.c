@@ -15,6 +15,7 @@
 
 #include "base/mem.h"
 #include "leaks.h"
+#include "theorem/price.h"
 #include "theorem/random.h"
 #include "train/loss.h"
 
@@ -521,7 +522,7 @@ static void price_balances(void **state)
                 first = spread(load, N);
             if (step >= 500)
                 last += spread(load, N) / 100;
-            loss_update_price(price, load, N, rule ? PRICE_PROPORTIONAL : PRICE_SIGN, 0.02f);
+            price_follow(price, load, N, rule ? PRICE_PROPORTIONAL : PRICE_SIGN, 0.02f);
         }
         double sum = 0.0;
         for (int e = 0; e < N; e++)
@@ -537,11 +538,11 @@ static void price_rules(void **state)
 {
     (void)state;
     float price[3] = {1.0f, 2.0f, 3.0f}, load[3] = {1.0f, 1.5f, 0.5f};
-    loss_update_price(price, load, 3, PRICE_SIGN, 0.1f);
+    price_follow(price, load, 3, PRICE_SIGN, 0.1f);
     near("as it should", (double)price[0], -1.0, 1e-6);
     near("too busy", (double)price[1], 0.1, 1e-6);
     near("too idle", (double)price[2], 0.9, 1e-6);
-    loss_update_price(price, load, 3, PRICE_PROPORTIONAL, 0.2f);
+    price_follow(price, load, 3, PRICE_PROPORTIONAL, 0.2f);
     near("too busy", (double)price[1], 0.2, 1e-6);
     near("too idle", (double)price[2], 0.8, 1e-6);
 }

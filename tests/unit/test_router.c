@@ -757,7 +757,7 @@ static void play(const game_case *c, explicit_game *x, router_batch_report *repo
     ok(router_batch(&c->r, c->z, RESOURCES, c->players, &c->o, chosen, w, moved, report, &err), &err);
     make_game(x, c->players, &c->r, &c->o, c->z, chosen);
     near(congestion_potential(&x->g, x->state), report->potential, 1e-6);
-    ok(congestion_settle(&x->g, x->state, &settled, &err), &err);
+    ok(congestion_settle(&x->g, NULL, x->state, &settled, &err), &err);
     assert_true(report->settled && settled.potential > report->potential - 1e-6 &&
                 report->potential <= report->potential_before + 1e-9);
     for (uint32_t t = 0; t < c->players; t++)

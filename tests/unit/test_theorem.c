@@ -498,6 +498,33 @@ static void tensors_and_formats(void **state)
 
 /* ---- shared resources ---- */
 
+/* What a watch sees: one player moves at a time, the potential falls, and somebody could have gained before. */
+typedef struct watched {
+    const congestion *g;
+    int32_t last[8], sweep;
+    double potential, gap;
+    int64_t looks;
+} watched;
+
+static void look(void *ctx, const int32_t *now, int32_t sweep)
+{
+    watched *w = ctx;
+    double potential = congestion_potential(w->g, now), gap = congestion_gap(w->g, now);
+    int moved = 0;
+    for (int32_t i = 0; i < w->g->n_players; i++)
+        moved += w->looks > 0 && now[i] != w->last[i];
+    if (w->looks > 0) {
+        assert_true(moved == 1 && potential < w->potential && w->gap > 0 && sweep >= w->sweep);
+        assert_true(w->potential - potential <= w->gap + 1e-9); /* nobody gains more than the gap */
+    }
+    for (int32_t i = 0; i < w->g->n_players; i++)
+        w->last[i] = now[i];
+    w->potential = potential;
+    w->gap = gap;
+    w->sweep = sweep;
+    w->looks++;
+}
+
 static void congestion_both_forms(void **state)
 {
     (void)state;
@@ -542,8 +569,12 @@ static void congestion_both_forms(void **state)
         double before = congestion_potential(&g, s);
         game_report r;
         dil_error err;
-        ok(congestion_settle(&g, s, &r, &err), &err);
+        watched w = {.g = &g};
+        ok(congestion_settle(&g, &(congestion_watch){look, &w}, s, &r, &err), &err);
         assert_true(r.settled && r.potential <= before + 1e-9);
+        assert_true(w.looks == r.moves + 1 && w.sweep < r.sweeps);
+        near(w.potential, r.potential, 1e-9);
+        near(w.gap, 0, 1e-9);
         for (int32_t i = 0; i < PLAYERS; i++)
             for (int32_t t = 0; t < STRATEGIES; t++)
                 assert_true(congestion_player_cost(&g, s, i, t) >= congestion_player_cost(&g, s, i, s[i]) - 1e-9);

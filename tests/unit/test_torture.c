@@ -13,6 +13,7 @@
 #include "base/os.h"
 #include "engine/engine.h"
 #include "evaluate/evaluate.h"
+#include "evaluate/outputs.h"
 #include "tiny_model.h"
 
 #define MOST_FAILURES 20000
@@ -219,7 +220,7 @@ static void vocabulary(void **state)
 static dil_status with_engine(dil_status (*use)(engine *, dil_error *), dil_error *err)
 {
     engine *e;
-    engine_options o = {.n_threads = 1, .context = 64};
+    engine_options o = {.n_threads = 1, .context = 64, .n_sessions = 2};
     DIL_TRY(engine_open(&e, model_path, &o, err));
     dil_status status = use(e, err);
     engine_close(e);
@@ -255,6 +256,26 @@ static dil_status measure_more(engine *e, dil_error *err)
     return status;
 }
 
+static dil_status take_answer(void *ctx, str answer, dil_error *err)
+{
+    (void)answer;
+    (void)err;
+    ++*(int *)ctx;
+    return DIL_OK;
+}
+
+static dil_status answer(engine *e, dil_error *err)
+{
+    int n = 0;
+    outputs_stats stats = {.n_answers = 77};
+    const outputs_options o = {.n_predict = 4, .n_parallel = 2, .plain = true, .emit = take_answer, .ctx = &n};
+    const dil_status status = evaluate_outputs(e, STR("one\ntwo\nthree\n"), &o, &stats, err);
+    assert_int_equal(status == DIL_OK ? 3 : 77, stats.n_answers);
+    assert_true(status != DIL_OK || n == 3);
+    return status;
+}
+
+static dil_status run_answer(dil_error *err) { return with_engine(answer, err); }
 static dil_status run_measure(dil_error *err) { return with_engine(measure, err); }
 static dil_status run_measure_more(dil_error *err) { return with_engine(measure_more, err); }
 
@@ -263,6 +284,7 @@ static void measuring(void **state)
     (void)state;
     torture_both(run_measure, 30, 8);
     torture_both(run_measure_more, 30, 6);
+    torture_both(run_answer, 30, 4);
 }
 
 int main(void)

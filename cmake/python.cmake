@@ -1,0 +1,10 @@
+# DIL_PYTHON: the interpreter that makes the package's bindings and runs the Python tests: $DIL_PYTHON, -DDIL_PYTHON=, or python3.
+if(DEFINED ENV{DIL_PYTHON})
+  set(dil_python_default $ENV{DIL_PYTHON})
+elseif(SKBUILD)
+  set(dil_python_default ${PYTHON_EXECUTABLE})
+else()
+  find_program(dil_python3 NAMES python3 python NO_CACHE)
+  set(dil_python_default ${dil_python3})
+endif()
+set(DIL_PYTHON "${dil_python_default}" CACHE STRING "Python interpreter for bindings and tests")
