@@ -113,13 +113,17 @@ class Run:
             PATH=f"{self.binary.parent}:{os.environ['PATH']}",
             XDG_DATA_HOME=str(self.room / "data"),
             XDG_CACHE_HOME=str(self.room / "cache"),
-            PYTHONPATH=os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]),
+            PYTHONPATH=os.pathsep.join([*self.packages(), os.environ.get("PYTHONPATH", "")]),
             PYTHONDONTWRITEBYTECODE="1",
         )
         self.has_package = self.python(["-c", "import dilmodeli"])[0] == 0
         self.fixtures = Fixtures(ROOT, self.room, lambda c, at: self.execute(c, at, options.timeout))
         self.folders = {}  # by the English document
         self.ran = {}  # (folder, command) that ended well -> in which document
+
+    def packages(self):
+        """Where the Python package may lie: beside the built command with its bindings, or in the tree."""
+        return [str(self.binary.parent.parent / "python"), str(ROOT / "python")]
 
     def python(self, arguments, cwd=None, timeout=60):
         return self.execute([self.options.python, *arguments], cwd or self.room, timeout)
