@@ -102,7 +102,7 @@ def config(n_experts):
             "num_key_value_heads": 1,
             "head_dim": 32,
             "num_experts": n_experts,
-            **(sizes if n_experts else {"intermediate_size": 256}),
+            **(sizes if n_experts else {"intermediate_size": 512}),
         },
         "training": {"steps": 20, "batch_size": 2, "evaluate_every": 20, "evaluate_sequences": 2},
     }
@@ -113,7 +113,7 @@ class Fixtures:
 
     LINKS = {
         **dict.fromkeys(["model.gguf", "reference.gguf", "quantized.gguf"], "sigircik-dense"),
-        **dict.fromkeys(["a.gguf", "b.gguf"], "sigircik-dense"),
+        **dict.fromkeys(["a.gguf", "b.gguf", "f16.gguf", "q4.gguf"], "sigircik-dense"),
         **dict.fromkeys(["big-moe.gguf", "other.gguf"], "sigircik-moe"),
     }
     TRAINED = {
@@ -121,6 +121,8 @@ class Fixtures:
         "moe.gguf": 8,
     }
     BYTES = {
+        "prompts.txt": lambda: "".join(text("en", 40, i).split("\n")[0] + "\n" for i in range(8)),
+        "q3.txt": lambda: "".join(text("en", 90, i).split("\n")[0] + "\n" for i in range(8)),
         "question.txt": lambda: "Name three rivers.\n",
         "text.txt": lambda: text("en", 6000, 1),
         "notes.txt": lambda: text("en", 2000, 2),
@@ -129,7 +131,7 @@ class Fixtures:
         "book.txt": lambda: text("en", 6000, 5),
         "english.txt": lambda: text("en", 6000, 6),
         "turkish.txt": lambda: text("tr", 6000, 7),
-        "wiki.test.raw": lambda: text("en", 60000, 8),
+        "wiki.test.raw": lambda: text("en", 20000, 8),
         "hellaswag.txt": lambda: hellaswag(40),
         "en.txt.zst": lambda: zstandard(text("en", 400000, 9, 6000).encode()),
         "tr.txt.zst": lambda: zstandard(text("tr", 400000, 10, 6000).encode()),

@@ -2,7 +2,7 @@
 """Runs what the documents show: every shell command and Python program of their code blocks, in a temporary folder that looks like a
 clone, with the built command first in PATH. Every command must end with 0.
 
-    run_docs.py [--binary DIL] [--only DOCUMENT ...] [--timeout SECONDS] [--python PYTHON] [--list]
+    run_docs.py [--binary DIL] [--only DOCUMENT ...] [--skip REGEX] [--timeout SECONDS] [--python PYTHON] [--list]
 
 Fenced blocks are commands when they say sh, bash, shell or console, or nothing and begin with a command; programs when they say
 python (with >>>: doctests). What a document's twin has run already is not run again. An HTML comment before a block, which readers
@@ -113,13 +113,17 @@ class Run:
             PATH=f"{self.binary.parent}:{os.environ['PATH']}",
             XDG_DATA_HOME=str(self.room / "data"),
             XDG_CACHE_HOME=str(self.room / "cache"),
-            PYTHONPATH=os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]),
+            PYTHONPATH=os.pathsep.join([*self.packages(), os.environ.get("PYTHONPATH", "")]),
             PYTHONDONTWRITEBYTECODE="1",
         )
         self.has_package = self.python(["-c", "import dilmodeli"])[0] == 0
         self.fixtures = Fixtures(ROOT, self.room, lambda c, at: self.execute(c, at, options.timeout))
         self.folders = {}  # by the English document
         self.ran = {}  # (folder, command) that ended well -> in which document
+
+    def packages(self):
+        """Where the Python package may lie: beside the built command with its bindings, or in the tree."""
+        return [str(self.binary.parent.parent / "python"), str(ROOT / "python")]
 
     def python(self, arguments, cwd=None, timeout=60):
         return self.execute([self.options.python, *arguments], cwd or self.room, timeout)
@@ -191,6 +195,9 @@ class Run:
         return False
 
     def shell(self, folder, place, command):
+        if self.options.skip and re.search(self.options.skip, command):
+            self.leave(place, command, "skipped: --skip")
+            return
         lacking = [m for m in FETCHED if re.search(rf"\b{m}\b", command) and "dil pull" not in command]
         lacking = [m for m in lacking if not (self.room / f"data/dilmodeli/{m}.gguf").exists()]
         if lacking:
@@ -221,6 +228,7 @@ class Run:
         files = [m[5] for m in marks if m[5]]
         for name in files:
             (folder / name).write_text(block.text, encoding="utf-8")
+            self.fixtures.provide(block.text, folder)
         shell, python = is_shell(block), block.language in ("python", "py")
         if self.options.list:
             kind = "commands" if shell else "program" if python else "text"
@@ -263,6 +271,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "build/release/bin/dil"))
     parser.add_argument("--only", action="append", metavar="DOCUMENT", help="repeatable; a path from the top of the tree")
+    parser.add_argument("--skip", metavar="REGEX", help="commands that are not run this time")
     parser.add_argument("--timeout", type=float, default=180, help="of a command, in seconds (180)")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--list", action="store_true", help="run nothing, say what each block is")
