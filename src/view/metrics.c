@@ -1,4 +1,6 @@
 /* Training curves (speeds and reports are drawn by metrics_bench.c and metrics_reports.c): every column of the logs that somebody wants to see has a panel, every run a colour. */
+#include "view/metrics.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -6,7 +8,6 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "view/chart.h"
-#include "view/metrics.h"
 #include "view/page.h"
 #include "view/table.h"
 #include "view/view.h"
