@@ -278,7 +278,7 @@ static void draw_labels(canvas *c, const chart_panel *p, const frame *f)
                 if (pass == 0)
                     labels_take(&l, (box){x - 5, y - 5, 10, 10});
                 else if (of->labels)
-                    labels_put(&l, x, y, 7, of->labels[i], tick_font, canvas_theme(c, CANVAS_INK));
+                    labels_put(&l, x, y, 7, false, of->labels[i], tick_font, canvas_theme(c, CANVAS_INK));
             }
 }
 

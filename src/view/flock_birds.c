@@ -198,8 +198,10 @@ static void draw_label(sky *k, int32_t bird)
     const bool chosen = is_chosen(k, bird);
     const canvas_font font = chosen ? chosen_font : label_font;
     canvas_fit(k->c, flock_name(k->s, bird, name), font, LABEL_WIDE, text, sizeof text);
-    labels_put(&k->names, across(k, place_of(k, bird)), down(k, place_of(k, bird)), radius_of(k, bird) * 0.78 + (chosen ? 7 : 2),
-               text, font, canvas_theme(k->c, chosen ? CANVAS_INK : CANVAS_FAINT_INK));
+    const double x = across(k, place_of(k, bird)), apart = radius_of(k, bird) * 0.78 + (chosen ? 7 : 2);
+    const bool token_right = chosen && k->l->target && across(k, k->l->target[k->step]) > x; /* its line would lie under the name */
+    labels_put(&k->names, x, down(k, place_of(k, bird)), apart, token_right, text, font,
+               canvas_theme(k->c, chosen ? CANVAS_INK : CANVAS_FAINT_INK));
 }
 
 /* The small ones last, so that they are seen; names of the chosen first, then those of the busy. */

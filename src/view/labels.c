@@ -19,11 +19,13 @@ static bool is_free(const labels *l, box b)
     return true;
 }
 
-void labels_put(labels *l, double x, double y, double apart, const char *text, canvas_font font, canvas_colour colour)
+void labels_put(labels *l, double x, double y, double apart, bool left_first, const char *text, canvas_font font,
+                canvas_colour colour)
 {
     const double w = canvas_text_width(l->c, text, font) + 4, h = font.size + 2, r = apart;
-    const box tries[] = {{x + r, y - h / 2, w, h}, {x - r - w, y - h / 2, w, h},     {x - w / 2, y - r - h, w, h},
-                         {x - w / 2, y + r, w, h}, {x + r * 0.7, y + r * 0.5, w, h}, {x - r * 0.7 - w, y + r * 0.5, w, h}};
+    const box right = {x + r, y - h / 2, w, h}, left = {x - r - w, y - h / 2, w, h};
+    const box tries[] = {left_first ? left : right, left_first ? right : left,        {x - w / 2, y - r - h, w, h},
+                         {x - w / 2, y + r, w, h},  {x + r * 0.7, y + r * 0.5, w, h}, {x - r * 0.7 - w, y + r * 0.5, w, h}};
     for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
         const box *at = &tries[i];
         if (!is_free(l, *at))

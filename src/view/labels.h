@@ -13,7 +13,9 @@ typedef struct labels {
 
 /* Nothing may stand there. */
 void labels_take(labels *l, box at);
-/* text beside, above or below what reaches `apart` far around (x, y), on a ground that lets little through. */
-void labels_put(labels *l, double x, double y, double apart, const char *text, canvas_font font, canvas_colour colour);
+/* text beside (to the right, or first to the left), above or below what reaches `apart` far around (x, y), on a ground that lets little
+ * through. */
+void labels_put(labels *l, double x, double y, double apart, bool left_first, const char *text, canvas_font font,
+                canvas_colour colour);
 
 #endif
