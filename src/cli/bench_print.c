@@ -16,20 +16,6 @@ bool bench_find_format(const char *text, bench_format *out)
     return false;
 }
 
-void bench_test_name(const bench_test *t, char *out, size_t n)
-{
-    char pp[24] = "", tg[24] = "", many[24] = "", depth[24] = "";
-    if (t->n_prompt)
-        (void)snprintf(pp, sizeof pp, "pp%d", t->n_prompt);
-    if (t->n_gen)
-        (void)snprintf(tg, sizeof tg, "%stg%d", t->n_prompt ? "+" : "", t->n_gen);
-    if (t->n_parallel > 1)
-        (void)snprintf(many, sizeof many, " x%d", t->n_parallel);
-    if (t->depth)
-        (void)snprintf(depth, sizeof depth, " @ d%d", t->depth);
-    (void)snprintf(out, n, "%s%s%s%s", pp, tg, many, depth);
-}
-
 /* "llama Q4_1": architecture, the type most weights have. */
 static void model_label(const model *m, char *out, size_t n)
 {

@@ -9,7 +9,6 @@ typedef enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON, BENCH_JSONL, BENCH_
 /* "md", "csv", ...; NULL: md. */
 bool bench_find_format(const char *text, bench_format *out);
 
-void bench_test_name(const bench_test *t, char *out, size_t n);
 void bench_print_head(bench_format f);
 /* timing: the objects of json and jsonl have the time per kind of step too. */
 void bench_print_row(bench_format f, engine *e, const bench_result *r, const machine_limits *l, bool timing, bool first);

@@ -119,8 +119,8 @@ const cli_command command_view = {
     .name = "view",
     .usage = N_("view metrics|experts|flock|cache|bits FILE... -o OUT.svg|png|pdf|html"),
     .summary = N_(
-        "Draws pictures: training curves of metrics logs, experts of router logs, the flock of a model's experts, bits of reports of "
-        "dil quantize."),
+        "Draws pictures: training curves, speeds or reports (metrics), experts and cache hits of router logs, the flock of a model's "
+        "experts, bits of a report."),
     .example = N_("dil view flock moe.gguf chat.route -o flock.html"),
     .options = view_options,
     .least_positional = 2,

@@ -1,6 +1,7 @@
 #include "evaluate/bench.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -248,4 +249,18 @@ double bench_compute_seconds(engine *e, const bench_result *r, const machine_lim
 double bench_memory_seconds(const bench_result *r, const machine_limits *l)
 {
     return l->memory.best > 0 ? r->bytes_per_token / l->memory.best : 0;
+}
+
+void bench_test_name(const bench_test *t, char *out, size_t n)
+{
+    char pp[24] = "", tg[24] = "", many[24] = "", depth[24] = "";
+    if (t->n_prompt)
+        (void)snprintf(pp, sizeof pp, "pp%d", t->n_prompt);
+    if (t->n_gen)
+        (void)snprintf(tg, sizeof tg, "%stg%d", t->n_prompt ? "+" : "", t->n_gen);
+    if (t->n_parallel > 1)
+        (void)snprintf(many, sizeof many, " x%d", t->n_parallel);
+    if (t->depth)
+        (void)snprintf(depth, sizeof depth, " @ d%d", t->depth);
+    (void)snprintf(out, n, "%s%s%s%s", pp, tg, many, depth);
 }

@@ -33,6 +33,8 @@ DIL_MUST_CHECK dil_status bench_open(bench **out, engine *e, const bench_test *t
 DIL_MUST_CHECK dil_status bench_once(bench *b, double *seconds, dil_error *err); /* one run */
 void bench_close(bench *b);
 
+/* "pp512+tg128 x4 @ d1024". */
+void bench_test_name(const bench_test *t, char *out, size_t n);
 /* Tokens a run makes, for t/s. */
 double bench_tokens(const bench_test *t);
 

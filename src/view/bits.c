@@ -5,44 +5,16 @@
 
 #include "base/mem.h"
 #include "base/status.h"
-#include "formats/formats.h"
 #include "view/chart.h"
-#include "view/fields.h"
 #include "view/page.h"
+#include "view/report.h"
 #include "view/view.h"
 
-#define MOST_FILE_BYTES 1e15
-
-enum { MOST_LAYERS = 512, KINDS = 7, HEADS = 2, MOST_CURVE = 64, MOST_FACTS = 9, FACT_BYTES = 80 };
+enum { MOST_FACTS = 9, FACT_BYTES = 80 };
 enum { WIDTH = 1280, SIDE = 24, LAYER_WIDE = 64, BARS_WIDE = 316, BARS_GAP = 24, NUMBER_WIDE = 62, CHART_HIGH = 420 };
 
 static const canvas_font title_font = {20, true}, text_font = {12.5, false}, head_font = {11.5, true}, small_font = {11, false},
                          fact_font = {16, true};
-
-/* The matrices of a layer, and those of no layer. */
-static const char *const kinds[KINDS] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
-static const char *const heads[HEADS] = {"token_embd", "output"};
-
-/* Ways to choose the formats, in the order of their colours. */
-enum { GAME, CELLS, GREEDY, UNIFORM, RANDOM, PEER, WAYS };
-static const char *const way_names[WAYS] = {"game", "dynamic programming", "greedy", "uniform", "random", "llama.cpp"};
-static const char *const way_titles[WAYS][2] = {
-    [GAME] = {"game", "oyun"},         [CELLS] = {"dynamic programming", "devingen programlama"},
-    [GREEDY] = {"greedy", "açgözlü"},  [UNIFORM] = {"one format for all", "hepsine tek biçim"},
-    [RANDOM] = {"random", "rastgele"}, [PEER] = {"llama.cpp's mixture", "llama.cpp karışımı"}};
-
-typedef struct matrix {
-    bool there;
-    dil_type type;
-    int n_experts;
-    double bits, divergence; /* of a weight; NAN: not known */
-} matrix;
-
-/* Files one way makes, by size. */
-typedef struct way {
-    double bytes[MOST_CURVE + 1], divergence[MOST_CURVE + 1];
-    size_t n;
-} way;
 
 typedef struct fact {
     char value[FACT_BYTES];
@@ -51,16 +23,8 @@ typedef struct fact {
 
 typedef struct picture {
     const view_request *r;
-    const char *path;
-    json_t *report;
-    char input[PAGE_NAME_BYTES], output[PAGE_NAME_BYTES], text[PAGE_NAME_BYTES];
-    double n_sequences, n_tokens, in_bytes, out_bytes, bits, divergence, kld, kld_error, same_top, price, gap, seconds, memory;
-    bool measured, allocated; /* kld, kld_error, same_top are there; price, gap */
-    matrix head[HEADS], of[MOST_LAYERS][KINDS];
-    int n_layers;
-    way ways[WAYS];      /* none: n 0 in all of them */
-    double chosen[WAYS]; /* divergence of each way at the file's own size; NAN: not known */
-    double most;         /* divergence of a row; NAN: none is known */
+    report rep;
+    double most; /* divergence of a row; NAN: none is known */
     fact facts[MOST_FACTS];
     int n_facts;
     strbuf subtitle, about;
@@ -68,186 +32,6 @@ typedef struct picture {
 } picture;
 
 static const char *say(const picture *p, const char *english, const char *turkish) { return p->r->turkish ? turkish : english; }
-
-/* ---- parts of the report ---- */
-
-/* "blk.12.ffn_up_exps.weight": layer 12, ffn_up. layer -1: a head. */
-static bool place_of(const char *name, int *layer, int *kind)
-{
-    char wanted[64];
-    *layer = -1;
-    for (*kind = 0; *kind < HEADS; ++*kind) {
-        snprintf(wanted, sizeof wanted, "%s.weight", heads[*kind]);
-        if (strcmp(name, wanted) == 0)
-            return true;
-    }
-    if (strncmp(name, "blk.", 4) != 0 || !(name[4] >= '0' && name[4] <= '9'))
-        return false;
-    for (name += 4, *layer = 0; *name >= '0' && *name <= '9' && *layer < MOST_LAYERS; name++)
-        *layer = *layer * 10 + (*name - '0');
-    for (*kind = 0; *kind < KINDS; ++*kind)
-        for (int experts = 0; experts < 2; experts++) {
-            snprintf(wanted, sizeof wanted, ".%s%s.weight", kinds[*kind], experts ? "_exps" : "");
-            if (strcmp(name, wanted) == 0)
-                return true;
-        }
-    return false;
-}
-
-static dil_status read_matrix(const fields *r, picture *p, const json_t *object, const char *where)
-{
-    const char *name, *type;
-    double layer, n_experts;
-    int in, kind;
-    if (!json_is_object(object))
-        return fields_wrong(r, where, "", _("an object"), object);
-    DIL_TRY(fields_text(r, object, where, "name", &name));
-    if (!place_of(name, &in, &kind))
-        return fields_wrong(r, where, "name", _("a matrix's name like blk.0.attn_q.weight"), json_object_get(object, "name"));
-    DIL_TRY(fields_number(r, object, where, "layer", -1, MOST_LAYERS - 1, &layer));
-    if (layer != in)
-        return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s.layer: wanted %d, as in the name, found %.9g", r->path, where, in, layer);
-    matrix *m = in < 0 ? &p->head[kind] : &p->of[in][kind];
-    if (m->there)
-        return DIL_FAIL(r->err, DIL_FORMAT, "%s: %s.name: wanted every matrix once, found \"%.40s\" twice", r->path, where, name);
-    DIL_TRY(fields_text(r, object, where, "type", &type));
-    if (!format_find(type, &m->type))
-        return fields_wrong(r, where, "type", _("a format's name like Q4_K"), json_object_get(object, "type"));
-    DIL_TRY(fields_number(r, object, where, "experts", 1, 1e6, &n_experts));
-    DIL_TRY(fields_number(r, object, where, "bits_per_weight", 0, 64, &m->bits));
-    DIL_TRY(fields_nats(r, object, where, "expected_divergence", &m->divergence));
-    m->n_experts = (int)n_experts;
-    m->there = true;
-    p->n_layers = in >= p->n_layers ? in + 1 : p->n_layers;
-    return DIL_OK;
-}
-
-static dil_status read_matrices(const fields *r, picture *p)
-{
-    char where[40];
-    const json_t *list;
-    DIL_TRY(fields_array(r, p->report, "", "matrices", MOST_LAYERS * KINDS + HEADS, &list));
-    if (json_array_size(list) == 0)
-        return DIL_FAIL(r->err, DIL_FORMAT, "%s: matrices: wanted at least one of them, found none", r->path);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        snprintf(where, sizeof where, "matrices[%zu]", i);
-        DIL_TRY(read_matrix(r, p, json_array_get(list, i), where));
-    }
-    return DIL_OK;
-}
-
-/* Puts a file into its place by size; of two of a size the better one stays. */
-static void add_point(way *w, double bytes, double divergence)
-{
-    size_t at = w->n;
-    while (at > 0 && w->bytes[at - 1] > bytes)
-        at--;
-    if (at > 0 && w->bytes[at - 1] == bytes) {
-        w->divergence[at - 1] = fmin(w->divergence[at - 1], divergence);
-        return;
-    }
-    memmove(w->bytes + at + 1, w->bytes + at, (w->n - at) * sizeof *w->bytes);
-    memmove(w->divergence + at + 1, w->divergence + at, (w->n - at) * sizeof *w->divergence);
-    w->bytes[at] = bytes;
-    w->divergence[at] = divergence;
-    w->n++;
-}
-
-/* The files of one size, one of each way at most. Only what has a logarithm becomes a point; at_size (or NULL) has all. */
-static dil_status read_ways(const fields *r, picture *p, const json_t *list, const char *where, bool points, double *at_size)
-{
-    bool seen[WAYS] = {false};
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        char place[64];
-        const char *name;
-        double bytes, divergence;
-        int k = 0;
-        snprintf(place, sizeof place, "%s[%zu]", where, i);
-        const json_t *object = json_array_get(list, i);
-        if (!json_is_object(object))
-            return fields_wrong(r, place, "", _("an object"), object);
-        DIL_TRY(fields_text(r, object, place, "name", &name));
-        while (k < WAYS && strcmp(way_names[k], name) != 0)
-            k++;
-        if (k == WAYS || seen[k])
-            return fields_wrong(r, place, "name", _("game, dynamic programming, greedy, uniform, random or llama.cpp, each once"),
-                                json_object_get(object, "name"));
-        seen[k] = true;
-        DIL_TRY(fields_number(r, object, place, "bytes", 1, MOST_FILE_BYTES, &bytes));
-        DIL_TRY(fields_nats(r, object, place, "divergence", &divergence));
-        if (points && divergence > 0)
-            add_point(&p->ways[k], bytes, divergence);
-        if (at_size)
-            at_size[k] = divergence;
-    }
-    return DIL_OK;
-}
-
-/* The sizes of the curve, and the file's own. */
-static dil_status read_curve(const fields *r, picture *p)
-{
-    char where[40];
-    const json_t *curve, *ways, *game = json_object_get(p->report, "game");
-    DIL_TRY(fields_array(r, p->report, "", "curve", MOST_CURVE, &curve));
-    for (size_t i = 0; i < json_array_size(curve); i++) {
-        snprintf(where, sizeof where, "curve[%zu]", i);
-        ways = json_array_get(curve, i);
-        if (!json_is_array(ways))
-            return fields_wrong(r, where, "", _("an array"), ways);
-        DIL_TRY(read_ways(r, p, ways, where, true, NULL));
-    }
-    if (!game)
-        return DIL_OK;
-    DIL_TRY(fields_object(r, p->report, "game", &game));
-    DIL_TRY(fields_nats(r, game, "game", "price_per_byte", &p->price));
-    DIL_TRY(fields_nats(r, game, "game", "gap", &p->gap));
-    DIL_TRY(fields_array(r, game, "game", "ways", WAYS, &ways));
-    p->allocated = true;
-    return read_ways(r, p, ways, "game.ways", json_array_size(curve) > 0, p->chosen);
-}
-
-static dil_status read_measured(const fields *r, picture *p)
-{
-    const json_t *measured = json_object_get(p->report, "measured");
-    if (json_is_null(measured))
-        return DIL_OK;
-    if (!json_is_object(measured))
-        return fields_wrong(r, "", "measured", _("an object or null"), measured);
-    DIL_TRY(fields_number(r, measured, "measured", "divergence", -FIELDS_MOST_NATS, FIELDS_MOST_NATS, &p->kld));
-    DIL_TRY(fields_nats(r, measured, "measured", "error", &p->kld_error));
-    DIL_TRY(fields_number(r, measured, "measured", "same_first_word", 0, 1, &p->same_top));
-    p->measured = true;
-    return DIL_OK;
-}
-
-static dil_status read_whole(const fields *r, picture *p)
-{
-    const json_t *calibration, *seconds;
-    if (!json_is_object(p->report))
-        return fields_wrong(r, _("the file"), "", _("a report of dil quantize"), p->report);
-    DIL_TRY(fields_file_name(r, p->report, "", "input", p->input));
-    DIL_TRY(fields_file_name(r, p->report, "", "output", p->output));
-    DIL_TRY(fields_number(r, p->report, "", "in_bytes", 1, MOST_FILE_BYTES, &p->in_bytes));
-    DIL_TRY(fields_number(r, p->report, "", "out_bytes", 1, MOST_FILE_BYTES, &p->out_bytes));
-    DIL_TRY(fields_number(r, p->report, "", "bits_per_weight", 0, 64, &p->bits));
-    DIL_TRY(fields_object(r, p->report, "calibration", &calibration));
-    DIL_TRY(fields_file_name(r, calibration, "calibration", "text", p->text));
-    DIL_TRY(fields_number(r, calibration, "calibration", "sequences", 0, 1e9, &p->n_sequences));
-    DIL_TRY(fields_number(r, calibration, "calibration", "tokens_each", 0, 1e9, &p->n_tokens));
-    DIL_TRY(fields_nats(r, p->report, "", "expected_divergence", &p->divergence));
-    DIL_TRY(read_measured(r, p));
-    DIL_TRY(fields_object(r, p->report, "seconds", &seconds));
-    DIL_TRY(fields_number(r, seconds, "seconds", "all", 0, 1e9, &p->seconds));
-    DIL_TRY(fields_number(r, p->report, "", "peak_memory_bytes", 0, MOST_FILE_BYTES, &p->memory));
-    DIL_TRY(read_curve(r, p));
-    return read_matrices(r, p);
-}
-
-static dil_status read_report(picture *p, dil_error *err)
-{
-    DIL_TRY(fields_open(p->path, &p->report, err));
-    return read_whole(&(fields){p->path, err}, p);
-}
 
 /* ---- numbers for people ---- */
 
@@ -284,7 +68,7 @@ static char *bits_text(const picture *p, double bits, char *out, size_t n)
 }
 
 /* Of a row's matrices; NAN where nothing is known. */
-static double sum_of(const matrix *m, int n)
+static double sum_of(const report_matrix *m, int n)
 {
     double sum = NAN;
     for (int i = 0; i < n; i++)
@@ -293,20 +77,20 @@ static double sum_of(const matrix *m, int n)
     return sum;
 }
 
-static bool has_heads(const picture *p) { return p->head[0].there || p->head[1].there; }
+static bool has_heads(const picture *p) { return p->rep.head[0].there || p->rep.head[1].there; }
 static bool has_curve(const picture *p)
 {
     size_t n = 0;
-    for (int k = 0; k < WAYS; k++)
-        n += p->ways[k].n;
+    for (int k = 0; k < REPORT_WAYS; k++)
+        n += p->rep.ways[k].n;
     return n > 0;
 }
 
 static int experts_of(const picture *p, int kind)
 {
     int most = 1;
-    for (int l = 0; l < p->n_layers; l++)
-        most = p->of[l][kind].there && p->of[l][kind].n_experts > most ? p->of[l][kind].n_experts : most;
+    for (int l = 0; l < p->rep.n_layers; l++)
+        most = p->rep.of[l][kind].there && p->rep.of[l][kind].n_experts > most ? p->rep.of[l][kind].n_experts : most;
     return most;
 }
 
@@ -322,13 +106,13 @@ static char *add_fact(picture *p, const char *name)
 static void write_measured_facts(picture *p)
 {
     char kld[32], error[32];
-    nats_text(p, p->kld, p->kld, kld, sizeof kld);
-    nats_text(p, p->kld_error, p->kld, error, sizeof error);
-    if (isnan(p->kld_error))
+    nats_text(p, p->rep.kld, p->rep.kld, kld, sizeof kld);
+    nats_text(p, p->rep.kld_error, p->rep.kld, error, sizeof error);
+    if (isnan(p->rep.kld_error))
         snprintf(add_fact(p, say(p, "measured divergence", "ölçülen ıraksama")), FACT_BYTES, "%s", kld);
     else
         snprintf(add_fact(p, say(p, "measured divergence", "ölçülen ıraksama")), FACT_BYTES, "%s ± %s", kld, error);
-    snprintf(kld, sizeof kld, "%.1f", 100 * p->same_top);
+    snprintf(kld, sizeof kld, "%.1f", 100 * p->rep.same_top);
     snprintf(add_fact(p, say(p, "same first word", "aynı ilk sözcük")), FACT_BYTES, say(p, "%s %%", "%%%s"), with_comma(p, kld));
 }
 
@@ -336,20 +120,21 @@ static void write_facts(picture *p)
 {
     char before[32], after[32];
     snprintf(add_fact(p, say(p, "size of the file", "dosyanın boyu")), FACT_BYTES, "%s → %s",
-             size_text(p, p->in_bytes, before, sizeof before), size_text(p, p->out_bytes, after, sizeof after));
-    bits_text(p, p->bits, add_fact(p, say(p, "bits per weight", "ağırlık başına bit")), FACT_BYTES);
-    if (!isnan(p->divergence))
-        nats_text(p, p->divergence, p->divergence, add_fact(p, say(p, "expected divergence", "beklenen ıraksama")), FACT_BYTES);
-    if (p->measured)
+             size_text(p, p->rep.in_bytes, before, sizeof before), size_text(p, p->rep.out_bytes, after, sizeof after));
+    bits_text(p, p->rep.bits, add_fact(p, say(p, "bits per weight", "ağırlık başına bit")), FACT_BYTES);
+    if (!isnan(p->rep.divergence))
+        nats_text(p, p->rep.divergence, p->rep.divergence, add_fact(p, say(p, "expected divergence", "beklenen ıraksama")),
+                  FACT_BYTES);
+    if (p->rep.measured)
         write_measured_facts(p);
-    if (p->allocated) {
-        double price = p->price * 1e6;
+    if (p->rep.allocated) {
+        double price = p->rep.price * 1e6;
         nats_text(p, price, price, add_fact(p, say(p, "price of 1 MB (nats)", "1 MB'ın fiyatı (nat)")), FACT_BYTES);
-        nats_text(p, p->gap, p->gap, add_fact(p, say(p, "gap to equilibrium", "dengeye uzaklık")), FACT_BYTES);
+        nats_text(p, p->rep.gap, p->rep.gap, add_fact(p, say(p, "gap to equilibrium", "dengeye uzaklık")), FACT_BYTES);
     }
-    snprintf(before, sizeof before, p->seconds < 9.95 ? "%.1f s" : "%.0f s", p->seconds);
+    snprintf(before, sizeof before, p->rep.seconds < 9.95 ? "%.1f s" : "%.0f s", p->rep.seconds);
     snprintf(add_fact(p, say(p, "time", "süre")), FACT_BYTES, "%s", with_comma(p, before));
-    size_text(p, p->memory, add_fact(p, say(p, "most memory", "en çok bellek")), FACT_BYTES);
+    size_text(p, p->rep.memory, add_fact(p, say(p, "most memory", "en çok bellek")), FACT_BYTES);
 }
 
 static void write_subtitle(picture *p)
@@ -357,7 +142,7 @@ static void write_subtitle(picture *p)
     strbuf_printf(&p->subtitle,
                   say(p, "%s, made from %s. Calibrated with %s: %.0f × %.0f tokens. ",
                       "%s; kaynağı %s. Ayar metni %s: %.0f × %.0f belirteç. "),
-                  p->output, p->input, p->text, p->n_sequences, p->n_tokens);
+                  p->rep.output, p->rep.input, p->rep.text, p->rep.n_sequences, p->rep.n_tokens);
     strbuf_add_str(
         &p->subtitle,
         str_of(say(p,
@@ -367,7 +152,7 @@ static void write_subtitle(picture *p)
                    "sözcüğün olasılıklarının özgün modelinkilerden ıraksamasıdır; belirteç başına nat. ")));
 }
 
-static void describe_row(picture *p, const char *name, const matrix *m, const char *const *names, int n)
+static void describe_row(picture *p, const char *name, const report_matrix *m, const char *const *names, int n)
 {
     char number[32];
     double sum = sum_of(m, n);
@@ -396,24 +181,24 @@ static void write_about(picture *p)
     for (int i = 0; i < p->n_facts; i++)
         strbuf_printf(&p->about, "%s%s: %s", i ? "; " : "", p->facts[i].name, p->facts[i].value);
     strbuf_add_char(&p->about, '.');
-    describe_row(p, say(p, "outside the layers", "katmanların dışında"), p->head, heads, HEADS);
-    for (int l = 0; l < p->n_layers; l++) {
+    describe_row(p, say(p, "outside the layers", "katmanların dışında"), p->rep.head, report_heads, REPORT_HEADS);
+    for (int l = 0; l < p->rep.n_layers; l++) {
         snprintf(text, sizeof text, "%s %d", say(p, "layer", "katman"), l);
-        describe_row(p, text, p->of[l], kinds, KINDS);
+        describe_row(p, text, p->rep.of[l], report_kinds, REPORT_KINDS);
     }
-    for (int k = 0, any = 0; k < WAYS; k++)
-        if (!isnan(p->chosen[k]))
+    for (int k = 0, any = 0; k < REPORT_WAYS; k++)
+        if (!isnan(p->rep.chosen[k]))
             strbuf_printf(&p->about, "%s %s %s",
                           any++ ? ","
                                 : say(p, " Expected at this size by way of choosing:", " Bu boyda, seçme yoluna göre beklenen:"),
-                          way_titles[k][p->r->turkish], nats_text(p, p->chosen[k], p->chosen[k], text, sizeof text));
+                          report_way_titles[k][p->r->turkish], nats_text(p, p->rep.chosen[k], p->rep.chosen[k], text, sizeof text));
 }
 
-static void write_row(picture *p, const char *name, const matrix *m, int n)
+static void write_row(picture *p, const char *name, const report_matrix *m, int n)
 {
     char number[32], text[64];
     page_cell(&p->figures, name);
-    for (int i = 0; i < KINDS; i++) {
+    for (int i = 0; i < REPORT_KINDS; i++) {
         bool there = i < n && m[i].there;
         if (there)
             snprintf(text, sizeof text, "%s %s", format_get(m[i].type)->name, bits_text(p, m[i].bits, number, sizeof number));
@@ -427,16 +212,16 @@ static void write_figures(picture *p)
 {
     char text[32];
     page_cell(&p->figures, say(p, "layer", "katman"));
-    for (int k = 0; k < KINDS; k++)
-        page_cell(&p->figures, kinds[k]);
+    for (int k = 0; k < REPORT_KINDS; k++)
+        page_cell(&p->figures, report_kinds[k]);
     page_cell(&p->figures, say(p, "expected divergence", "beklenen ıraksama"));
     page_row_end(&p->figures);
-    for (int i = 0; i < HEADS; i++)
-        if (p->head[i].there)
-            write_row(p, heads[i], &p->head[i], 1);
-    for (int l = 0; l < p->n_layers; l++) {
+    for (int i = 0; i < REPORT_HEADS; i++)
+        if (p->rep.head[i].there)
+            write_row(p, report_heads[i], &p->rep.head[i], 1);
+    for (int l = 0; l < p->rep.n_layers; l++) {
         snprintf(text, sizeof text, "%d", l);
-        write_row(p, text, p->of[l], KINDS);
+        write_row(p, text, p->rep.of[l], REPORT_KINDS);
     }
 }
 
@@ -522,7 +307,7 @@ static double draw_facts(const picture *p, canvas *c, double y, bool draw)
 
 /* ---- the map ---- */
 
-static double row_of(const picture *p) { return p->n_layers <= 12 ? 30 : p->n_layers <= 48 ? 23 : 18; }
+static double row_of(const picture *p) { return p->rep.n_layers <= 12 ? 30 : p->rep.n_layers <= 48 ? 23 : 18; }
 
 /* Where the cells of a row are; the bars beside it take room only when there are any. */
 static box cells_at(const picture *p, double y)
@@ -532,7 +317,7 @@ static box cells_at(const picture *p, double y)
 }
 
 /* name: what stands before the format's, or NULL. */
-static void draw_cell(const picture *p, canvas *c, box at, const matrix *m, const char *name)
+static void draw_cell(const picture *p, canvas *c, box at, const report_matrix *m, const char *name)
 {
     char text[96], number[32];
     box inside = {at.x, at.y, at.w - 2, at.h - 2};
@@ -550,7 +335,7 @@ static void draw_cell(const picture *p, canvas *c, box at, const matrix *m, cons
     canvas_text(c, x + bold + 7, y, number, small_font, CANVAS_LEFT, ink_on(c, colour));
 }
 
-static void draw_bar(const picture *p, canvas *c, const matrix *m, int n, double y)
+static void draw_bar(const picture *p, canvas *c, const report_matrix *m, int n, double y)
 {
     char text[32];
     double sum = sum_of(m, n), h = row_of(p), x = WIDTH - SIDE - BARS_WIDE + BARS_GAP;
@@ -568,11 +353,11 @@ static void draw_bar(const picture *p, canvas *c, const matrix *m, int n, double
 static void draw_heads(const picture *p, canvas *c, double y)
 {
     box at = cells_at(p, y);
-    int n = p->head[0].there + p->head[1].there, done = 0;
-    for (int i = 0; i < HEADS; i++)
-        if (p->head[i].there)
-            draw_cell(p, c, (box){at.x + at.w * done++ / n, y, at.w / n, at.h}, &p->head[i], heads[i]);
-    draw_bar(p, c, p->head, HEADS, y);
+    int n = p->rep.head[0].there + p->rep.head[1].there, done = 0;
+    for (int i = 0; i < REPORT_HEADS; i++)
+        if (p->rep.head[i].there)
+            draw_cell(p, c, (box){at.x + at.w * done++ / n, y, at.w / n, at.h}, &p->rep.head[i], report_heads[i]);
+    draw_bar(p, c, p->rep.head, REPORT_HEADS, y);
 }
 
 static void draw_columns(const picture *p, canvas *c, double y)
@@ -580,10 +365,10 @@ static void draw_columns(const picture *p, canvas *c, double y)
     box at = cells_at(p, y);
     char text[64];
     canvas_text(c, at.x - 12, y + 14, say(p, "layer", "katman"), head_font, CANVAS_RIGHT, canvas_theme(c, CANVAS_INK));
-    for (int k = 0; k < KINDS; k++) {
-        double middle = at.x + (k + 0.5) * at.w / KINDS - 1;
+    for (int k = 0; k < REPORT_KINDS; k++) {
+        double middle = at.x + (k + 0.5) * at.w / REPORT_KINDS - 1;
         int n_experts = experts_of(p, k);
-        canvas_text(c, middle, y + 14, kinds[k], head_font, CANVAS_CENTRE, canvas_theme(c, CANVAS_INK));
+        canvas_text(c, middle, y + 14, report_kinds[k], head_font, CANVAS_CENTRE, canvas_theme(c, CANVAS_INK));
         snprintf(text, sizeof text, say(p, "of %d experts", "%d uzmanın"), n_experts);
         if (n_experts > 1)
             canvas_text(c, middle, y + 28, text, small_font, CANVAS_CENTRE, canvas_theme(c, CANVAS_FAINT_INK));
@@ -596,14 +381,14 @@ static void draw_layer(const picture *p, canvas *c, int l, double y)
     box at = cells_at(p, y);
     snprintf(text, sizeof text, "%d", l);
     canvas_text(c, at.x - 12, y + at.h / 2 + 3, text, head_font, CANVAS_RIGHT, canvas_theme(c, CANVAS_INK));
-    for (int k = 0; k < KINDS; k++)
-        draw_cell(p, c, (box){at.x + k * at.w / KINDS, y, at.w / KINDS, at.h}, &p->of[l][k], NULL);
-    draw_bar(p, c, p->of[l], KINDS, y);
+    for (int k = 0; k < REPORT_KINDS; k++)
+        draw_cell(p, c, (box){at.x + k * at.w / REPORT_KINDS, y, at.w / REPORT_KINDS, at.h}, &p->rep.of[l][k], NULL);
+    draw_bar(p, c, p->rep.of[l], REPORT_KINDS, y);
 }
 
 static double columns_high(const picture *p)
 {
-    for (int k = 0; k < KINDS; k++)
+    for (int k = 0; k < REPORT_KINDS; k++)
         if (experts_of(p, k) > 1)
             return 38;
     return 24;
@@ -611,7 +396,7 @@ static double columns_high(const picture *p)
 
 static double map_high(const picture *p)
 {
-    return 22 + has_heads(p) * (row_of(p) + 8) + (p->n_layers > 0) * columns_high(p) + p->n_layers * row_of(p);
+    return 22 + has_heads(p) * (row_of(p) + 8) + (p->rep.n_layers > 0) * columns_high(p) + p->rep.n_layers * row_of(p);
 }
 
 static void draw_map(const picture *p, canvas *c, double y)
@@ -625,10 +410,10 @@ static void draw_map(const picture *p, canvas *c, double y)
         draw_heads(p, c, y);
         y += row_of(p) + 8;
     }
-    if (p->n_layers == 0)
+    if (p->rep.n_layers == 0)
         return;
     draw_columns(p, c, y);
-    for (int l = 0; l < p->n_layers; l++)
+    for (int l = 0; l < p->rep.n_layers; l++)
         draw_layer(p, c, l, y + columns_high(p) + l * row_of(p));
 }
 
@@ -638,12 +423,12 @@ static void draw_map(const picture *p, canvas *c, double y)
 static int add_marks(const picture *p, const double *size, chart_series *out, char texts[2][96])
 {
     char number[32];
-    const double *const values[2] = {&p->divergence, &p->kld};
+    const double *const values[2] = {&p->rep.divergence, &p->rep.kld};
     const char *const names[2] = {say(p, "this file, expected", "bu dosya, beklenen"),
                                   say(p, "this file, measured", "bu dosya, ölçülen")};
     int n = 0;
     for (int i = 0; i < 2; i++) {
-        if (!(*values[i] > 0) || (i == 1 && !p->measured))
+        if (!(*values[i] > 0) || (i == 1 && !p->rep.measured))
             continue;
         snprintf(texts[i], sizeof texts[i], "%s: %s", names[i], nats_text(p, *values[i], *values[i], number, sizeof number));
         out[n++] = (chart_series){.x = size, .y = values[i], .n = 1, .colour = CANVAS_INK, .mark = texts[i], .ring = i == 1};
@@ -653,20 +438,23 @@ static int add_marks(const picture *p, const double *size, chart_series *out, ch
 
 static void draw_curve(picture *p, canvas *c, double y)
 {
-    static const double widths[WAYS] = {[GAME] = 1.4, [CELLS] = 3.6, [GREEDY] = 6.4, [UNIFORM] = 2, [RANDOM] = 2, [PEER] = 2};
-    const char *names[WAYS];
-    chart_series series[WAYS + 2];
+    const char *names[REPORT_WAYS];
+    chart_series series[REPORT_WAYS + 2];
     char texts[2][96];
     int n = 0;
-    bool big = p->in_bytes >= 1e10;
-    double unit = big ? 1e9 : 1e6, size = p->out_bytes / unit;
-    for (int k = WAYS; k-- > 0;) { /* the game on top: where it agrees with others they show at its sides */
-        way *w = &p->ways[k];
-        names[k] = way_titles[k][p->r->turkish];
+    bool big = p->rep.in_bytes >= 1e10;
+    double unit = big ? 1e9 : 1e6, size = p->rep.out_bytes / unit;
+    for (int k = REPORT_WAYS; k-- > 0;) { /* the game on top: where it agrees with others they show at its sides */
+        report_way *w = &p->rep.ways[k];
+        names[k] = report_way_titles[k][p->r->turkish];
         for (size_t i = 0; i < w->n; i++)
             w->bytes[i] /= unit;
-        series[n++] = (chart_series){
-            .x = w->bytes, .y = w->divergence, .n = w->n, .colour = CANVAS_SERIES + k, .width = widths[k], .dots = k == GAME};
+        series[n++] = (chart_series){.x = w->bytes,
+                                     .y = w->divergence,
+                                     .n = w->n,
+                                     .colour = CANVAS_SERIES + k,
+                                     .width = report_way_widths[k],
+                                     .dots = k == REPORT_GAME};
     }
     n += add_marks(p, &size, series + n, texts);
     chart_panel panel = {.title = say(p, "Expected divergence by the size of the file", "Dosyanın boyuna göre beklenen ıraksama"),
@@ -678,7 +466,7 @@ static void draw_curve(picture *p, canvas *c, double y)
                          .turkish = p->r->turkish};
     box at = {SIDE, y, WIDTH - 2 * SIDE, CHART_HIGH};
     chart_draw(c, at, &panel);
-    chart_legend(c, at.x + at.w - 640, y + 5, 640, names, WAYS, true);
+    chart_legend(c, at.x + at.w - 640, y + 5, 640, names, REPORT_WAYS, true);
 }
 
 /* ---- the picture ---- */
@@ -703,16 +491,16 @@ static double lay_out(picture *p, canvas *c, const char *title, bool draw)
 
 static void find_most(picture *p)
 {
-    p->most = sum_of(p->head, HEADS);
-    for (int l = 0; l < p->n_layers; l++)
-        p->most = fmax(p->most, sum_of(p->of[l], KINDS)); /* of a number and NAN the number */
+    p->most = sum_of(p->rep.head, REPORT_HEADS);
+    for (int l = 0; l < p->rep.n_layers; l++)
+        p->most = fmax(p->most, sum_of(p->rep.of[l], REPORT_KINDS)); /* of a number and NAN the number */
 }
 
 static dil_status make(picture *p, strbuf *out, dil_error *err)
 {
     const char *title = say(p, "How many bits each matrix got", "Her matrise düşen bit");
     canvas *c = NULL;
-    DIL_TRY(read_report(p, err));
+    DIL_TRY(report_read(&p->rep, p->r->inputs[0], err));
     find_most(p);
     write_facts(p);
     write_subtitle(p);
@@ -738,14 +526,10 @@ dil_status view_bits(strbuf *out, const view_request *r, dil_error *err)
     if (!p)
         return DIL_FAIL(err, DIL_NO_MEMORY, "bits: no memory");
     p->r = r;
-    p->path = r->inputs[0];
     p->subtitle = STRBUF(1 << 14);
     p->about = STRBUF(1 << 20);
     p->figures = PAGE_FIGURES;
-    for (int k = 0; k < WAYS; k++)
-        p->chosen[k] = NAN;
     dil_status status = make(p, out, err);
-    json_decref(p->report);
     strbuf_free(&p->subtitle);
     strbuf_free(&p->about);
     strbuf_free(&p->figures.html);

@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MARGIN_LEFT = 50, MARGIN_RIGHT = 50, MARGIN_TOP = 28, MARGIN_BOTTOM = 38, MOST_DRAWN = 8192 };
+#include "view/labels.h"
+
+enum { MARGIN_LEFT = 50, MARGIN_RIGHT = 50, MARGIN_TOP = 28, MARGIN_BOTTOM = 38, MOST_DRAWN = 8192, MOST_LABELS = 512 };
 
 static const canvas_font title_font = {12.5, true}, tick_font = {10.5, false}, value_font = {10.5, true},
                          legend_font = {12.5, false};
@@ -125,11 +127,11 @@ void chart_smooth(const double *y, size_t n, double *once, double *out)
 
 typedef struct frame {
     box at;                /* of the plot, without its labels */
-    double x0, x1, y0, y1; /* y0, y1: logarithms where log_y */
-    bool log_y;
+    double x0, x1, y0, y1; /* logarithms where log_x, log_y */
+    bool log_x, log_y;
 } frame;
 
-static double x_of(const frame *f, double x) { return f->at.x + (x - f->x0) / (f->x1 - f->x0) * f->at.w; }
+static double x_of(const frame *f, double x) { return f->at.x + ((f->log_x ? log10(x) : x) - f->x0) / (f->x1 - f->x0) * f->at.w; }
 static double y_of(const frame *f, double y)
 {
     return f->at.y + f->at.h - ((f->log_y ? log10(y) : y) - f->y0) / (f->y1 - f->y0) * f->at.h;
@@ -156,7 +158,8 @@ static void range_of(const chart_panel *p, frame *f)
     f->x1 = -INFINITY;
     for (int s = 0; s < p->n_series; s++)
         for (size_t i = 0; i < p->series[s].n; i++) {
-            double x = p->series[s].x[i], y = p->log_y ? log10(p->series[s].y[i]) : p->series[s].y[i];
+            double x = p->log_x ? log10(p->series[s].x[i]) : p->series[s].x[i],
+                   y = p->log_y ? log10(p->series[s].y[i]) : p->series[s].y[i];
             double *l = p->series[s].faint ? &faint_low : &low, *h = p->series[s].faint ? &faint_high : &high;
             f->x0 = fmin(f->x0, x);
             f->x1 = fmax(f->x1, x);
@@ -186,6 +189,9 @@ static void range_of(const chart_panel *p, frame *f)
         f->x0 -= 0.5;
         f->x1 += 0.5;
     }
+    double side = p->room_x ? 0.08 * (f->x1 - f->x0) : 0;
+    f->x0 -= side;
+    f->x1 += side;
 }
 
 /* ---- drawing ---- */
@@ -203,9 +209,10 @@ static void draw_axes(canvas *c, const chart_panel *p, const frame *f)
         chart_number(ticks[i], p->log_y ? ticks[i] : n > 1 ? ticks[1] - ticks[0] : 0, p->turkish, text, sizeof text);
         canvas_text(c, f->at.x - 6, y + 3.7, text, tick_font, CANVAS_RIGHT, ink);
     }
-    n = chart_ticks(f->x0, f->x1, f->at.w > 300 ? 7 : 5, ticks);
+    most = f->at.w > 300 ? 7 : 5;
+    n = p->log_x ? chart_log_ticks(f->x0, f->x1, most, ticks) : chart_ticks(f->x0, f->x1, most, ticks);
     for (int i = 0; i < n; i++) {
-        double x = x_of(f, ticks[i]), step = n > 1 ? ticks[1] - ticks[0] : 0;
+        double x = x_of(f, ticks[i]), step = p->log_x ? ticks[i] : n > 1 ? ticks[1] - ticks[0] : 0;
         if (p->whole_x && ticks[i] != floor(ticks[i]))
             continue;
         canvas_line(c, x, f->at.y + f->at.h, x, f->at.y + f->at.h + 4, canvas_theme(c, CANVAS_AXIS), 1);
@@ -246,6 +253,35 @@ static void draw_line(canvas *c, const frame *f, const chart_series *s)
         canvas_dot(c, p.x[i], p.y[i], 2.6, canvas_theme(c, s->colour));
 }
 
+static void draw_points(canvas *c, const frame *f, const chart_series *s)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (s->ring)
+            canvas_ring(c, x_of(f, s->x[i]), y_of(f, s->y[i]), 5, canvas_theme(c, s->colour), 1.8);
+        else
+            canvas_dot(c, x_of(f, s->x[i]), y_of(f, s->y[i]), s->width > 0 ? s->width : 4.5, canvas_theme(c, s->colour));
+}
+
+/* Names of points, which stand on none of them. */
+static void draw_labels(canvas *c, const chart_panel *p, const frame *f)
+{
+    box taken[MOST_LABELS];
+    labels l = {.c = c,
+                .inside = {f->at.x - 4, f->at.y - 8, f->at.w + MARGIN_RIGHT, f->at.h + 6},
+                .taken = taken,
+                .most = MOST_LABELS};
+    for (int pass = 0; pass < 2; pass++)
+        for (int s = 0; s < p->n_series; s++)
+            for (size_t i = 0; p->series[s].apart && i < p->series[s].n; i++) {
+                const chart_series *of = &p->series[s];
+                double x = x_of(f, of->x[i]), y = y_of(f, of->y[i]);
+                if (pass == 0)
+                    labels_take(&l, (box){x - 5, y - 5, 10, 10});
+                else if (of->labels)
+                    labels_put(&l, x, y, 7, false, of->labels[i], tick_font, canvas_theme(c, CANVAS_INK));
+            }
+}
+
 typedef struct end_label {
     double y;
     const chart_series *of;
@@ -259,7 +295,7 @@ static void draw_ends(canvas *c, const chart_panel *p, const frame *f)
     int n = 0;
     char text[64];
     for (int s = 0; s < p->n_series && n < 2 * VIEW_MOST_INPUTS; s++) {
-        if (p->series[s].faint || p->series[s].mark || p->series[s].n == 0)
+        if (p->series[s].faint || p->series[s].mark || p->series[s].apart || p->series[s].n == 0)
             continue;
         end_label e = {y_of(f, p->series[s].y[p->series[s].n - 1]), &p->series[s]};
         int at = n++;
@@ -310,6 +346,7 @@ void chart_draw(canvas *c, box area, const chart_panel *p)
 {
     frame f = {.at = {area.x + MARGIN_LEFT, area.y + MARGIN_TOP, area.w - MARGIN_LEFT - MARGIN_RIGHT,
                       area.h - MARGIN_TOP - MARGIN_BOTTOM},
+               .log_x = p->log_x,
                .log_y = p->log_y};
     char title[256];
     canvas_fill(c, area, canvas_theme(c, CANVAS_PANEL));
@@ -324,12 +361,16 @@ void chart_draw(canvas *c, box area, const chart_panel *p)
     canvas_clip(c, (box){f.at.x - 3, f.at.y, f.at.w + 6, f.at.h + 3});
     for (int pass = 0; pass < 2; pass++)
         for (int s = 0; s < p->n_series; s++)
-            if (!p->series[s].mark && p->series[s].faint == (pass == 0))
+            if (!p->series[s].mark && !p->series[s].apart && p->series[s].faint == (pass == 0))
                 draw_line(c, &f, &p->series[s]);
     canvas_unclip(c);
     if (!p->no_ends)
         draw_ends(c, p, &f);
     draw_marks(c, p, &f);
+    for (int s = 0; s < p->n_series; s++)
+        if (p->series[s].apart)
+            draw_points(c, &f, &p->series[s]);
+    draw_labels(c, p, &f);
 }
 
 double chart_legend(canvas *c, double x, double y, double width, const char *const *names, int n, bool draw)

@@ -10,12 +10,14 @@
 typedef struct chart_series {
     const double *x, *y; /* [n] */
     size_t n;
-    int colour;       /* CANVAS_SERIES + ... */
-    bool faint;       /* what lies behind a smoothed line: thin, cut where it leaves the others' range */
-    bool dots;        /* few points: each is marked */
-    double width;     /* of the line; 0: the usual one. Wider ones below show where lines lie on one another */
-    const char *mark; /* not NULL: one point, drawn large, with this text in the upper right corner */
-    bool ring;        /* the mark is a ring, so that one around a disc shows both; otherwise a disc */
+    int colour;                /* CANVAS_SERIES + ... */
+    bool faint;                /* what lies behind a smoothed line: thin, cut where it leaves the others' range */
+    bool apart;                /* points that no line joins, rings where `ring` is set */
+    const char *const *labels; /* [n], or NULL: their names, which stand beside them where there is room */
+    bool dots;                 /* few points: each is marked */
+    double width;              /* of the line; 0: the usual one. Wider ones below show where lines lie on one another */
+    const char *mark;          /* not NULL: one point, drawn large, with this text in the upper right corner */
+    bool ring;                 /* the mark is a ring, so that one around a disc shows both; otherwise a disc */
 } chart_series;
 
 typedef struct chart_panel {
@@ -26,6 +28,8 @@ typedef struct chart_panel {
     bool from_zero;       /* 0 belongs to the axis */
     bool whole_x;         /* only whole numbers stand at the x axis */
     bool log_y;           /* powers of ten are equally far apart; every y is above 0 */
+    bool log_x;           /* likewise */
+    bool room_x;          /* points stand away from the ends of the x axis */
     const double *cursor; /* not NULL: an upright line at this x */
     bool no_ends;         /* the last values are not written at the ends of the lines */
     bool turkish;         /* decimal comma */

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/os.h"
 #include "base/status.h"
 #include "view/chart.h"
 #include "view/flock_birds.h"
@@ -34,15 +33,10 @@ static const canvas_font title_font = {20, true}, text_font = {12.5, false}, hea
 dil_status flock_open(flock_scene *out, const view_request *r, dil_error *err)
 {
     flock_scene s = {.memory = arena_new(MEM_MISC, MOST_MEMORY)};
-    char head[4] = {0};
-    os_file f;
+    char head[4];
     if (!s.memory)
         return DIL_FAIL(err, DIL_NO_MEMORY, "flock: no memory");
-    dil_status status = os_file_open(&f, r->inputs[0], err);
-    if (status == DIL_OK) {
-        status = f.size_bytes >= sizeof head ? os_file_read(&f, 0, head, sizeof head, err) : DIL_OK;
-        os_file_close(&f);
-    }
+    dil_status status = view_head(r->inputs[0], head, sizeof head, err);
     if (status == DIL_OK)
         status = memcmp(head, "GGUF", sizeof head) == 0 ? flock_read_model(&s, r, err) : flock_read_json(&s, r, err);
     if (status == DIL_OK)

@@ -244,7 +244,7 @@
     c.globalAlpha = 1;
   };
 
-  const draw_labels = (c, w, h, list) => {
+  const draw_labels = (c, w, h, list, token_x) => {
     const taken = birds.map((b) => [b.x - 0.75 * b.r, b.y - 0.75 * b.r, b.x + 0.75 * b.r, b.y + 0.75 * b.r]);
     const free = (b) => b[0] > 3 && b[1] > 3 && b[2] < w - 3 && b[3] < h - 3 && taken.every((t) => b[2] < t[0] || t[2] < b[0] || b[3] < t[1] || t[3] < b[1]);
     c.textBaseline = "middle";
@@ -252,7 +252,8 @@
       const bird = birds[i], size = strong ? 13 : 11.5, text = name_of(i).slice(0, 24), r = bird.r * 0.8 + (strong ? 7 : 2);
       c.font = `${strong ? 600 : 400} ${size}px system-ui, sans-serif`;
       const wide = c.measureText(text).width + 4, high = size + 2;
-      for (const [x, y] of [[bird.x + r, bird.y - high / 2], [bird.x - r - wide, bird.y - high / 2], [bird.x - wide / 2, bird.y - r - high], [bird.x - wide / 2, bird.y + r],
+      const right = [bird.x + r, bird.y - high / 2], left = [bird.x - r - wide, bird.y - high / 2];
+      for (const [x, y] of [...(strong && bird.x < token_x ? [left, right] : [right, left]), [bird.x - wide / 2, bird.y - r - high], [bird.x - wide / 2, bird.y + r],
                             [bird.x + 0.7 * r, bird.y + 0.6 * r], [bird.x - 0.7 * r - wide, bird.y + 0.6 * r]]) {
         const at = [x, y, x + wide, y + high];
         if (!free(at)) continue;
@@ -305,7 +306,7 @@
     }
     const list = [...strong].map((i) => [i, true]);
     if (!state.playing) list.push(...order.filter((i) => !strong.has(i)).slice(0, 64).map((i) => [i, false]));
-    draw_labels(c, w, h, list);
+    draw_labels(c, w, h, list, layer.target_x ? frame.put(layer.target_x[step], layer.target_y[step])[0] : NaN);
     show_tip(w, h);
   };
 
@@ -406,7 +407,8 @@
     c.textBaseline = "top";
     const bottom = h - p.bottom, name_wide = c.measureText(p.x_name).width + 10;
     c.strokeStyle = colours.axis;
-    for (const v of ticks(p.x0, p.x1, Math.max(2, Math.floor((w - 70) / 58)))) {
+    const wide = c.measureText(number(Math.ceil(p.x1), 6)).width + 8, most = Math.max(2, Math.floor((w - p.left - p.right) / wide));
+    for (const v of ticks(p.x0, p.x1, Math.min(8, most))) {
       if (!Number.isInteger(v) || p.x(v) > w - p.right - name_wide - 12) continue;
       c.beginPath();
       c.moveTo(p.x(v), bottom);

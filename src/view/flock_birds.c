@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "view/labels.h"
 
 enum { LABEL_WIDE = 120, MOST_LABELS = 64 };
 #define LEAST_SIZE 0.34 /* of the greatest bird: those that are never chosen can be seen too */
@@ -98,8 +99,7 @@ typedef struct sky {
     flock_scale scale;
     uint32_t step;
     double x, y, unit, radius; /* of the corner; pixels per width of the flock */
-    box *taken;                /* [n_taken]: by birds and labels */
-    int32_t n_taken;
+    labels names;
 } sky;
 
 static flock_point place_of(const sky *k, int32_t bird)
@@ -174,8 +174,6 @@ static void draw_token(const sky *k, bool lines)
     canvas_dot(k->c, x, y, 4, green);
 }
 
-static void take(sky *k, box b) { k->taken[k->n_taken++] = b; }
-
 static void draw_bird(sky *k, int32_t bird)
 {
     flock_point at = place_of(k, bird);
@@ -183,7 +181,7 @@ static void draw_bird(sky *k, int32_t bird)
     canvas_colour paper = canvas_theme(k->c, CANVAS_PANEL);
     flock_draw_bird(k->c, x, y, r * 1.14 + 1.4, heading_of(k, bird), paper); /* stands out from what is below */
     flock_draw_bird(k->c, x, y, r, heading_of(k, bird), flock_colour(k->c, &k->scale, of_step(k, k->l->price, bird)));
-    take(k, (box){x - 0.72 * r, y - 0.72 * r, 1.44 * r, 1.44 * r});
+    labels_take(&k->names, (box){x - 0.72 * r, y - 0.72 * r, 1.44 * r, 1.44 * r});
 }
 
 static void draw_rings(const sky *k)
@@ -194,39 +192,16 @@ static void draw_rings(const sky *k)
                         canvas_theme(k->c, CANVAS_SERIES + 2), 2);
 }
 
-static bool is_free(const sky *k, box b, box panel)
-{
-    if (b.x < panel.x + 4 || b.x + b.w > panel.x + panel.w - 4 || b.y < panel.y + 4 || b.y + b.h > panel.y + panel.h - 4)
-        return false;
-    for (int32_t i = 0; i < k->n_taken; i++) {
-        const box *t = &k->taken[i];
-        if (b.x < t->x + t->w && t->x < b.x + b.w && b.y < t->y + t->h && t->y < b.y + b.h)
-            return false;
-    }
-    return true;
-}
-
-/* Beside, above or below the bird, where nothing else is; otherwise not at all. */
-static void draw_label(sky *k, int32_t bird, box panel)
+static void draw_label(sky *k, int32_t bird)
 {
     char name[FLOCK_NAME_BYTES], text[FLOCK_NAME_BYTES + 8];
-    canvas_font font = is_chosen(k, bird) ? chosen_font : label_font;
+    const bool chosen = is_chosen(k, bird);
+    const canvas_font font = chosen ? chosen_font : label_font;
     canvas_fit(k->c, flock_name(k->s, bird, name), font, LABEL_WIDE, text, sizeof text);
-    double w = canvas_text_width(k->c, text, font) + 4, h = font.size + 2,
-           r = radius_of(k, bird) * 0.78 + (is_chosen(k, bird) ? 7 : 2);
-    double x = across(k, place_of(k, bird)), y = down(k, place_of(k, bird));
-    const box tries[] = {{x + r, y - h / 2, w, h}, {x - r - w, y - h / 2, w, h},     {x - w / 2, y - r - h, w, h},
-                         {x - w / 2, y + r, w, h}, {x + r * 0.7, y + r * 0.5, w, h}, {x - r * 0.7 - w, y + r * 0.5, w, h}};
-    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++)
-        if (is_free(k, tries[i], panel)) {
-            canvas_shape(k->c, (double[]){tries[i].x, tries[i].x + w, tries[i].x + w, tries[i].x},
-                         (double[]){tries[i].y + 1, tries[i].y + 1, tries[i].y + h - 1, tries[i].y + h - 1}, 4,
-                         canvas_theme(k->c, CANVAS_PANEL), 0.78); /* lines end before it */
-            canvas_text(k->c, tries[i].x + 2, tries[i].y + font.size - 1, text, font, CANVAS_LEFT,
-                        canvas_theme(k->c, is_chosen(k, bird) ? CANVAS_INK : CANVAS_FAINT_INK));
-            take(k, tries[i]);
-            return;
-        }
+    const double x = across(k, place_of(k, bird)), apart = radius_of(k, bird) * 0.78 + (chosen ? 7 : 2);
+    const bool token_right = chosen && k->l->target && across(k, k->l->target[k->step]) > x; /* its line would lie under the name */
+    labels_put(&k->names, x, down(k, place_of(k, bird)), apart, token_right, text, font,
+               canvas_theme(k->c, chosen ? CANVAS_INK : CANVAS_FAINT_INK));
 }
 
 /* The small ones last, so that they are seen; names of the chosen first, then those of the busy. */
@@ -252,9 +227,10 @@ dil_status flock_draw(canvas *c, box at, const flock_scene *s, const flock_layer
     k.unit = fmin((at.w - 2 * margin) / wide, (at.h - 2 * margin) / high);
     k.x = at.x + (at.w - wide * k.unit) / 2;
     k.y = at.y + (at.h - high * k.unit) / 2;
-    k.taken = mem_calloc((size_t)l->n * 2 + 1, sizeof *k.taken, MEM_MISC);
     int32_t *order = order_of(&k);
-    bool room = k.taken && order;
+    box *taken = mem_calloc((size_t)l->n * 2, sizeof *taken, MEM_MISC);
+    k.names = (labels){.c = c, .inside = {at.x + 4, at.y + 4, at.w - 8, at.h - 8}, .taken = taken, .most = 2 * l->n};
+    bool room = taken && order;
     draw_edges(&k);
     draw_token(&k, true);
     for (int32_t i = 0; room && i < l->n; i++)
@@ -262,8 +238,8 @@ dil_status flock_draw(canvas *c, box at, const flock_scene *s, const flock_layer
     draw_rings(&k);
     draw_token(&k, false);
     for (int32_t i = 0; room && i < l->n && i < MOST_LABELS; i++)
-        draw_label(&k, order[i], at);
+        draw_label(&k, order[i]);
     mem_free(order);
-    mem_free(k.taken);
+    mem_free(taken);
     return room ? DIL_OK : DIL_FAIL(err, DIL_NO_MEMORY, "flock: no memory for %d birds", l->n);
 }

@@ -1,4 +1,6 @@
-/* Training curves: every column of the logs that somebody wants to see has a panel, every run a colour. */
+/* Training curves (speeds and reports are drawn by metrics_bench.c and metrics_reports.c): every column of the logs that somebody wants to see has a panel, every run a colour. */
+#include "view/metrics.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -406,10 +408,8 @@ static dil_status make(picture *p, strbuf *out, dil_error *err)
     return status;
 }
 
-dil_status view_metrics(strbuf *out, const view_request *r, dil_error *err)
+static dil_status draw_logs(strbuf *out, const view_request *r, dil_error *err)
 {
-    if (r->n_inputs < 1 || r->n_inputs > VIEW_MOST_INPUTS)
-        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "metrics: wanted 1 to %d logs, found %d", VIEW_MOST_INPUTS, r->n_inputs);
     picture *p = mem_calloc(1, sizeof *p, MEM_MISC);
     if (!p)
         return DIL_FAIL(err, DIL_NO_MEMORY, "metrics: no memory");
@@ -427,4 +427,39 @@ dil_status view_metrics(strbuf *out, const view_request *r, dil_error *err)
     strbuf_free(&p->figures.html);
     mem_free(p);
     return status;
+}
+
+/* ---- what the inputs are ---- */
+
+typedef enum input_kind { LOGS, BENCHES, REPORTS, INPUT_KINDS } input_kind;
+
+/* By their first character: JSON is an array of tests or one report, all else a table. */
+static dil_status kind_of(const char *path, input_kind *out, dil_error *err)
+{
+    char head[256];
+    size_t i = 0;
+    DIL_TRY(view_head(path, head, sizeof head, err));
+    while (i < sizeof head && strchr(" \t\r\n", head[i]) && head[i])
+        i++;
+    *out = i < sizeof head && head[i] == '[' ? BENCHES : i < sizeof head && head[i] == '{' ? REPORTS : LOGS;
+    return DIL_OK;
+}
+
+dil_status view_metrics(strbuf *out, const view_request *r, dil_error *err)
+{
+    static const char *const names[INPUT_KINDS] = {
+        [LOGS] = N_("a metrics log (CSV)"), [BENCHES] = N_("JSON of dil bench"), [REPORTS] = N_("a report of dil quantize")};
+    static dil_status (*const draw_kind[INPUT_KINDS])(strbuf *, const view_request *, dil_error *) = {
+        [LOGS] = draw_logs, [BENCHES] = metrics_bench, [REPORTS] = metrics_reports};
+    input_kind first = LOGS, other;
+    if (r->n_inputs < 1 || r->n_inputs > VIEW_MOST_INPUTS)
+        return DIL_FAIL(err, DIL_BAD_ARGUMENT, "metrics: wanted 1 to %d logs, found %d", VIEW_MOST_INPUTS, r->n_inputs);
+    DIL_TRY(kind_of(r->inputs[0], &first, err));
+    for (int i = 1; i < r->n_inputs; i++) {
+        DIL_TRY(kind_of(r->inputs[i], &other, err));
+        if (other != first)
+            return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted %s, like %s, found %s; view each kind by itself", r->inputs[i],
+                            _(names[first]), r->inputs[0], _(names[other]));
+    }
+    return draw_kind[first](out, r, err);
 }

@@ -1,5 +1,6 @@
 #include "view/view.h"
 
+#include "base/os.h"
 #include "base/status.h"
 
 view_picture view_find(const char *name)
@@ -27,4 +28,14 @@ dil_status view_format_of(const char *path, view_format *out, dil_error *err)
         }
     }
     return DIL_FAIL(err, DIL_BAD_ARGUMENT, "%s: wanted a name that ends in .svg, .png, .pdf or .html", path);
+}
+
+dil_status view_head(const char *path, char *out, size_t n, dil_error *err)
+{
+    os_file f;
+    DIL_TRY(os_file_open(&f, path, err));
+    memset(out, 0, n);
+    dil_status status = f.size_bytes ? os_file_read(&f, 0, out, f.size_bytes < n ? (size_t)f.size_bytes : n, err) : DIL_OK;
+    os_file_close(&f);
+    return status;
 }

@@ -57,6 +57,8 @@ DIL_MUST_CHECK dil_status view_bits(strbuf *out, const view_request *r, dil_erro
 
 /* The picture of that name, "metrics", "experts", "flock", "cache" or "bits"; NULL: none. */
 view_picture view_find(const char *name);
+/* The first n bytes of a file, zeros where it is shorter. */
+DIL_MUST_CHECK dil_status view_head(const char *path, char *out, size_t n, dil_error *err);
 /* The format a file's extension means; BAD_ARGUMENT for others. */
 DIL_MUST_CHECK dil_status view_format_of(const char *path, view_format *out, dil_error *err);
 

@@ -128,6 +128,28 @@ def test_view(room):
         want(told in dil("view", *args, code=2)[1], told)
 
 
+def test_view_flock(room):
+    """Birds of a JSON file: one picture, one for each step, a page; options that are not for other pictures."""
+    birds = room("birds.json")
+    with open(birds, "w", encoding="utf-8") as f:
+        json.dump({"positions": [[0, 0], [1, 0], [1, 1]], "names": ["bir", "iki", "üç"], "steps": [{"chosen": [t]} for t in (0, 1, 2, 1)]}, f)
+    page = room("birds.html")
+    want(dil("view", "flock", birds, "-o", page, "--lang", "tr") == ("", ""), "nothing is printed")
+    with open(page, encoding="utf-8") as f:
+        want("Adayların sürüsü" in (got := f.read()) and 'data-theme="auto"' in got and "üç" in got, got[:500])
+    os.makedirs(room("frames"), exist_ok=True)
+    dil("view", "flock", birds, "-o", room("frames/%03d.svg"), "--frames", "3")
+    want(sorted(os.listdir(room("frames"))) == ["001.svg", "002.svg", "003.svg"], os.listdir(room("frames")))
+    dil("view", "flock", birds, "-o", room("last.svg"), "--frames", "3")
+    with open(room("last.svg"), "rb") as one, open(room("frames/003.svg"), "rb") as other:
+        want(one.read() == other.read(), "the last step is the still picture")
+    want("which has all of them" in dil("view", "flock", birds, "-o", room("%d.html"), code=1)[1], "pages of each step")
+    want("frame: wanted at most 4" in dil("view", "flock", birds, "-o", room("x.svg"), "--frame", "5", code=1)[1], "a step too many")
+    want("are for the flock" in dil("view", "cache", birds, "-o", room("x.svg"), "--layer", "1", code=2)[1], "an option of the flock")
+    want("nowhere.gguf" in dil("view", "flock", room("nowhere.gguf"), "-o", room("x.svg"), code=1)[1], "no such file")
+    want(not os.path.exists(room("x.svg")), "no file after an error")
+
+
 def test_route(room):
     """A log written here, as src/experts/trace.h describes it: figures that can be counted by hand, cut and wrong files."""
     sys.path.insert(0, os.path.join(SOURCE, "fuzz"))

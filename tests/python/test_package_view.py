@@ -35,6 +35,7 @@ class Pictures(unittest.TestCase):
             self.look(SuruVisualizer().ciz(moe, self.folder / f"layer.{form}", routing_info=info))
         turkish = self.look(SuruVisualizer(dil="tr").ciz(moe, self.folder / "tr.html"))
         english = self.look(SuruVisualizer(dil="en").ciz(moe, self.folder / "en.html"))
+        self.look(MetrikVisualizer().onbellek_ciz(moe, info, self.folder / "cache.svg"))
         self.assertTrue('lang="tr"' in turkish and 'lang="en"' in english)
 
     def test_a_model(self):
