@@ -113,13 +113,14 @@ class Fixtures:
 
     LINKS = {
         **dict.fromkeys(["model.gguf", "reference.gguf", "quantized.gguf"], "sigircik-dense"),
-        **dict.fromkeys(["a.gguf", "b.gguf", "f16.gguf", "q4.gguf"], "sigircik-dense"),
+        **dict.fromkeys(["a.gguf", "b.gguf", "f16.gguf", "q4.gguf", "small.gguf"], "sigircik-dense"),
         **dict.fromkeys(["big-moe.gguf", "other.gguf"], "sigircik-moe"),
     }
     TRAINED = {
         **dict.fromkeys(["model-f16.gguf", "any.gguf", "in.gguf", "dense.gguf", "big.gguf"], 0),
         "moe.gguf": 8,
     }
+    REPORTS = {"q3.json": 3.5, "q4.json": 4.5, "q6.json": 6.5}  # bits per weight
     BYTES = {
         "prompts.txt": lambda: "".join(text("en", 40, i).split("\n")[0] + "\n" for i in range(8)),
         "q3.txt": lambda: "".join(text("en", 90, i).split("\n")[0] + "\n" for i in range(8)),
@@ -156,9 +157,18 @@ class Fixtures:
             raise RuntimeError(f"the fixture model could not be trained: {output}")
         return folder / "model.gguf"
 
+    def report(self, bits):
+        folder = self.trained(0).parent
+        (folder / "calibration.txt").write_bytes(self.BYTES["wiki.txt"]().encode())
+        command = f"dil quantize model.gguf q.gguf --bpw {bits} --calib calibration.txt --fast --chunks 2 -c 64 --report q.json -q"
+        code, output = self.run(["bash", "-c", command], folder)
+        if code != 0:
+            raise RuntimeError(f"the fixture report could not be made: {output}")
+        return (folder / "q.json").read_bytes()
+
     def provide(self, command, folder):
         """Makes the files that a command names and that are not there yet."""
-        for name in [*self.LINKS, *self.TRAINED, *self.BYTES]:
+        for name in [*self.LINKS, *self.TRAINED, *self.REPORTS, *self.BYTES]:
             path = folder / name
             named = re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", command)
             if not named or path.exists():
@@ -168,6 +178,8 @@ class Fixtures:
                 path.symlink_to(self.root / f"models/{self.LINKS[name]}.gguf")
             elif name in self.TRAINED:
                 path.write_bytes(self.trained(self.TRAINED[name]).read_bytes())
+            elif name in self.REPORTS:
+                path.write_bytes(self.report(self.REPORTS[name]))
             else:
                 data = self.BYTES[name]()
                 path.write_bytes(data if isinstance(data, bytes) else data.encode())

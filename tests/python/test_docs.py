@@ -10,7 +10,7 @@ import sys
 
 SOURCE = os.environ.get("DIL_SOURCE_DIR") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 BINARY = os.environ.get("DIL_BINARY", "")
-SLOW = "plan|tune|bench|quantize|calibrate|refine|prune|train|export|kus|small.json|smollm2 -f wiki|hellaswag"
+SLOW = "plan|tune|bench|quantize|calibrate|refine|prune|train|export|kus|small.json|speeds.json|q3.json|smollm2 -f wiki|hellaswag"
 
 if not os.access(BINARY, os.X_OK):
     print("skipped: wanted the command in $DIL_BINARY, found none")
