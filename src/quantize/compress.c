@@ -136,7 +136,10 @@ static dil_status begin_calibration(compression *c, dil_error *err)
                              .progress = c->o->progress,
                              .user = c->o->user};
     for (int i = 0; i < c->p.n; i++)
-        player_offer(&c->p.p[i]);
+        if (c->o->type < DIL_TYPE_COUNT && !c->o->stats)
+            player_fix(&c->p.p[i], c->o->type); /* no other format's cost is asked for */
+        else
+            player_offer(&c->p.p[i]);
     if (c->o->stats)
         return read_calibration(c, err);
     DIL_TRY(calibration_tokens(&tokens, &n_sequences, c->in, &o, err));
