@@ -283,6 +283,10 @@ typedef struct dil_quantize_options {
     /* What all of that may cost a language model; what pruning alone may cost a lone layer. 0: no limit, or that of a language model's preset */
     double budget;
     const char *preset; /* instead of bits and prune: "dusuk" (2, 50 %), "dengeli" (4, 30 %), "yuksek" (8, 10 %); NULL */
+    /* Instead of all of these: every matrix gets this stock type ("Q8_0", "Q4_K", "F16", ...) or, where its rows do not fit, a wider one. Without
+     * text_path each weight is rounded by itself, at once. NULL: the game chooses. */
+    const char *type;
+    const char *report_path; /* of a calibrated language model: JSON for dil_view's "bits" and "metrics"; NULL: none */
     /* Of a language model: what it is calibrated on and, at the end, measured with. */
     const char *text_path;
     int32_t n_sequences, n_context; /* 0: 100 sequences of 512 tokens */
@@ -324,7 +328,7 @@ typedef struct dil_quantize_report {
 /*
  * A model, a lone layer or a file of matrices in fewer bits: formats by the game, codes and scales by best response. matrices [max_matrices]
  * or NULL gets the first of them. The file appears when it is complete. BAD_ARGUMENT: options; UNSUPPORTED: a language model without
- * text_path; LIMIT: no file is within the budget; CANCELLED. [out]
+ * text_path or type; LIMIT: no file is within the budget; CANCELLED. [out]
  */
 DIL_API DIL_MUST_CHECK dil_status dil_quantize(const char *in_path, const char *out_path, const dil_quantize_options *options,
                                                dil_quantize_report *report, dil_quantized *matrices, size_t max_matrices,

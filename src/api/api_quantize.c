@@ -7,8 +7,10 @@
 #include "base/mem.h"
 #include "base/os.h"
 #include "base/threads.h"
+#include "quantize/convert.h"
 #include "quantize/matrices.h"
 #include "quantize/preset.h"
+#include "quantize/report.h"
 
 #define MOST_TEXT ((size_t)1 << 30)
 #define SWEEPS 60
@@ -82,6 +84,31 @@ static dil_status quantize_matrices(const char *in_path, const char *out_path, c
     return DIL_OK;
 }
 
+static dil_status find_type(const char *name, dil_type *out, dil_error *err)
+{
+    uint32_t file_type;
+    if (format_find(name, out) && convert_file_type(*out, &file_type))
+        return DIL_OK;
+    return DIL_FAIL(err, DIL_BAD_ARGUMENT, "type: wanted a stock type like F16, Q8_0 or Q4_K, found '%s'", name);
+}
+
+/* Each weight by itself. */
+static dil_status convert_plainly(const char *in_path, const char *out_path, const dil_quantize_options *o, receipt *to,
+                                  dil_error *err)
+{
+    convert_result r;
+    convert_options co = {.n_threads = threads_of(o), .progress = o->progress, .user = o->user};
+    DIL_TRY(find_type(o->type, &co.type, err));
+    DIL_TRY(convert_file(&r, in_path, out_path, &co, err));
+    to->report.in_bytes = r.in_bytes;
+    to->report.out_bytes = r.out_bytes;
+    to->report.n_weights = r.n_matrix_values;
+    to->report.bits = 8 * (double)r.matrix_bytes;
+    to->report.n_matrices = r.n_matrices;
+    to->report.cost = (double)NAN;
+    return DIL_OK;
+}
+
 /* Structure first, then bits; the preset's way, with figures of the caller's own. */
 static dil_status quantize_model(const char *in_path, const char *out_path, const dil_quantize_options *o, receipt *to,
                                  dil_error *err)
@@ -89,11 +116,16 @@ static dil_status quantize_model(const char *in_path, const char *out_path, cons
     preset_report r = {0};
     char *text = NULL;
     size_t n = 0;
+    dil_type type = DIL_TYPE_COUNT;
+    const uint64_t started_ns = os_time_ns();
     const preset *named = o->preset ? preset_find(o->preset) : NULL;
     const preset own = {"own", o->bits, o->prune, o->budget > 0 ? o->budget : named ? named->budget : INFINITY};
-    compress_options co = {.type = DIL_TYPE_COUNT,
-                           .bits = o->prune > 0 ? 0 : o->bits,
-                           .budget = o->budget,
+    if (o->type)
+        DIL_TRY(find_type(o->type, &type, err));
+    const bool fixed = type < DIL_TYPE_COUNT;
+    compress_options co = {.type = type,
+                           .bits = o->prune > 0 || fixed ? 0 : o->bits,
+                           .budget = fixed ? 0 : o->budget,
                            .text_name = o->text_path,
                            .n_sequences = o->n_sequences ? o->n_sequences : 100,
                            .n_context = o->n_context ? o->n_context : 512,
@@ -104,9 +136,13 @@ static dil_status quantize_model(const char *in_path, const char *out_path, cons
                            .user = o->user};
     DIL_TRY(os_read_all(o->text_path, MOST_TEXT, &text, &n, err));
     co.text = (str){text, n};
-    dil_status status =
-        o->prune > 0 ? preset_file(&r, &own, in_path, out_path, &co, err) : compress_file(&r.file, in_path, out_path, &co, err);
+    dil_status status = o->prune > 0 && !fixed ? preset_file(&r, &own, in_path, out_path, &co, err)
+                                               : compress_file(&r.file, in_path, out_path, &co, err);
     mem_free(text);
+    if (status == DIL_OK && o->report_path)
+        status = report_write_compression(o->report_path, &r, in_path, out_path, (double)(os_time_ns() - started_ns) * 1e-9, err);
+    if (status != DIL_OK)
+        preset_report_free(&r);
     DIL_TRY(status);
     for (int i = 0; i < r.file.players.n; i++) {
         const player *q = &r.file.players.p[i];
@@ -158,10 +194,13 @@ dil_status dil_quantize(const char *in_path, const char *out_path, const dil_qua
     DIL_TRY(take_options(&o, sizeof o, options, options ? options->struct_size : 0, "dil_quantize_options", err));
     DIL_TRY(check(&o, err));
     DIL_TRY(matrices_suit(&plain, in_path, err));
-    if (!plain && !o.text_path)
+    if (!plain && !o.text_path && !o.type)
         return DIL_FAIL(err, DIL_UNSUPPORTED, "%s: wanted a text to calibrate a language model on (text_path), found none",
                         in_path);
-    DIL_TRY(plain ? quantize_matrices(in_path, out_path, &o, &to, err) : quantize_model(in_path, out_path, &o, &to, err));
+    if (o.type && (plain || !o.text_path))
+        DIL_TRY(convert_plainly(in_path, out_path, &o, &to, err));
+    else
+        DIL_TRY(plain ? quantize_matrices(in_path, out_path, &o, &to, err) : quantize_model(in_path, out_path, &o, &to, err));
     to.report.bits /= to.report.n_weights > 0 ? (double)to.report.n_weights : 1;
     to.report.seconds = (double)(os_time_ns() - started_ns) * 1e-9;
     if (report)

@@ -7,8 +7,8 @@
 #include "base/status.h"
 #include "cli/cli.h"
 #include "cli/print.h"
-#include "cli/report_json.h"
 #include "evaluate/bleu.h"
+#include "evaluate/report_json.h"
 
 #define MOST_TEXTS (2 + BLEU_MOST_REFERENCES)
 
@@ -130,7 +130,7 @@ static dil_status print_json(const bleu_command *c, const bleu_result *r, dil_er
     if (c->o->n_hypotheses > 1)
         json_object_set_new(all, "difference",
                             json_pack("{s:o, s:o}", "bleu", difference_json(&r->bleu), "chrf", difference_json(&r->chrf)));
-    const dil_status status = report_print(all, err);
+    const dil_status status = print_report(all, err);
     json_decref(all);
     return status;
 }

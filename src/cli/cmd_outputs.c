@@ -7,9 +7,10 @@
 #include "base/os.h"
 #include "base/status.h"
 #include "cli/cli.h"
-#include "cli/report_json.h"
+#include "cli/print.h"
 #include "evaluate/lines.h"
 #include "evaluate/outputs.h"
+#include "evaluate/report_json.h"
 #include "quantize/work.h"
 
 enum { ANSWER_TOKENS = 128, SEQUENCES = 8 }; /* where nobody says otherwise */
@@ -143,7 +144,7 @@ static dil_status print_stats(const outputs_command *c, const outputs_stats *s, 
                                 "ended", s->n_ended, "prompt_tokens", report_count((uint64_t)s->n_prompt_tokens), "reused_tokens",
                                 report_count((uint64_t)s->n_reused), "generated_tokens", report_count((uint64_t)s->n_generated),
                                 "seconds", report_number(seconds), "tokens_per_second", report_number(speed));
-        const dil_status status = report_print(all, err);
+        const dil_status status = print_report(all, err);
         json_decref(all);
         return status;
     }

@@ -5,9 +5,10 @@
 #include "base/os.h"
 #include "base/status.h"
 #include "cli/cli.h"
+#include "cli/print.h"
 #include "cli/prune_report.h"
-#include "cli/report_json.h"
 #include "cli/work_progress.h"
+#include "evaluate/report_json.h"
 #include "quantize/prune.h"
 
 static int ways(const cli_options *o)
@@ -51,7 +52,7 @@ static dil_status report(const cli_options *o, const prune_report *r, const char
     json_t *json = o->json || o->report ? prune_report_json(r, in_path, out_path, !o->dry_run, seconds) : NULL;
     dil_status status = o->report ? report_write(o->report, json, err) : DIL_OK;
     if (status == DIL_OK && o->json)
-        status = report_print(json, err);
+        status = print_report(json, err);
     if (!o->json && !o->quiet)
         prune_report_print(stdout, r, out_path, !o->dry_run, seconds);
     if (!o->quiet && o->remove_neurons > 0 && !(o->quality_budget > 0) &&

@@ -9,12 +9,13 @@
 #include "cli/cli.h"
 #include "cli/print.h"
 #include "cli/quantize_report.h"
-#include "cli/report_json.h"
 #include "cli/work_progress.h"
+#include "evaluate/report_json.h"
 #include "machine/facts.h"
 #include "quantize/compress.h"
 #include "quantize/importance.h"
 #include "quantize/preset.h"
+#include "quantize/report.h"
 
 typedef struct quantize_run {
     bool quiet, shown;
@@ -136,12 +137,12 @@ static int check_usage(const cli_options *o)
 static dil_status compress_report_all(const cli_options *o, const preset_report *r, const char *in_path, const char *out_path,
                                       double seconds, dil_error *err)
 {
-    json_t *json = o->json || o->report ? quantize_report_json(&r->file, in_path, out_path, seconds) : NULL;
+    json_t *json = o->json || o->report ? report_of_compression(&r->file, in_path, out_path, seconds) : NULL;
     if (json && r->preset)
-        quantize_report_preset_json(json, r);
+        report_add_preset(json, r);
     dil_status status = o->report ? report_write(o->report, json, err) : DIL_OK;
     if (status == DIL_OK && o->json)
-        status = report_print(json, err);
+        status = print_report(json, err);
     unsigned n_before = 0;
     for (int i = 0; i < r->file.players.n; i++)
         n_before += format_get(r->file.players.p[i].tensor->type)->is_quantized;

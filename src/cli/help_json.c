@@ -3,7 +3,8 @@
 #include "base/status.h"
 #include "cli/cli.h"
 #include "cli/language.h"
-#include "cli/report_json.h"
+#include "cli/print.h"
+#include "evaluate/report_json.h"
 
 static json_t *text(const char *s) { return s ? json_string(_(s)) : json_null(); }
 
@@ -43,7 +44,7 @@ int help_json(const cli_command *const *commands, size_t n)
     for (size_t i = 0; i < n; i++)
         json_array_append_new(list, command_json(commands[i]));
     json_t *all = json_pack("{s:s, s:s, s:o}", "version", DIL_VERSION, "language", language_name(), "commands", list);
-    const dil_status status = report_print(all, &err);
+    const dil_status status = print_report(all, &err);
     json_decref(all);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }

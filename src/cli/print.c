@@ -1,4 +1,6 @@
 #include "cli/print.h"
+#include "base/status.h"
+#include "evaluate/report_json.h"
 
 void print_text(FILE *out, str s, size_t most)
 {
@@ -19,4 +21,12 @@ void print_cell(FILE *out, const char *text, int columns)
 {
     const int taken = (int)utf8_columns(str_of(text));
     fprintf(out, "%s%*s", text, taken < columns ? columns - taken : 0, "");
+}
+
+dil_status print_report(json_t *report, dil_error *err)
+{
+    if (!report || json_dumpf(report, stdout, REPORT_FLAGS) != 0)
+        return DIL_FAIL(err, DIL_IO, "the report could not be printed");
+    putchar('\n');
+    return DIL_OK;
 }

@@ -5,7 +5,7 @@
 
 #include "base/os.h"
 #include "base/status.h"
-#include "cli/report_json.h"
+#include "evaluate/report_json.h"
 
 static const char *const things[] = {
     [PRUNE_NEURONS] = "neurons", [PRUNE_EXPERTS] = "experts", [PRUNE_LAYERS] = "layers", [PRUNE_BLOCKS] = "blocks"};

@@ -5,6 +5,7 @@ import sys
 import unittest
 
 SOURCE = os.environ.get("DIL_SOURCE_DIR", os.path.join(os.path.dirname(__file__), "..", ".."))
+DENSE = os.path.join(SOURCE, "models", "sigircik-dense.gguf")
 SIGIRCIK = os.path.join(SOURCE, "models", "sigircik-moe.gguf")
 
 missing = [name for name in ("numpy", "cffi", "hypothesis", "dilmodeli") if importlib.util.find_spec(name) is None]

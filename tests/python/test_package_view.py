@@ -7,9 +7,10 @@ from pathlib import Path
 import package
 import numpy as np
 
-from dilmodeli import DilArgumentError, DilError, DilFormatError
+from dilmodeli import DilArgumentError, DilError, DilFormatError, Model
 from dilmodeli.core import NashDengesi, NashSuruTeorem
 from dilmodeli.moe import NashSuruMoE
+from dilmodeli.quantization import DinamikKuantizasyon, KuantizasyonKonfigurasyonu
 from dilmodeli.visualization.metrik_visualizer import MetrikVisualizer
 from dilmodeli.visualization.suru_visualizer import SuruVisualizer
 
@@ -54,6 +55,23 @@ class Pictures(unittest.TestCase):
         )
         for text in ("Bir karar", "aday19"):
             self.assertTrue(text in page, text)
+
+    def test_a_quantized_model(self):
+        text, report = self.folder / "text.txt", self.folder / "report.json"
+        text.write_text("The old man walked slowly down to the river and looked at the water. " * 600, encoding="utf-8")
+        config = KuantizasyonKonfigurasyonu(tur="Q4_0", kalibrasyon_metni=text, rapor=report, hizli=True, dizi_sayisi=1)
+        path, info = DinamikKuantizasyon(config).model_kuantize_et(package.DENSE, cikti=self.folder / "small.gguf")
+        self.assertEqual({m.tur for m in info["matrisler"]}, {"Q4_0"})
+        self.assertTrue(all(m.duz_hata > 0 for m in info["matrisler"]))
+        self.assertTrue(0 < info["maliyet"] < 2)
+        self.look(MetrikVisualizer().bitler(report, self.folder / "bits.svg"))
+        self.look(MetrikVisualizer(dil="en").boyut_kalite([report], self.folder / "sizes.html"))
+        plain, info = DinamikKuantizasyon(KuantizasyonKonfigurasyonu(tur="Q8_0")).model_kuantize_et(package.DENSE, cikti=self.folder / "q8.gguf")
+        self.assertAlmostEqual(info["bit"], 8.5, delta=0.01)
+        with Model(plain) as q, Model(package.DENSE) as f:
+            self.assertLess(abs(q.logits("The old man") - f.logits("The old man")).max(), 0.5)
+        with self.assertRaisesRegex(DilArgumentError, "Q9"):
+            DinamikKuantizasyon(KuantizasyonKonfigurasyonu(tur="Q9")).model_kuantize_et(package.DENSE, cikti=self.folder / "q9.gguf")
 
     def test_bad_input_is_named(self):
         v = SuruVisualizer()

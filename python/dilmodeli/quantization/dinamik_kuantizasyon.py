@@ -42,6 +42,10 @@ class KuantizasyonKonfigurasyonu:
     hizli: bool = False
     """Daha az tarama."""
     is_parcacigi: int = 0
+    tur: str | None = None
+    """Bit ve budama yerine: her matris bu türde (``"Q8_0"``, ``"Q4_K"``...); metin yoksa her ağırlık tek başına yuvarlanır."""
+    rapor: str | os.PathLike[str] | None = None
+    """Metinle ölçülen bir dil modelinin raporu (JSON): ``MetrikVisualizer`` okur."""
 
     @classmethod
     def dusuk(cls) -> KuantizasyonKonfigurasyonu:
@@ -61,7 +65,7 @@ class KuantizasyonKonfigurasyonu:
     @property
     def on_ayar(self) -> str | None:
         """Önerinin ön ayarlarından hangisi, ya da hiçbiri."""
-        return ON_AYARLAR.get((float(self.bit_genisligi), float(self.budama_orani_hedefi)))
+        return None if self.tur else ON_AYARLAR.get((float(self.bit_genisligi), float(self.budama_orani_hedefi)))
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,9 @@ class DinamikKuantizasyon:
 
     def _yol(self, kaynak: Path, cikti: Any, girdiler: Any, ilerleme: Progress | None) -> tuple[Path, dict[str, Any]]:
         c = self.config
-        yol = Path(cikti) if cikti is not None else kaynak.with_name(f"{kaynak.stem}-{c.bit_genisligi:g}bit.gguf")
-        if c.kalibrasyon_metni is not None or not _dil_modeli(kaynak):
+        ek = c.tur or f"{c.bit_genisligi:g}bit"
+        yol = Path(cikti) if cikti is not None else kaynak.with_name(f"{kaynak.stem}-{ek}.gguf")
+        if c.kalibrasyon_metni is not None or c.tur or not _dil_modeli(kaynak):
             return yol, self._kuantize(kaynak, yol, girdiler, c.kalibrasyon_metni, ilerleme)
         with tempfile.TemporaryDirectory(prefix="dilmodeli-") as klasor:
             metin = Path(klasor) / "kendi.txt"
@@ -159,6 +164,12 @@ class DinamikKuantizasyon:
         if metin is not None:
             bellek.append(ffi.new("char[]", path_bytes(metin)))
             o.text_path = bellek[-1]
+        if c.tur is not None:
+            bellek.append(ffi.new("char[]", c.tur.encode()))
+            o.type = bellek[-1]
+        if c.rapor is not None:
+            bellek.append(ffi.new("char[]", path_bytes(c.rapor)))
+            o.report_path = bellek[-1]
         if girdiler is not None:
             satirlar = as_f32(girdiler, "girdiler", None, None)
             bellek.append(pointer(satirlar))

@@ -1,7 +1,6 @@
-#include "cli/report_json.h"
+#include "evaluate/report_json.h"
 
 #include <math.h>
-#include <stdio.h>
 
 #include "base/os.h"
 #include "base/status.h"
@@ -22,8 +21,6 @@ json_t *report_text(str s)
     return whole;
 }
 
-enum { FLAGS = JSON_INDENT(1) | JSON_REAL_PRECISION(9) };
-
 static int write_piece(const char *bytes, size_t n, void *writer)
 {
     dil_error ignored;
@@ -34,16 +31,8 @@ dil_status report_write(const char *path, json_t *report, dil_error *err)
 {
     os_writer w;
     DIL_TRY(os_writer_open(&w, path, err));
-    if (report && json_dump_callback(report, write_piece, &w, FLAGS) == 0)
+    if (report && json_dump_callback(report, write_piece, &w, REPORT_FLAGS) == 0)
         return os_writer_commit(&w, err);
     os_writer_abort(&w);
     return DIL_FAIL(err, DIL_IO, "%s: the report could not be written", path);
-}
-
-dil_status report_print(json_t *report, dil_error *err)
-{
-    if (!report || json_dumpf(report, stdout, FLAGS) != 0)
-        return DIL_FAIL(err, DIL_IO, "the report could not be printed");
-    putchar('\n');
-    return DIL_OK;
 }

@@ -1,6 +1,6 @@
 /* What reports for programs are made of. Values that are new references: for "o" of json_pack. */
-#ifndef CLI_REPORT_JSON_H
-#define CLI_REPORT_JSON_H
+#ifndef EVALUATE_REPORT_JSON_H
+#define EVALUATE_REPORT_JSON_H
 
 #include <jansson.h>
 
@@ -10,9 +10,9 @@ json_t *report_number(double v); /* null where nothing is known */
 json_t *report_count(uint64_t v);
 json_t *report_text(str s); /* of paths and names, which may be anything: bytes that are no UTF-8 become ? */
 
+#define REPORT_FLAGS (JSON_INDENT(1) | JSON_REAL_PRECISION(9)) /* of jansson: how reports are written */
+
 /* Writes the report to a file, [borrowed]; NULL: none could be made, which is an error. */
 DIL_MUST_CHECK dil_status report_write(const char *path, json_t *report, dil_error *err);
-/* Prints it. */
-DIL_MUST_CHECK dil_status report_print(json_t *report, dil_error *err);
 
 #endif
