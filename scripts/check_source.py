@@ -88,7 +88,7 @@ HEADERS = [
     (r"zstd.*", ("src/train/",), "only texts for training are compressed: corpus_read"),
     (
         r"jansson\.h|curl/.*|gnutls/.*|histedit\.h|editline/.*",
-        ("src/cli/", "src/serve/", "src/evaluate/", "src/api/", "src/train/config", "src/view/", "src/engine/profile"),
+        ("src/cli/", "src/serve/", "src/evaluate/", "src/api/", "src/train/config", "src/view/", "src/engine/profile", "src/quantize/report"),
         "go through cli",
     ),
 ]
