@@ -194,14 +194,19 @@ class Run:
             print("    | " + line[-200:], flush=True)
         return False
 
+    def lacks_model(self, place, text):
+        """Leaves out what wants a fetched model that is not there."""
+        lacking = [m for m in FETCHED if re.search(rf"\b{m}\b", text) and "dil pull" not in text]
+        lacking = [m for m in lacking if not (self.room / f"data/dilmodeli/{m}.gguf").exists()]
+        if lacking:
+            self.leave(place, text, f"skipped: {lacking[0]} is not there; dil pull {lacking[0]}")
+        return bool(lacking)
+
     def shell(self, folder, place, command):
         if self.options.skip and re.search(self.options.skip, command):
             self.leave(place, command, "skipped: --skip")
             return
-        lacking = [m for m in FETCHED if re.search(rf"\b{m}\b", command) and "dil pull" not in command]
-        lacking = [m for m in lacking if not (self.room / f"data/dilmodeli/{m}.gguf").exists()]
-        if lacking:
-            self.leave(place, command, f"skipped: {lacking[0]} is not there; dil pull {lacking[0]}")
+        if self.lacks_model(place, command):
             return
         same = (folder, re.sub(r"\s+#.*|\s+", " ", command).strip())
         document = place.partition(":")[0]
@@ -216,6 +221,8 @@ class Run:
     def program(self, folder, place, text):
         if "dilmodeli" in text and not self.has_package:
             self.leave(place, text, "skipped: Python does not find the package dilmodeli")
+            return
+        if self.lacks_model(place, text):
             return
         self.fixtures.provide(text, folder)
         path = folder / f"program-{place.rpartition(':')[2]}.txt"
