@@ -1,6 +1,5 @@
 # Man pages: `dil help --json` -> scripts/make_man.py -> scdoc -> share/man/man1, and share/man/tr/man1 for the Turkish ones. Without scdoc
 # (apt install scdoc) or where the command cannot run on this machine there are none.
-include(GNUInstallDirs)
 find_program(DIL_SCDOC scdoc)
 find_program(DIL_MAN_PYTHON NAMES python3 python)
 if(NOT DIL_SCDOC OR NOT DIL_MAN_PYTHON OR CMAKE_CROSSCOMPILING)

@@ -1,6 +1,5 @@
 # Texts of the command in other languages: po/LANG.po -> share/locale/LANG/LC_MESSAGES/dil.mo beside bin/, in the build tree as in an
 # installation, where the command looks for it relative to itself. Without msgfmt the command speaks English only.
-include(GNUInstallDirs)
 find_program(DIL_MSGFMT msgfmt)
 if(NOT DIL_MSGFMT)
   message(STATUS "msgfmt not found: the command speaks English only (apt install gettext)")
