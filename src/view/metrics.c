@@ -91,18 +91,39 @@ typedef struct picture {
     char names[VIEW_MOST_INPUTS][PAGE_NAME_BYTES], labels[VIEW_MOST_INPUTS][PAGE_NAME_BYTES + 96];
     panel panels[MOST_PANELS];
     int n_panels;
-    strbuf flat; /* titles of the columns that are always zero */
+    bool training; /* something is known about a column: a log of a training run, not figures of another kind */
+    strbuf flat;   /* titles of the columns that are always zero */
     strbuf about;
     page_figures figures;
     arena *points;
 } picture;
 
+static const char *say(const picture *p, const char *english, const char *turkish) { return p->r->turkish ? turkish : english; }
+
 /* ---- which panels ---- */
+
+static bool is_step(const char *column) { return strcmp(column, "step") == 0 || strncmp(column, "step:", 5) == 0; }
+
+/* The column of the steps, or -1: "step", or "step:" and what a step is. */
+static int step_of(const table *t)
+{
+    for (int i = 0; i < t->n_columns; i++)
+        if (is_step(t->columns[i].name))
+            return i;
+    return -1;
+}
+
+/* What a step of the first log is, for the axis; NULL: a step. */
+static const char *step_name(const picture *p)
+{
+    const char *name = p->logs[0].columns[step_of(&p->logs[0])].name + strlen("step");
+    return name[0] && name[1] ? name + 1 : NULL;
+}
 
 static const known *known_of(const char *column)
 {
     for (int i = 0; i < N_KNOWN; i++)
-        if (strcmp(knowns[i].column, column) == 0)
+        if (strcmp(knowns[i].column, is_step(column) ? "step" : column) == 0)
             return &knowns[i];
     return NULL;
 }
@@ -147,6 +168,7 @@ static void add_panel(picture *p, const char *column, const known *k)
         see_values(p, made.also, &any, &nonzero);
     if (!any || p->n_panels == MOST_PANELS || has_panel(p, column))
         return;
+    p->training = p->training || made.in != OTHER;
     if (f)
         snprintf(made.title, sizeof made.title, "%s%s", f->title[p->r->turkish], column + strlen(f->prefix));
     else
@@ -180,9 +202,8 @@ static dil_status choose_panels(picture *p, dil_error *err)
 
 /* ---- reading ---- */
 
-static double last_of(const table *t, const char *column)
+static double last_of(const table *t, int at)
 {
-    int at = table_find(t, column);
     for (size_t i = t->n_rows; at >= 0 && i-- > 0;)
         if (!isnan(t->columns[at].v[i]))
             return t->columns[at].v[i];
@@ -192,11 +213,13 @@ static double last_of(const table *t, const char *column)
 static void label_run(picture *p, int run)
 {
     char steps[32], tokens[32];
-    double n = last_of(&p->logs[run], "tokens");
-    chart_number(last_of(&p->logs[run], "step"), 0, p->r->turkish, steps, sizeof steps);
+    const table *t = &p->logs[run];
+    double n = last_of(t, table_find(t, "tokens"));
     chart_number(isnan(n) ? 0 : n, 0, p->r->turkish, tokens, sizeof tokens);
-    snprintf(steps, sizeof steps, "%.0f", last_of(&p->logs[run], "step"));
-    if (isnan(n))
+    snprintf(steps, sizeof steps, "%.0f", last_of(t, step_of(t)));
+    if (step_name(p))
+        snprintf(p->labels[run], sizeof p->labels[run], "%s", p->names[run]);
+    else if (isnan(n))
         snprintf(p->labels[run], sizeof p->labels[run], "%s: %s %s", p->names[run], steps, p->r->turkish ? "adım" : "steps");
     else
         snprintf(p->labels[run], sizeof p->labels[run], "%s: %s %s, %s %s", p->names[run], steps, p->r->turkish ? "adım" : "steps",
@@ -209,7 +232,7 @@ static dil_status read_logs(picture *p, dil_error *err)
     for (int run = 0; run < p->r->n_inputs; run++) {
         table *t = &p->logs[run];
         DIL_TRY(table_open(t, p->r->inputs[run], err));
-        int step = table_find(t, "step");
+        int step = step_of(t);
         if (step < 0)
             return DIL_FAIL(err, DIL_FORMAT, "%s: line 1: wanted a column 'step', found none; is this a metrics log?", t->path);
         DIL_TRY(table_check(t, step, err));
@@ -227,7 +250,7 @@ static dil_status read_logs(picture *p, dil_error *err)
 static dil_status add_series(picture *p, const panel *of, int run, const char *column, chart_series *out, int *n, dil_error *err)
 {
     const table *t = &p->logs[run];
-    int at = column ? table_find(t, column) : -1, step = table_find(t, "step");
+    int at = column ? table_find(t, column) : -1, step = step_of(t);
     if (at < 0 || t->n_rows == 0)
         return DIL_OK;
     double *x = arena_alloc(p->points, t->n_rows * sizeof *x), *y = arena_alloc(p->points, t->n_rows * sizeof *y);
@@ -279,7 +302,7 @@ static dil_status draw_panel(picture *p, canvas *c, box at, const panel *of, dil
         DIL_TRY(add_series(p, of, run, of->also, series, &n, err));
     }
     chart_panel drawn = {.title = of->title,
-                         .x_name = p->r->turkish ? "adım" : "step",
+                         .x_name = step_name(p) ? step_name(p) : say(p, "step", "adım"),
                          .series = series,
                          .n_series = n,
                          .from_zero = of->in == EXPERTS || (of->in == COURSE && of->column[0] != 'g'),
@@ -297,29 +320,37 @@ static int panels_of(const picture *p, section s)
     return n;
 }
 
-static int columns_for(int n) { return n <= 2 ? 2 : n == 4 || n > 6 ? 4 : 3; }
-static double height_for(section s, int columns) { return s == LEARNING ? 280 : columns == 2 ? 220 : columns == 3 ? 200 : 190; }
+static int columns_for(const picture *p, int n) { return n == 1 && !p->training ? 1 : n <= 2 ? 2 : n == 4 || n > 6 ? 4 : 3; }
+static double height_for(section s, int columns)
+{
+    return s == LEARNING || columns == 1 ? 280 : columns == 2 ? 220 : columns == 3 ? 200 : 190;
+}
+
+/* Figures of another kind than training have one section, which needs no name. */
+static double heading_of(const picture *p) { return p->training ? HEADING : GAP; }
 
 static double height_of(const picture *p, section s)
 {
-    int n = panels_of(p, s), columns = columns_for(n);
-    return n == 0 ? 0 : HEADING + (n + columns - 1) / columns * (height_for(s, columns) + GAP);
+    int n = panels_of(p, s), columns = columns_for(p, n);
+    return n == 0 ? 0 : heading_of(p) + (n + columns - 1) / columns * (height_for(s, columns) + GAP);
 }
 
 /* Draws from y on; *y is then the end of the section. */
 static dil_status draw_section(picture *p, canvas *c, section s, double *y, dil_error *err)
 {
-    int columns = columns_for(panels_of(p, s)), done = 0;
+    int columns = columns_for(p, panels_of(p, s)), done = 0;
     double w = (WIDTH - 2 * SIDE - (columns - 1) * GAP) / (double)columns, h = height_for(s, columns);
     if (panels_of(p, s) == 0)
         return DIL_OK;
-    canvas_text(c, SIDE, *y + 18, headings[s][p->r->turkish], (canvas_font){13, true}, CANVAS_LEFT,
-                canvas_theme(c, CANVAS_FAINT_INK));
-    strbuf_printf(&p->about, " %s:", headings[s][p->r->turkish]);
+    if (p->training) {
+        canvas_text(c, SIDE, *y + 18, headings[s][p->r->turkish], (canvas_font){13, true}, CANVAS_LEFT,
+                    canvas_theme(c, CANVAS_FAINT_INK));
+        strbuf_printf(&p->about, " %s:", headings[s][p->r->turkish]);
+    }
     for (int i = 0; i < p->n_panels; i++) {
         if (p->panels[i].in != s)
             continue;
-        box at = {SIDE + done % columns * (w + GAP), *y + HEADING + done / columns * (h + GAP), w, h};
+        box at = {SIDE + done % columns * (w + GAP), *y + heading_of(p) + done / columns * (h + GAP), w, h};
         arena_mark mark = arena_mark_get(p->points);
         DIL_TRY(draw_panel(p, c, at, &p->panels[i], err));
         arena_reset(p->points, mark);
@@ -334,16 +365,17 @@ static dil_status draw_section(picture *p, canvas *c, section s, double *y, dil_
 static void draw_notes(picture *p, canvas *c, double y)
 {
     strbuf note = STRBUF(1 << 16);
-    strbuf_add_str(
-        &note,
-        str_of(p->r->turkish
-                   ? "Kalın çizgi komşu adımların ortalaması, ince çizgi her adım, sağdaki sayı kalın çizginin son değeridir."
-                   : "Thick lines are means over neighbouring steps, thin ones every step; the number at the "
-                     "right is the last value of the thick line."));
+    if (p->training)
+        strbuf_add_str(
+            &note,
+            str_of(say(
+                p,
+                "Thick lines are means over neighbouring steps, thin ones every step; the number at the right is the last value "
+                "of the thick line.",
+                "Kalın çizgi komşu adımların ortalaması, ince çizgi her adım, sağdaki sayı kalın çizginin son değeridir.")));
     if (p->flat.n)
-        strbuf_printf(&note, " %s: %s.", p->r->turkish ? "Hep sıfır olduğundan çizilmeyenler" : "Always zero, so not drawn",
-                      p->flat.p);
-    if (!note.failed)
+        strbuf_printf(&note, " %s: %s.", say(p, "Always zero, so not drawn", "Hep sıfır olduğundan çizilmeyenler"), p->flat.p);
+    if (note.n && !note.failed)
         canvas_wrap(c, (box){SIDE, y, WIDTH - 2 * SIDE, 0}, note.p, (canvas_font){11.5, false}, canvas_theme(c, CANVAS_FAINT_INK),
                     true);
     strbuf_free(&note);
@@ -391,11 +423,11 @@ static dil_status draw(picture *p, canvas *c, const char *title, double y, dil_e
 
 static dil_status make(picture *p, strbuf *out, dil_error *err)
 {
-    const char *title = p->r->turkish ? "Eğitimin gidişi" : "Course of training";
     canvas *c = NULL;
     double top, height;
     DIL_TRY(read_logs(p, err));
     DIL_TRY(choose_panels(p, err));
+    const char *title = p->training ? say(p, "Course of training", "Eğitimin gidişi") : say(p, "Figures", "Ölçümler");
     DIL_TRY(measure(p, &top, err));
     height = top + 60;
     for (int s = 0; s < SECTIONS; s++)

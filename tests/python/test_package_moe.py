@@ -200,6 +200,8 @@ class Machine(unittest.TestCase):
         b = profile.gecis_bayt
         self.assertGreaterEqual(b["toplam"] + 1, b["l2"] + b["l3"] + b["bellek"])
         self.assertTrue(16 <= CPUOptimizer().en_iyi_yigin_boyutu(package.SIGIRCIK) <= 1024)
+        one = CPUOptimizer().profil_cikar(package.SIGIRCIK, yigin=1)
+        self.assertLess(one.istem_hizi, profile.istem_hizi)
 
     def test_memory(self):
         plan = BellekStratejisi().planla(package.SIGIRCIK)

@@ -243,6 +243,32 @@ static void odd_logs(void **state)
     strbuf_free(&out);
 }
 
+/* Figures that are no training run: the header names what a step is; a log with a known column keeps its words. */
+static void other_figures(void **state)
+{
+    (void)state;
+    char path[600];
+    const char *inputs[] = {tiny_path(path, "passes.csv")};
+    static const struct {
+        const char *header;
+        bool training, named;
+    } cases[] = {{"step:tokens per pass,rows per second", false, true},
+                 {"step,rows per second", false, false},
+                 {"step:words,loss", true, true},
+                 {"step:,loss", true, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        strbuf text = STRBUF(1000);
+        strbuf_printf(&text, "%s\n16,100\n32,250\n", cases[i].header);
+        write_text(path, text.p);
+        strbuf_free(&text);
+        strbuf out = drawn(view_metrics, inputs, 1, VIEW_HTML, false);
+        assert_int_equal(holds(&out, "Course of training"), cases[i].training);
+        assert_int_equal(holds(&out, "<title>Figures"), !cases[i].training);
+        assert_int_equal(holds(&out, "passes: 32 steps"), !cases[i].named);
+        strbuf_free(&out);
+    }
+}
+
 /* One step among many that differs is seen, though there are more steps than pixels. */
 static void spike_among_many(void **state)
 {
@@ -627,6 +653,7 @@ int main(void)
         cmocka_unit_test(broken_tables),
         cmocka_unit_test(resumed_tables),
         cmocka_unit_test(metrics_svg),
+        cmocka_unit_test(other_figures),
         cmocka_unit_test(other_formats),
         cmocka_unit_test(odd_logs),
         cmocka_unit_test(spike_among_many),

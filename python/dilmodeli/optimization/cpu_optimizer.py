@@ -110,11 +110,11 @@ class CPUOptimizer:
             h.n_threads, h.memory, h.l3, h.l2, h.l1, h.int8, h.bf16, h.f32, h.barrier_seconds, bool(h.busy)
         )
 
-    def profil_cikar(self, model: Any, *, ilerleme: Progress | None = None) -> Profil:
-        """Modelin bellek ve hız öngörüsü. ``model``: ``NashSuruMoE``, ``Model`` ya da GGUF yolu."""
+    def profil_cikar(self, model: Any, *, yigin: int = 0, ilerleme: Progress | None = None) -> Profil:
+        """Modelin bellek ve hız öngörüsü. ``model``: ``NashSuruMoE``, ``Model`` ya da GGUF yolu; ``yigin``: bir geçişte okunan belirteç, 0: 512."""
         p = struct("dil_plan")
         with Watch(ilerleme) as izleme:
-            secenek, _bellek = engine_options(n_threads=self.is_parcacigi)
+            secenek, _bellek = engine_options(n_threads=self.is_parcacigi, n_micro_batch=yigin)
             secenek.progress = izleme.progress
             call(lib.dil_plan_make, path_bytes(_dosya(model)), secenek, self._is_yuku(), p)
         b = p.generation_bytes
