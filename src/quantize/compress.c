@@ -120,7 +120,8 @@ static dil_status read_calibration(compression *c, dil_error *err)
     return calibration_attach(&c->c, c->w, err);
 }
 
-static dil_status begin_calibration(compression *c, dil_error *err)
+/* one_type: what other formats cost is not asked for. */
+static dil_status begin_calibration(compression *c, bool one_type, dil_error *err)
 {
     int32_t *tokens = NULL;
     int n_sequences = 0;
@@ -136,8 +137,8 @@ static dil_status begin_calibration(compression *c, dil_error *err)
                              .progress = c->o->progress,
                              .user = c->o->user};
     for (int i = 0; i < c->p.n; i++)
-        if (c->o->type < DIL_TYPE_COUNT && !c->o->stats)
-            player_fix(&c->p.p[i], c->o->type); /* no other format's cost is asked for */
+        if (one_type)
+            player_fix(&c->p.p[i], c->o->type);
         else
             player_offer(&c->p.p[i]);
     if (c->o->stats)
@@ -235,7 +236,7 @@ static dil_status refine(compression *c, compress_report *r, const char *in_path
 static dil_status run(compression *c, compress_report *r, const char *in_path, const char *out_path, dil_error *err)
 {
     uint64_t ns = os_time_ns();
-    DIL_TRY(begin_calibration(c, err));
+    DIL_TRY(begin_calibration(c, c->o->type < DIL_TYPE_COUNT && !c->o->stats, err));
     DIL_TRY(hold(c, err));
     r->n_sequences = c->c.n_sequences;
     r->n_context = c->c.n_context;
@@ -327,7 +328,7 @@ dil_status compress_calibrate(const char *in_path, const char *stats_path, bool 
     compression c = {.o = o};
     dil_status status = begin(&c, in_path, stats_path, err);
     if (status == DIL_OK)
-        status = full ? begin_calibration(&c, err) : begin_importance(&c, err);
+        status = full ? begin_calibration(&c, false, err) : begin_importance(&c, err);
     if (status == DIL_OK)
         status = calibration_write(&c.c, &c.p, stats_path, err);
     if (status == DIL_OK)

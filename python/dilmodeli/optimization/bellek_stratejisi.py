@@ -9,6 +9,8 @@ from .._library import call, ffi, lib, path_bytes, struct
 from ..model import Model, engine_options
 from .cpu_optimizer import CPUOptimizer, _dosya
 
+PAY = 8 << 20
+
 
 @dataclass(frozen=True)
 class BellekPlani:
@@ -42,7 +44,7 @@ class BellekStratejisi:
         tam = self._plan(model, 0)
         if tam.sigar or tam.uzmanlar == 0:
             return tam
-        sabit = tam.toplam - tam.uzmanlar
+        sabit = tam.toplam - tam.uzmanlar + PAY  # program, plandan açılışa dek biraz büyür
         return self._plan(model, self.bellek_bayt - sabit) if self.bellek_bayt > sabit else tam
 
     def uygula(self, model: Any, **secenekler: Any) -> Model:
