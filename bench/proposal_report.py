@@ -48,9 +48,10 @@ def ratio(figures, base, name):
     return median_interval([a / b for a, b in zip(figures[name], base[name])])[:3]
 
 
-def change(figures):
-    """Change of perplexity in %, with the interval of two files on the same words."""
-    r, e = figures["log_ratio"], Z * figures["log_ratio_error"]
+def change(figures, base):
+    """Change of perplexity in %, with the interval of two files on the same words. The ratio that dil eval kld prints is not taken: saved
+    probabilities end at e^-16 of the largest, which flatters F32 by tenths of a per cent where a word came as a surprise."""
+    r, e = math.log(figures["perplexity"] / base["perplexity"]), Z * figures["log_ratio_error"]
     return tuple(100 * math.expm1(x) for x in (r, r - e, r + e))
 
 
@@ -88,8 +89,8 @@ def measured(figures, base, name):
         value = per_cent(figures["bytes"], base["bytes"])
     elif name == "memory" and "rss" in figures and "rss" in base:
         value = per_cent(figures["rss"], base["rss"]) - 100
-    elif name == "perplexity" and "log_ratio" in figures:
-        return change(figures)
+    elif name == "perplexity" and "perplexity" in figures and "perplexity" in base:
+        return change(figures, base)
     elif name in ("answer", "many"):
         return ratio(figures, base, name)
     else:
@@ -176,10 +177,11 @@ def cell_speed(figures, files, name):
     return f"{value:.{0 if value >= 100 else 1}f} (" + "; ".join(with_interval("{:.2f}", *t) if t else "-" for t in times) + ")"
 
 
-def cell_perplexity(figures):
+def cell_perplexity(figures, base):
     if "perplexity" not in figures:
         return ""
-    return f"{figures['perplexity']:.3f}" + (f" ({with_interval('{:+.2f} %', *change(figures))})" if figures["log_ratio_error"] else "")
+    changed = figures["log_ratio_error"] and "perplexity" in base
+    return f"{figures['perplexity']:.3f}" + (f" ({with_interval('{:+.2f} %', *change(figures, base))})" if changed else "")
 
 
 def table_of_files(files, bits):
@@ -189,7 +191,7 @@ def table_of_files(files, bits):
                ("prompt, t/s (times F32; F16)", lambda f, x: cell_speed(x, files, "prompt")),
                ("answer, t/s (times F32; F16)", lambda f, x: cell_speed(x, files, "answer")),
                ("8 answers at once, t/s (times F32; F16)", lambda f, x: cell_speed(x, files, "many")),
-               ("perplexity", lambda f, x: cell_perplexity(x)), ("mean KLD", lambda f, x: f"{x['kld']:.4f}" if "kld" in x else "")]
+               ("perplexity", lambda f, x: cell_perplexity(x, base)), ("mean KLD", lambda f, x: f"{x['kld']:.4f}" if "kld" in x else "")]
     rows = [[cell(f, x) for _, cell in columns] for f, x in files.items()]
     kept = [i for i, _ in enumerate(columns) if any(r[i] for r in rows)]
     return lines_of([columns[i][0] for i in kept], [[r[i] for i in kept] for r in rows])

@@ -179,12 +179,11 @@ class Bench:
                              base + ".new", *common).json()
             os.replace(base + ".new", base)
         if file == "F32":
-            return {"perplexity": first["perplexity"], "error": first["error"], "kld": 0.0, "log_ratio": 0.0, "log_ratio_error": 0.0}
+            return {"perplexity": first["perplexity"], "error": first["error"], "kld": 0.0, "log_ratio_error": 0.0}
         r = self.dil("eval", "kld", "-m", self.path(file), "--base", base, *common).json()
         if file == self.files[-1]:
             os.remove(base)  # gigabytes
-        return {"perplexity": r["perplexity"], "error": r["perplexity_error"], "kld": r["mean_kld"], "log_ratio": r["log_ratio"],
-                "log_ratio_error": r["log_ratio_error"]}
+        return {"perplexity": r["perplexity"], "error": r["perplexity_error"], "kld": r["mean_kld"], "log_ratio_error": r["log_ratio_error"]}
 
     # BLEU
 
