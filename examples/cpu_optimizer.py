@@ -11,7 +11,7 @@ SINIRLAR = {
     "arithmetic": "hesap",
     "reading from memory": "bellekten okuma",
     "reading from caches": "önbelleklerden okuma",
-    "waiting for each other": "birbirini bekleme",
+    "meeting of threads": "iş parçacıklarının buluşması",
 }
 
 

@@ -57,7 +57,7 @@ static void build(experiment *t)
     demo_walk(t->x, t->n, WIDE, 0.3);
     for (int i = 0; i < EXPERTS * WIDE; i++)
         t->router[i] = demo_normal() / 16;
-    layer.n_embd = WIDE, layer.n_ff = demo_quick() ? 64 : 512, layer.n_experts = EXPERTS, layer.n_used = USED;
+    layer.n_embd = WIDE, layer.n_ff = demo_quick() ? 32 : 512, layer.n_experts = EXPERTS, layer.n_used = USED;
     layer.router = t->router;
     MUST(dil_experts_write(demo_path(t->whole, "layer.gguf"), &layer, &demo_error));
     const double seconds = demo_now() - began, ran = run(t, t->whole, t->before);

@@ -26,7 +26,7 @@ def sure(is_):
 
 def dort_adim(x):
     """Önerinin satırları: kur, kuantize et, iyileştir, çalıştır. Dönen: küçük katman ve yönlendirme bilgisi."""
-    model, kurma = sure(lambda: NashSuruMoE(giris_boyutu=GENIS, uzman_sayisi=UZMAN, top_k=TOP_K, gizli_boyut=64 if HIZLI else 512))
+    model, kurma = sure(lambda: NashSuruMoE(giris_boyutu=GENIS, uzman_sayisi=UZMAN, top_k=TOP_K, gizli_boyut=32 if HIZLI else 512))
     asil, ilk = sure(lambda: model(x))
     bolum("1. Kur")
     degerler(

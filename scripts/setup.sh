@@ -138,3 +138,31 @@ build() {
     }
     : >"$directory/.built"
 }
+
+# ---- what the scripts for users build and fetch ----
+
+RELEASE=build/release
+DIL=$RELEASE/bin/dil
+MODEL=smollm2
+
+# Installs what is missing and builds build/release: the command, the library, the demos. Sets BRIDGE as choose_bridge does.
+build_release() {
+    local missing
+    missing=$(missing_build_packages)
+    # shellcheck disable=SC2086  # a list of words
+    install_packages $missing
+    # the choice is made once per build directory: a finished build answers at once
+    if [ -z "${DIL_BRIDGE:-}" ] && [ -e "$DIL" ] && [ -e "$RELEASE/.options" ]; then
+        BRIDGE=$(sed -n 's/.*-DDIL_BRIDGE=\(ON\|OFF\).*/\1/p' "$RELEASE/.options")
+        [ -d "${HOME:-}/.cargo/bin" ] && PATH="$PATH:${HOME:-}/.cargo/bin"
+    else
+        choose_bridge
+    fi
+    build "$RELEASE" -DCMAKE_BUILD_TYPE=Release -DDIL_TESTS=OFF -DDIL_EXAMPLES=ON "-DDIL_BRIDGE=$BRIDGE" || exit 1
+}
+
+fetch_model() {
+    "$DIL" show "$MODEL" >/dev/null 2>&1 && return 0
+    step "Fetching the default model ($MODEL, about 100 MB, once)"
+    "$DIL" pull "$MODEL" </dev/null >&2 || die "the model could not be fetched; try again with: $DIL pull $MODEL"
+}
