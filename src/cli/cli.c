@@ -110,6 +110,10 @@ dil_status cli_open(engine **out, const cli_options *o, const engine_options *eo
     if (status == DIL_OK && !o->quiet && engine_profile(*out, &why) == PROFILE_STALE)
         fprintf(stderr, _("dil: note: the tuned settings of this model were made %s and are not used; dil tune makes new ones\n"),
                 _(why));
+    if (status == DIL_OK && !o->quiet && eo->route.mode == ROUTE_CACHE && eo->experts_memory == 0)
+        fputs(_("dil: note: without --experts-memory all experts are in memory: --route cache changes batches only, whose tokens "
+                "share experts\n"),
+              stderr);
     return status;
 }
 

@@ -114,6 +114,9 @@ static int eval_kld(const cli_options *o, char **positional, int n_positional)
     if (!o->base)
         return cli_usage("eval kld: --base FILE is missing; make one with dil eval perplexity --save-base FILE");
     dil_status status = evaluate_base_context(o->base, &context, &err);
+    if (status == DIL_OK && o->context && o->context != context)
+        return cli_usage("eval kld: --ctx-size: wanted none, or %d as in '%s', found %lld", context, o->base,
+                         (long long)o->context);
     engine_options eo = eval_engine_options(o, context);
     if (status == DIL_OK)
         status = cli_open(&e, o, &eo, &err);

@@ -8,12 +8,14 @@
 #include "base/threads.h"
 #include "cli/cli.h"
 #include "cli/print.h"
+#include "cli/quantize_matrices.h"
 #include "cli/quantize_report.h"
 #include "cli/work_progress.h"
 #include "evaluate/report_json.h"
 #include "machine/facts.h"
 #include "quantize/compress.h"
 #include "quantize/importance.h"
+#include "quantize/matrices.h"
 #include "quantize/preset.h"
 #include "quantize/report.h"
 
@@ -124,9 +126,6 @@ static int check_usage(const cli_options *o)
             n ? _("several") : _("none"));
     if (o->preset && !preset_find(o->preset))
         return cli_usage("quantize: --preset: wanted dusuk, dengeli or yuksek, found '%s'", o->preset);
-    if (o->preset && (o->stats || !o->calibration))
-        return cli_usage("quantize: --preset: wanted --calib TEXT beside it, found %s; see --help",
-                         o->stats ? "--stats" : _("none"));
     if (o->speed_price >= 0 && (o->type || o->like))
         return cli_usage(
             "quantize: --speed-price: wanted --bpw, --size, --quality-budget or --preset beside it, found %s; see --help",
@@ -186,10 +185,10 @@ static dil_status check_outputs(const cli_options *o, const char *in_path, const
     return cli_check_output("the report", o->report, and_written, 5, err);
 }
 
-static int compress(const cli_options *o, char **positional)
+static int compress(const cli_options *o, const char *in_path, const char *out_path)
 {
     dil_error err = {0};
-    char in_path[4096], *text = NULL;
+    char *text = NULL;
     size_t n = 0;
     preset_report report = {0};
     double rates[DIL_TYPE_COUNT];
@@ -221,34 +220,64 @@ static int compress(const cli_options *o, char **positional)
         cli_fail(&err);
         return CLI_USAGE;
     }
-    dil_status status = cli_model_path(positional[0], in_path, sizeof in_path, &err);
-    if (status == DIL_OK)
-        status = check_outputs(o, in_path, positional[1], &err);
+    dil_status status = check_outputs(o, in_path, out_path, &err);
     if (status == DIL_OK && o->speed_price >= 0)
         status = add_speed(&co, rates, o->speed_price, &err);
     if (status == DIL_OK && o->calibration)
         status = cli_read_text(o->calibration, &text, &n, &err);
     co.text = (str){text, n};
     if (status == DIL_OK)
-        status = o->preset ? preset_file(&report, preset_find(o->preset), in_path, positional[1], &co, &err)
-                           : compress_file(&report.file, in_path, positional[1], &co, &err);
+        status = o->preset ? preset_file(&report, preset_find(o->preset), in_path, out_path, &co, &err)
+                           : compress_file(&report.file, in_path, out_path, &co, &err);
     work_progress_end(&run);
     mem_free(text);
     if (status == DIL_OK)
-        status = compress_report_all(o, &report, in_path, positional[1], (double)(os_time_ns() - started_ns) * 1e-9, &err);
+        status = compress_report_all(o, &report, in_path, out_path, (double)(os_time_ns() - started_ns) * 1e-9, &err);
     preset_report_free(&report);
     return status == DIL_OK ? CLI_OK : cli_fail(&err);
 }
 
-static int quantize(const cli_options *o, char **positional, int n_positional)
+/* --type alone, or with the importance of what matrices read (weighted): each weight is rounded by itself. */
+static int convert(const cli_options *o, const char *in_path, const char *out_path, bool weighted)
 {
-    (void)n_positional;
-    int usage = check_usage(o);
-    if (usage != CLI_OK)
-        return usage;
-    bool weighted = o->stats && o->type && !calibration_is_full(o->stats);
+    dil_error err = {0};
+    convert_result result;
+    quantize_run run = {.quiet = o->quiet, .started_ns = os_time_ns()};
+    convert_options co = {.n_threads = o->threads ? (int)o->threads : os_cpu_count(),
+                          .dry_run = o->dry_run,
+                          .progress = progress,
+                          .fallback = tell_fallback,
+                          .user = &run};
+    if (co.n_threads > TEAM_MAX)
+        co.n_threads = TEAM_MAX;
+    if (find_type(o->type, &co.type, &err) != DIL_OK) {
+        cli_fail(&err);
+        return CLI_USAGE;
+    }
+    dil_status status = check_outputs(o, in_path, out_path, &err);
+    if (status == DIL_OK)
+        status = weighted ? importance_convert(&result, in_path, out_path, o->stats, &co, &err)
+                          : convert_file(&result, in_path, out_path, &co, &err);
+    if (run.shown)
+        fputs("\r\033[K", stderr);
+    if (status != DIL_OK)
+        return cli_fail(&err);
+    if (!o->quiet)
+        print_notes(&result);
+    double seconds = (double)(os_time_ns() - run.started_ns) * 1e-9;
+    if (!o->quiet || o->json)
+        (o->json ? print_json : print_result)(&result, out_path, co.type, o->dry_run, seconds);
+    return CLI_OK;
+}
+
+/* What asks for a text, or for statistics of all that matrices read. */
+static int check_calibration(const cli_options *o, bool weighted)
+{
+    if (o->preset && (o->stats || !o->calibration))
+        return cli_usage("quantize: --preset: wanted --calib TEXT beside it, found %s; see --help",
+                         o->stats ? "--stats" : _("none"));
     if (o->calibration || (o->stats && !weighted))
-        return compress(o, positional);
+        return CLI_OK;
     const char *alone = o->report          ? "--report"
                         : o->resume        ? "--resume"
                         : o->fast          ? "--fast"
@@ -268,37 +297,31 @@ static int quantize(const cli_options *o, char **positional, int n_positional)
                          : o->size_bytes         ? "--size"
                                                  : "--speed-price",
                          weighted ? _("importance only") : _("neither"));
+    return CLI_OK;
+}
+
+static int quantize(const cli_options *o, char **positional, int n_positional)
+{
+    (void)n_positional;
     dil_error err = {0};
     char in_path[4096];
-    convert_result result;
-    quantize_run run = {.quiet = o->quiet, .started_ns = os_time_ns()};
-    convert_options co = {.n_threads = o->threads ? (int)o->threads : os_cpu_count(),
-                          .dry_run = o->dry_run,
-                          .progress = progress,
-                          .fallback = tell_fallback,
-                          .user = &run};
-    if (co.n_threads > TEAM_MAX)
-        co.n_threads = TEAM_MAX;
-    if (find_type(o->type, &co.type, &err) != DIL_OK) {
-        cli_fail(&err);
-        return CLI_USAGE;
-    }
+    bool alone = false;
+    int usage = check_usage(o);
+    if (usage != CLI_OK)
+        return usage;
     dil_status status = cli_model_path(positional[0], in_path, sizeof in_path, &err);
     if (status == DIL_OK)
-        status = check_outputs(o, in_path, positional[1], &err);
-    if (status == DIL_OK)
-        status = weighted ? importance_convert(&result, in_path, positional[1], o->stats, &co, &err)
-                          : convert_file(&result, in_path, positional[1], &co, &err);
-    if (run.shown)
-        fputs("\r\033[K", stderr);
+        status = matrices_suit(&alone, in_path, &err);
     if (status != DIL_OK)
         return cli_fail(&err);
-    if (!o->quiet)
-        print_notes(&result);
-    double seconds = (double)(os_time_ns() - run.started_ns) * 1e-9;
-    if (!o->quiet || o->json)
-        (o->json ? print_json : print_result)(&result, positional[1], co.type, o->dry_run, seconds);
-    return CLI_OK;
+    const bool weighted = o->stats && o->type && !calibration_is_full(o->stats);
+    if (alone && (!o->type || o->calibration || (o->stats && !weighted)))
+        return quantize_matrices(o, in_path, positional[1]);
+    usage = check_calibration(o, weighted);
+    if (usage != CLI_OK)
+        return usage;
+    return o->calibration || (o->stats && !weighted) ? compress(o, in_path, positional[1])
+                                                     : convert(o, in_path, positional[1], weighted);
 }
 
 static const char *const quantize_options[] = {"type",        "bpw",      "size",   "like",          "quality-budget", "preset",
@@ -319,7 +342,8 @@ const cli_command command_quantize = {
         "and --bpw or --size let the matrices share the bytes as a game: each takes the type that is worth its price. With\n"
         "--quality-budget the file becomes as small as that divergence, measured on the text's end, allows; a preset lets experts or\n"
         "neurons go first, as dil prune does. --speed-price makes time per token on this machine count too. With --refine, scales and\n"
-        "norms learn from the float model at the end. Types are those every engine reads unless --no-keep-stock allows ours."),
+        "norms learn from the float model at the end. Types are those every engine reads unless --no-keep-stock allows ours.\n\n"
+        "A layer of experts alone, or a file of matrices of an unknown network, needs no text: --bpw or --preset is enough for it."),
     .example = N_("dil quantize model-f16.gguf model-small.gguf --bpw 4.3 --calib wiki.txt --report small.json"),
     .options = quantize_options,
     .least_positional = 2,

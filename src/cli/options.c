@@ -317,7 +317,8 @@ static bool store_values(cli_options *o, const option_row *row, cli_numbers *lis
 {
     char *to = row->kind == OPTION_INT ? strchr(text + 1, '-') : NULL, *step = to ? strpbrk(to, "+*") : NULL;
     int64_t last = 0, by = 1;
-    char how = step ? *step : '+';
+    char how = step ? *step : '+', whole[64];
+    snprintf(whole, sizeof whole, "%s", text);
     if (step) {
         *step = '\0';
         if (!str_to_i64(step + 1, &by) || by < (how == '*' ? 2 : 1))
@@ -334,10 +335,10 @@ static bool store_values(cli_options *o, const option_row *row, cli_numbers *lis
     const void *at = (const char *)o + row->offset;
     int64_t value = row->kind == OPTION_KV_TYPE ? (int64_t) * (const dil_type *)at : *(const int64_t *)at;
     if (to && how == '*' && value == 0)
-        return bad_value(row, _("a range with * that does not start at 0"), text);
+        return bad_value(row, _("a range with * that does not start at 0"), whole);
     do {
         if (list->n == CLI_MAX_LIST)
-            return bad_value(row, _("at most 64 values"), text);
+            return bad_value(row, _("at most 64 values"), whole);
         list->v[list->n++] = value;
         value = how == '*' ? value * by : value + by;
     } while (to && value <= last);

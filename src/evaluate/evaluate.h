@@ -34,7 +34,9 @@ typedef struct divergence_result {
     int64_t n_scored;
     int32_t n_chunks, context;
     double perplexity, perplexity_error, base_perplexity, base_perplexity_error;
-    double log_ratio, log_ratio_error; /* ln(PPL / PPL base) */
+    /* ln(PPL / PPL base). The base's probabilities are those of its file, which keeps 16 bits of each and none further than e^-16 from
+     * the largest: its perplexity, as llama-perplexity's, lies below that of the same text measured directly. */
+    double log_ratio, log_ratio_error;
     double mean_kld, kld_error, max_kld, kld_999, kld_99, kld_95, kld_90, median_kld;
     double rms_dp;                   /* root mean square of p - p_base of the true token */
     double same_top, same_top_error; /* share of positions whose most probable token agrees */

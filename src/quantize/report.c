@@ -1,18 +1,20 @@
 /* Reports of quantizing for programs. */
 #include "quantize/report.h"
 
+#include <math.h>
+
 #include "base/os.h"
 #include "base/status.h"
 #include "evaluate/report_json.h"
 
 static double bits(uint64_t bytes, uint64_t values) { return values ? 8.0 * (double)bytes / (double)values : 0.0; }
 
-static double bits_of_all(const compress_report *r)
+static double bits_of_all(const players *p)
 {
     uint64_t bytes = 0;
-    for (int i = 0; i < r->players.n; i++)
-        bytes += r->players.p[i].choice[r->players.p[i].chosen].bytes;
-    return bits(bytes, players_values(&r->players));
+    for (int i = 0; i < p->n; i++)
+        bytes += p->p[i].choice[p->p[i].chosen].bytes;
+    return bits(bytes, players_values(p));
 }
 
 static json_t *ways_json(const allocate_report *a)
@@ -38,20 +40,19 @@ static json_t *stability_json(const stability *s)
                      (json_int_t)s->restless_scales);
 }
 
-static json_t *matrix_json(const compress_report *r, int i)
+/* curvature_columns: that were rounded together; 0: all */
+static json_t *matrix_json(const player *q, const round_report *r, int curvature_columns, double expected)
 {
-    const player *q = &r->players.p[i];
-    const compress_matrix *m = &r->matrix[i];
     const player_choice *c = &q->choice[q->chosen];
     return json_pack("{s:o, s:i, s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:{s:o, s:o, s:o, s:o, s:i, s:o, s:o, s:o}}", "name",
                      report_text(q->tensor->name), "layer", q->layer, "type", format_get(c->type)->name, "experts", q->n, "rows",
-                     q->rows, "columns", q->columns, "curvature_columns", m->curvature_columns ? m->curvature_columns : q->columns,
+                     q->rows, "columns", q->columns, "curvature_columns", curvature_columns ? curvature_columns : q->columns,
                      "bytes", report_count(c->bytes), "bits_per_weight",
                      report_number(bits(c->bytes, (uint64_t)q->n * (uint64_t)q->rows * (uint64_t)q->columns)),
-                     "expected_divergence", report_number(m->predicted), "rounding", "power", report_number(m->round.power),
-                     "plain", report_number(m->round.plain), "feedback", report_number(m->round.fed), "equilibrium",
-                     report_number(m->round.cost), "sweeps", m->round.n_sweeps, "codes", report_count((uint64_t)m->round.n_codes),
-                     "moved_in_last_sweep", report_count((uint64_t)m->round.moved), "checked", stability_json(&m->round.checked));
+                     "expected_divergence", report_number(expected), "rounding", "power", report_number(r->power), "plain",
+                     report_number(r->plain), "feedback", report_number(r->fed), "equilibrium", report_number(r->cost), "sweeps",
+                     r->n_sweeps, "codes", report_count((uint64_t)r->n_codes), "moved_in_last_sweep",
+                     report_count((uint64_t)r->moved), "checked", stability_json(&r->checked));
 }
 
 static json_t *measured_json(const compress_report *r)
@@ -99,13 +100,14 @@ json_t *report_of_compression(const compress_report *r, const char *in_path, con
         json_object_set_new(times, phases[i], report_number(r->seconds[i]));
     json_object_set_new(times, "all", report_number(seconds));
     for (int i = 0; i < r->players.n; i++)
-        json_array_append_new(matrices, matrix_json(r, i));
+        json_array_append_new(matrices, matrix_json(&r->players.p[i], &r->matrix[i].round, r->matrix[i].curvature_columns,
+                                                    r->matrix[i].predicted));
     for (int i = 0; i < r->n_curve; i++)
         json_array_append_new(curve, ways_json(&r->curve[i]));
     all = json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:b, s:{s:o, s:i, s:i}, s:o, s:o, s:o, s:o}", "input",
                     report_text(str_of(in_path)), "output", report_text(str_of(out_path)), "written", (int)r->written, "in_bytes",
                     report_count(r->in_bytes), "out_bytes", report_count(r->out_bytes), "bits_per_weight",
-                    report_number(bits_of_all(r)), "stock", (int)players_are_stock(&r->players), "calibration", "text",
+                    report_number(bits_of_all(&r->players)), "stock", (int)players_are_stock(&r->players), "calibration", "text",
                     report_text(str_of(r->text)), "sequences", r->n_sequences, "tokens_each", r->n_context, "expected_divergence",
                     report_number(r->predicted), "measured", measured_json(r), "seconds", times, "peak_memory_bytes",
                     report_count(os_peak_rss_bytes()));
@@ -122,6 +124,22 @@ json_t *report_of_compression(const compress_report *r, const char *in_path, con
     json_object_set_new(all, "curve", curve);
     json_object_set_new(all, "matrices", matrices);
     return all;
+}
+
+json_t *report_of_matrices(const matrices_report *r, const char *in_path, const char *out_path)
+{
+    json_t *matrices = json_array();
+    for (int i = 0; i < r->players.n; i++)
+        json_array_append_new(matrices, matrix_json(&r->players.p[i], &r->round[i], 0, (double)NAN));
+    return json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:b, s:{s:s, s:i, s:i, s:o}, s:o, s:{s:o, s:o}, s:{s:o}, s:o, s:o}", "input",
+                     report_text(str_of(in_path)), "output", report_text(str_of(out_path)), "written", 1, "in_bytes",
+                     report_count(r->in_bytes), "out_bytes", report_count(r->out_bytes), "bits_per_weight",
+                     report_number(bits_of_all(&r->players)), "stock", (int)players_are_stock(&r->players), "pruned", "structure",
+                     r->lone ? "neurons" : "blocks", "before", r->n_before, "removed", r->n_removed, "relative_error",
+                     report_number(r->lone ? r->pruned_error : (double)NAN), "relative_error",
+                     report_number(r->lone ? r->error : (double)NAN), "game", "price_per_byte", report_number(r->allocation.price),
+                     "gap", report_number(r->allocation.gap), "seconds", "all", report_number(r->seconds), "peak_memory_bytes",
+                     report_count(os_peak_rss_bytes()), "matrices", matrices);
 }
 
 dil_status report_write_compression(const char *path, const preset_report *r, const char *in_path, const char *out_path,

@@ -586,11 +586,47 @@ def test_quantize_fallback(room):
     want("had been quantized before" in err, err)
 
 
+def write_layer(path):
+    """A layer of experts alone; its matrices, as the file's names call them."""
+    rng, w = np.random.default_rng(1), gguf.GGUFWriter(path, "dil-experts")
+    w.add_embedding_length(64)
+    w.add_expert_feed_forward_length(128)
+    w.add_expert_count(4)
+    w.add_expert_used_count(2)
+    for name, shape in (("gate_inp", (4, 64)), ("gate_exps", (4, 128, 64)), ("up_exps", (4, 128, 64)), ("down_exps", (4, 64, 128))):
+        w.add_tensor(f"blk.0.ffn_{name}.weight", (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def test_quantize_matrices(room):
+    """Files without a language model need no text; what needs one is refused by name."""
+    layer, out, report = room("layer.gguf"), room("layer-q.gguf"), room("layer.json")
+    write_layer(layer)
+    text, _ = dil("quantize", layer, out, "--bpw", "5", "--report", report, "-t", "2")
+    with open(report, encoding="utf-8") as f:
+        found = json.load(f)
+    want("relative error of the layer's outputs" in text and "gate_exps" in text, text)
+    want(found["bits_per_weight"] <= 5.2 and found["out_bytes"] == os.path.getsize(out), str(found))
+    want(0 < found["relative_error"] < 0.05 and found["pruned"]["removed"] == 0 and len(found["matrices"]) == 3, str(found))
+    want(all(m["rounding"]["equilibrium"] <= m["rounding"]["plain"] for m in found["matrices"]), "equilibrium beside plain rounding")
+    preset = json.loads(dil("quantize", layer, out, "--preset", "dusuk", "--json")[0])
+    want(preset["pruned"]["removed"] == 64 and preset["pruned"]["before"] == 128, "half of the neurons")
+    want(preset["relative_error"] > found["relative_error"] and preset["out_bytes"] < found["out_bytes"], "fewer bits, more error")
+    for option in (["--calib", layer], ["--size", "1M"], ["--quality-budget", "0.1"], ["--dry-run"]):
+        _, err = dil("quantize", layer, out, *([] if "--size" in option or "--quality-budget" in option else ["--bpw", "4"]), *option, code=2)
+        want(f"{option[0]}: wanted a language model" in err and "--preset" in err, err)
+    dil("quantize", layer, out, "--type", "Q8_0")
+
+
 def test_quantize_refuses(room):
     out = room("refused.gguf")
     _, err = dil("quantize", room("llama.gguf"), out, "--type", "Q7", code=2)
     want("wanted one of F32" in err and "found 'Q7'" in err, err)
     dil("quantize", room("llama.gguf"), out, code=2)
+    want("wanted --calib TEXT" in dil("quantize", room("llama.gguf"), out, "--preset", "dengeli", code=2)[1], "a preset without a text")
     dil("quantize", room("llama.gguf"), code=2)
     want("another name" in dil("quantize", room("llama.gguf"), room("llama.gguf"), "--type", "F16", code=1)[1], "same file")
     dil("quantize", room("llama.gguf"), room("no/folder.gguf"), "--type", "F16", code=1)
