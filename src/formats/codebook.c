@@ -22,8 +22,8 @@ enum {
 static uint16_t allowed_1[PREFIXES_2], word_1[KEYS_2], allowed_2[3][PREFIXES_2], word_2[3][KEYS_2], allowed_3[2][PREFIXES_3],
     word_3[2][KEYS_3];
 
-static uint16_t begin_2[3][82], begin_3[2][65];
-static uint8_t second_2[3][1024], second_3[2][512];
+static uint16_t begin_1[82], begin_2[3][82], begin_3[2][65];
+static uint8_t second_1[2048], second_2[3][1024], second_3[2][512];
 
 #define BOOK(values, chosen, parity, n, words, bits, table, quarters, kind, i)                                                    \
     {                                                                                                                             \
@@ -34,7 +34,7 @@ static uint8_t second_2[3][1024], second_3[2][512];
 #define SHIFTED(values)                                                                                                          \
     {                                                                                                                            \
         .width = 8, .unit = 8, .shifted = values, .n_magnitudes = 3, .n_words = 2048, .entries = iq1_grid, .allowed = allowed_1, \
-        .word = word_1                                                                                                           \
+        .n_quarters = 9, .begin = begin_1, .second = second_1, .word = word_1                                                    \
     }
 const codebook codebook_iq1_s = SHIFTED(32);
 const codebook codebook_iq1_m = SHIFTED(8);
@@ -86,8 +86,7 @@ static void fill(const codebook *b)
         }
         b->word[key] = (uint16_t)i;
     }
-    if (b->n_quarters)
-        fill_halves(b, keys);
+    fill_halves(b, keys);
 }
 
 static void fill_all(void)
@@ -205,7 +204,7 @@ float codebook_nearest(const grid *g, const codebook_wish *w, uint8_t *code)
     uint8_t tried[CODEBOOK_MAX_UNIT];
     if (!(square > 0.0f))
         return w->bound;
-    if (!w->share && book->n_quarters)
+    if (!w->share)
         return codebook_nearest_plain(g, w, code);
     float best = w->bound / square, found = w->bound;
     for (int i = 0; i < MOST_LEVELS; i++)

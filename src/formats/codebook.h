@@ -21,10 +21,10 @@ typedef struct codebook {
     const void *entries; /* [n_words] of iq_tables.h: bytes, one a value */
     int low_bits;        /* that an entry's byte has below its magnitude; of a shifted book: the entry is a value, from -1 on */
     uint16_t *allowed;   /* bits of the codes that may follow a prefix: [1 + n + n^2 ..], prefixes as numbers with base n */
-    int n_quarters; /* 0: none of the next three; n^(width / 4): forms of a quarter of a word, numbers with base n; those of a half are pairs of them */
-    uint16_t *begin; /* [n_quarters^2 + 1]: where the second halves behind a first half begin */
-    uint8_t *second; /* [n_words]: CODEBOOK_PITCH * first quarter + second */
-    uint16_t *word;  /* [n^width]: the word with these magnitudes, or CODEBOOK_NONE */
+    int n_quarters;      /* n^(width / 4): forms of a quarter of a word, numbers with base n; those of a half are pairs of them */
+    uint16_t *begin;     /* [n_quarters^2 + 1]: where the second halves behind a first half begin */
+    uint8_t *second;     /* [n_words]: CODEBOOK_PITCH * first quarter + second */
+    uint16_t *word;      /* [n^width]: the word with these magnitudes, or CODEBOOK_NONE */
 } codebook;
 
 #define CODEBOOK_NONE 0xffff

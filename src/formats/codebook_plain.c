@@ -1,7 +1,7 @@
 /*
  * The nearest words when errors are not shared. The sum of a word is that of its two halves, which take few forms, each a pair of the forms
  * of its quarters: every half's sum is found once, and second halves are looked at only behind first halves that may still win. Signs are
- * those of the targets, or all but one where their number must be even.
+ * those of the targets, or all but one where their number must be even; words of values have their own.
  */
 #include "formats/codebook_search.h"
 
@@ -191,9 +191,44 @@ static float best_words(const codebook *book, half h[2][2], int words, int flipp
     return sum < limit ? sum : limit;
 }
 
+/* Words of values, which have their own signs: the better one of the shifts that may be. */
+static float nearest_shifted(const grid *g, const codebook_wish *w, uint8_t *code)
+{
+    const float inverse = 1.0f / w->scale, square = w->scale * w->scale;
+    float v[CODEBOOK_MAX_UNIT], level[3], best = w->bound / square;
+    half halves[2];
+    pick chosen = {.first = -1};
+    int chosen_shift = 0;
+    for (int j = 0; j < g->book->unit; j++)
+        v[j] = w->target[j] * inverse;
+    for (int shift = 0; shift < 2; shift++) {
+        if (w->shift != CODEBOOK_SHIFT_EITHER && w->shift != shift)
+            continue;
+        for (int m = 0; m < 3; m++)
+            level[m] = (float)g->level[2 * m + shift];
+        for (int i = 0; i < 2; i++)
+            sum_half(level, MOST_VALUES, v + i * MOST_VALUES, w->weight + i * MOST_VALUES, false, &halves[i]);
+        const pick found = best_word(g->book, halves, false, best);
+        if (found.first < 0)
+            continue;
+        best = found.sum;
+        chosen = found;
+        chosen_shift = shift;
+    }
+    if (chosen.first < 0 || !(best * square < w->bound))
+        return w->bound;
+    read_form(chosen.first, MOST_VALUES, code);
+    read_form(chosen.second, MOST_VALUES, code + MOST_VALUES);
+    for (int j = 0; j < g->book->unit; j++)
+        code[j] = (uint8_t)(2 * code[j] + chosen_shift);
+    return best * square;
+}
+
 float codebook_nearest_plain(const grid *g, const codebook_wish *w, uint8_t *code)
 {
     const codebook *book = g->book;
+    if (book->shifted)
+        return nearest_shifted(g, w, code);
     const int words = book->unit / book->width;
     const float inverse = 1.0f / w->scale, square = w->scale * w->scale;
     float v[CODEBOOK_MAX_UNIT], level[MOST_MAGNITUDES], best = w->bound / square;

@@ -4,7 +4,7 @@
 
 #include "formats/codebook.h"
 
-/* As codebook_nearest; the scale's square is a positive number. plain: w->share is NULL, and the book has halves. */
+/* As codebook_nearest; the scale's square is a positive number. plain: w->share is NULL. */
 float codebook_nearest_plain(const grid *g, const codebook_wish *w, uint8_t *code);
 
 #endif
