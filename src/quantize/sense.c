@@ -7,7 +7,8 @@
 #include "base/status.h"
 #include "quantize/round.h"
 
-#define SAMPLE_ROWS 128 /* of a matrix, rounded with every format */
+#define SAMPLE_ROWS 128 /* of a matrix, rounded with every format, */
+#define LEAST_ROWS 16   /* and of each of its experts, however many they are */
 
 /* ---- looks ---- */
 
@@ -113,17 +114,23 @@ static dil_status add_part(const sense *s, player *p, const sample *a, const flo
     return status;
 }
 
-/* Rows of a player (all, an expert's, a head's), and what their columns read: h [parts][part][part]. */
+/* Rows of a player (all, an expert's, a head's; groups: how many such there are), and what their columns read: h [parts][part][part]. */
 typedef struct seen_rows {
     const float *w, *row_weight, *h;
-    int n_rows, parts;
+    int n_rows, groups, parts;
 } seen_rows;
+
+static int sample_rows(const seen_rows *of)
+{
+    const int share = SAMPLE_ROWS / of->groups, wanted = share > LEAST_ROWS ? share : LEAST_ROWS;
+    return of->n_rows < wanted ? of->n_rows : wanted;
+}
 
 /* Adds their costs to the player's choices. */
 static dil_status add_costs(const sense *s, player *p, const seen_rows *of, dil_error *err)
 {
     sample a = {.s = s, .w = of->w, .row_weight = of->row_weight, .rows = of->n_rows, .columns = p->columns};
-    a.n = of->n_rows < SAMPLE_ROWS ? of->n_rows : SAMPLE_ROWS;
+    a.n = sample_rows(of);
     const int part = p->columns / of->parts;
     float *values = mem_alloc((size_t)a.n * (size_t)part * sizeof(float), MEM_MISC);
     a.values = mem_alloc((size_t)a.n * (size_t)p->columns * sizeof(float), MEM_MISC);
@@ -200,7 +207,7 @@ static dil_status stage_costs(const sense *s, players *p, int layer, walk_stage 
             DIL_TRY(add_costs(s, q,
                               &(seen_rows){m.w + (size_t)e * (size_t)part * (size_t)m.columns, row + (size_t)e * (size_t)part,
                                            h + ((size_t)sense_look_of(s->w, (net_place)place) * (size_t)groups + (size_t)e) * size,
-                                           part, parts},
+                                           part, groups, parts},
                               err));
     }
     return DIL_OK;
@@ -220,11 +227,11 @@ static dil_status end_costs(const sense *s, players *p, float *head, dil_error *
         sense_tied(s->f, n_vocab, n_embd, head);
     if (embedding) {
         begin_costs(embedding);
-        DIL_TRY(add_costs(s, embedding, &(seen_rows){values, s->f->used, p->tied ? head : s->f->input, n_vocab, 1}, err));
+        DIL_TRY(add_costs(s, embedding, &(seen_rows){values, s->f->used, p->tied ? head : s->f->input, n_vocab, 1, 1}, err));
     }
     if (output) {
         begin_costs(output);
-        DIL_TRY(add_costs(s, output, &(seen_rows){walk_head(s->w), s->f->vocabulary, head, n_vocab, 1}, err));
+        DIL_TRY(add_costs(s, output, &(seen_rows){walk_head(s->w), s->f->vocabulary, head, n_vocab, 1, 1}, err));
     }
     return DIL_OK;
 }
