@@ -54,7 +54,7 @@ blockquote { margin: 1rem 0; padding: .8rem 1.2rem; max-width: 46rem; background
   border-radius: 0 .5rem .5rem 0; white-space: pre-line; }
 figure { margin: 1.4rem 0; }
 figure img { display: block; width: 100%; height: auto; border: 1px solid var(--line); border-radius: .6rem; }
-iframe { display: block; width: 100%; height: 56rem; border: 1px solid var(--line); border-radius: .6rem; background: var(--paper); }
+iframe { display: block; width: 100%; height: 62rem; border: 1px solid var(--line); border-radius: .6rem; background: var(--paper); }
 figcaption { color: var(--faint); font-size: .9rem; margin-top: .5rem; }
 body[data-show=c] article:not([lang=en]), body[data-show=python] article:not([lang=tr]) { display: none; }
 body:not([data-show]) nav span, body[data-show=c] .tr, body[data-show=python] .en { display: none; }
@@ -69,6 +69,11 @@ function show(which) {
   document.querySelectorAll('nav a').forEach(a => a.hash = a.dataset.to + '-' + which);
 }
 buttons.forEach(b => b.addEventListener('click', () => show(b.value)));
+/* Pages within the page become as high as what they show. */
+document.querySelectorAll('iframe').forEach(frame => frame.addEventListener('load', () => {
+  const inner = frame.contentDocument && frame.contentDocument.querySelector('main');
+  if (inner) new ResizeObserver(() => { if (inner.offsetHeight) frame.style.height = inner.offsetHeight + 2 + 'px'; }).observe(inner);
+}));
 const told = [...buttons].map(b => b.value), asked = location.hash.split('-').pop();
 if (told.length > 1) show(told.includes(asked) ? asked : navigator.language.startsWith('tr') ? 'python' : 'c');
 """
