@@ -13,8 +13,6 @@
 #include "quantize/report.h"
 
 #define MOST_TEXT ((size_t)1 << 30)
-#define SWEEPS 60
-#define SWEEPS_FAST 2
 
 dil_quantize_options dil_quantize_options_default(void)
 {
@@ -65,7 +63,7 @@ static dil_status quantize_matrices(const char *in_path, const char *out_path, c
                                  .inputs = o->inputs,
                                  .n_inputs = o->n_inputs,
                                  .seed = 1,
-                                 .most_sweeps = o->fast ? SWEEPS_FAST : SWEEPS,
+                                 .most_sweeps = o->fast ? ROUND_SWEEPS_FAST : ROUND_SWEEPS,
                                  .n_threads = threads_of(o),
                                  .progress = o->progress,
                                  .user = o->user};
@@ -129,7 +127,7 @@ static dil_status quantize_model(const char *in_path, const char *out_path, cons
                            .text_name = o->text_path,
                            .n_sequences = o->n_sequences ? o->n_sequences : 100,
                            .n_context = o->n_context ? o->n_context : 512,
-                           .most_sweeps = o->fast ? SWEEPS_FAST : SWEEPS,
+                           .most_sweeps = o->fast ? ROUND_SWEEPS_FAST : ROUND_SWEEPS,
                            .n_threads = threads_of(o),
                            .measure = true,
                            .progress = o->progress,

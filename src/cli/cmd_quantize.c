@@ -205,7 +205,7 @@ static int compress(const cli_options *o, const char *in_path, const char *out_p
                                           : o->fast ? 24
                                                     : 100,
                            .n_context = o->context ? (int)o->context : 512,
-                           .most_sweeps = o->fast ? 2 : 60,
+                           .most_sweeps = o->fast ? ROUND_SWEEPS_FAST : ROUND_SWEEPS,
                            .n_threads = o->threads ? (int)o->threads : os_cpu_count(),
                            .resume = o->resume,
                            .dry_run = o->dry_run,

@@ -1,6 +1,5 @@
 #include "cli/quantize_matrices.h"
 
-#include "base/mem.h"
 #include "base/os.h"
 #include "base/status.h"
 #include "base/threads.h"
@@ -9,9 +8,6 @@
 #include "evaluate/report_json.h"
 #include "quantize/matrices.h"
 #include "quantize/report.h"
-
-#define SWEEPS 60
-#define SWEEPS_FAST 2
 
 /* Options that want a text and a model that reads it. */
 static const char *option_of_models(const cli_options *o)
@@ -46,11 +42,9 @@ static void print_matrix(const player *q, const round_report *r)
 static void print_result(const matrices_report *r, const char *out_path)
 {
     char before[32], after[32];
-    uint64_t bytes = 0;
-    for (int i = 0; i < r->players.n; i++)
-        bytes += r->players.p[i].choice[r->players.p[i].chosen].bytes;
     printf(_("%s: %s -> %s, %.3f bits per weight, %.0f s\n"), out_path, str_bytes(r->in_bytes, before, sizeof before),
-           str_bytes(r->out_bytes, after, sizeof after), 8 * (double)bytes / (double)players_values(&r->players), r->seconds);
+           str_bytes(r->out_bytes, after, sizeof after),
+           8 * (double)players_matrix_bytes(&r->players) / (double)players_values(&r->players), r->seconds);
     if (r->n_removed > 0 && r->lone)
         printf(_("  %d of %d neurons gone from each expert, at a relative error of %.5f\n"), r->n_removed, r->n_before,
                r->pruned_error);
@@ -76,7 +70,7 @@ int quantize_matrices(const cli_options *o, const char *in_path, const char *out
     matrices_options mo = {.bits = p ? p->bits : o->bits,
                            .prune = p ? p->share : 0,
                            .seed = 1,
-                           .most_sweeps = o->fast ? SWEEPS_FAST : SWEEPS,
+                           .most_sweeps = o->fast ? ROUND_SWEEPS_FAST : ROUND_SWEEPS,
                            .n_threads = o->threads ? (int)o->threads : os_cpu_count(),
                            .progress = work_progress_tell,
                            .user = &run};

@@ -19,11 +19,10 @@ typedef struct totals {
 
 static totals add_up(const compress_report *r)
 {
-    totals t = {.matrix_values = players_values(&r->players)};
+    totals t = {.bytes = players_matrix_bytes(&r->players), .matrix_values = players_values(&r->players)};
     for (int i = 0; i < r->players.n; i++) {
         const player *q = &r->players.p[i];
         t.values[q->choice[q->chosen].type] += values_of(q);
-        t.bytes += q->choice[q->chosen].bytes;
         round_report_add(&t.round, &r->matrix[i].round);
     }
     return t;

@@ -197,6 +197,14 @@ uint64_t players_bytes(const players *p)
     return sum;
 }
 
+uint64_t players_matrix_bytes(const players *p)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < p->n; i++)
+        sum += p->p[i].choice[p->p[i].chosen].bytes;
+    return sum;
+}
+
 uint64_t players_values(const players *p)
 {
     uint64_t sum = 0;

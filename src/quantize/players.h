@@ -56,10 +56,11 @@ void player_keep_stock(player *p); /* without the latter */
 void player_fix(player *p, dil_type type);
 uint64_t player_bytes(const player *p, dil_type type); /* 0: does not fit */
 
-uint64_t players_padded(uint64_t bytes);   /* what a tensor of that size takes of the file */
-uint64_t players_bytes(const players *p);  /* of the file with the present choices */
-uint64_t players_values(const players *p); /* of all matrices */
-bool players_are_stock(const players *p);  /* all choices are */
-double players_cost(const players *p);     /* sum of the present choices' costs */
+uint64_t players_padded(uint64_t bytes);         /* what a tensor of that size takes of the file */
+uint64_t players_bytes(const players *p);        /* of the file with the present choices */
+uint64_t players_matrix_bytes(const players *p); /* of all matrices with the present choices, without padding */
+uint64_t players_values(const players *p);       /* of all matrices */
+bool players_are_stock(const players *p);        /* all choices are */
+double players_cost(const players *p);           /* sum of the present choices' costs */
 
 #endif

@@ -9,13 +9,7 @@
 
 static double bits(uint64_t bytes, uint64_t values) { return values ? 8.0 * (double)bytes / (double)values : 0.0; }
 
-static double bits_of_all(const players *p)
-{
-    uint64_t bytes = 0;
-    for (int i = 0; i < p->n; i++)
-        bytes += p->p[i].choice[p->p[i].chosen].bytes;
-    return bits(bytes, players_values(p));
-}
+static double bits_of_all(const players *p) { return bits(players_matrix_bytes(p), players_values(p)); }
 
 static json_t *ways_json(const allocate_report *a)
 {

@@ -10,6 +10,9 @@
 #include "quantize/metric.h"
 #include "quantize/stability.h"
 
+#define ROUND_SWEEPS 60     /* usual limits: the equilibrium comes long before, */
+#define ROUND_SWEEPS_FAST 2 /* and most of what it gains */
+
 typedef struct round_task {
     dil_type type; /* with a grid */
     int rows, columns;
