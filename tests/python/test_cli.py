@@ -24,6 +24,7 @@ SHARED = os.environ.get("DIL_SHARED") or os.path.join(SOURCE, "..", "shared")
 BINARY = os.environ.get("DIL_BINARY", "")
 PEER = os.path.join(os.environ.get("DIL_LLAMA_CPP_BIN", ""), "llama-bench")
 REAL = os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "dilmodeli", "smollm2.gguf")
+DENSE, MOE = (os.path.join(SOURCE, f"models/sigircik-{kind}.gguf") for kind in ("dense", "moe"))
 sys.path.insert(0, os.path.join(SOURCE, "tests", "golden"))
 try:
     import gguf
@@ -619,6 +620,18 @@ def test_quantize_matrices(room):
         _, err = dil("quantize", layer, out, *([] if "--size" in option or "--quality-budget" in option else ["--bpw", "4"]), *option, code=2)
         want(f"{option[0]}: wanted a language model" in err and "--preset" in err, err)
     dil("quantize", layer, out, "--type", "Q8_0")
+
+
+def test_words_of_errors(room):
+    """A range is named whole; a base's own context is the only one; a route that changes little says so, unless told to be quiet."""
+    want("at most 64 values, found '0-64'" in dil("bench", "-m", room("wide.gguf"), "-p", "0-64", "-n", "0", code=2)[1], "a long range")
+    text, base = os.path.join(SOURCE, "tests/traces/held-out-en.txt"), room("base.kld")
+    dil("eval", "perplexity", "-m", DENSE, "-f", text, "-c", "64", "--chunks", "2", "--save-base", base)
+    dil("eval", "kld", "-m", DENSE, "--base", base, "-c", "64")
+    want("--ctx-size: wanted none, or 64" in dil("eval", "kld", "-m", DENSE, "--base", base, "-c", "128", code=2)[1], "another context")
+    cached = ["run", "-m", MOE, "-p", "A bird", "-n", "1", "--route", "cache"]
+    want("without --experts-memory" in dil(*cached)[1], "a route without a budget")
+    want(dil(*cached, "-q")[1] == "" and "without" not in dil(*cached, "--experts-memory", "20M")[1], "and with one")
 
 
 def test_quantize_refuses(room):
