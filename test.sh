@@ -24,6 +24,7 @@ done
 
 only_unit=$only
 [ "$only" = . ] && only_unit='^(test_|checkkernels_|fuzz_)'
+threaded='^test_.*(base|thread|engine|session|compute|theorem|pool|experts|train_run)' # what ThreadSanitizer looks at
 checks_passed=0 checks_failed=0 logs=()
 
 # check NAME COMMAND...: one source check; goes on when it fails.
@@ -108,8 +109,8 @@ main() {
         ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 run_ctest build/asan "$only_unit"
     fi
     if [ $tsan = yes ]; then
-        sanitized_build build/tsan thread
-        TSAN_OPTIONS=halt_on_error=1 run_ctest build/tsan '^test_.*(base|thread|engine|session|compute|theorem|pool|experts|train_run)'
+        BUILD_TARGETS=$(basename -s .c tests/unit/test_*.c | grep -E "$threaded") sanitized_build build/tsan thread
+        TSAN_OPTIONS=halt_on_error=1 run_ctest build/tsan "$threaded"
     fi
     python3 scripts/count_tests.py $checks_passed $checks_failed "${logs[@]}"
 }

@@ -112,6 +112,7 @@ build_jobs() {
 }
 
 # build DIR CMAKE_OPTION...: configures (again only when the options changed) and builds; quiet unless it fails (1).
+# BUILD_TARGETS: what is built, instead of all.
 build() {
     local directory=$1 options stamp log other
     shift
@@ -131,7 +132,8 @@ build() {
         printf '%s' "$options" >"$stamp"
     fi
     [ -e "$directory/.built" ] || step "Building $directory"
-    cmake --build "$directory" -j "$(build_jobs)" </dev/null >"$log" 2>&1 || {
+    # shellcheck disable=SC2086  # a list of words
+    cmake --build "$directory" -j "$(build_jobs)" ${BUILD_TARGETS:+--target $BUILD_TARGETS} </dev/null >"$log" 2>&1 || {
         grep -m 20 -A 6 -E 'error|FAILED' "$log" >&2 || tail -n 30 "$log" >&2
         note "the build failed (all of its output: $log)"
         return 1

@@ -1,6 +1,7 @@
 /*
  * Linear layers: gemv and gemm of every type, to the last bit like scalar's gemv; scalar against the format's decode in
- * double. Activations and packed weights end at guard pages, unused places hold NaN and garbage.
+ * double. Activations and packed weights end at guard pages, unused places hold NaN and garbage. Scalar computes a shape once;
+ * fewer tokens are the last ones of it.
  */
 #include <math.h>
 #include <stdio.h>
@@ -20,7 +21,7 @@ typedef struct setup {
     shape s;
     dil_type type;
     act x;
-    guarded f, q, d, sum, isum, s16, isum16, bf16, panels, scratch, y;
+    guarded f, q, d, sum, isum, s16, isum16, bf16, panels, scratch;
     float *want; /* [n_tokens][n_panels * 16] by scalar */
     uint8_t *rows;
     size_t row_bytes;
@@ -83,9 +84,7 @@ static void make_panels(setup *t)
     for (int p = 0; p < s->n_panels; p++)
         panel_pack(t->type, t->rows + (size_t)p * PANEL_ROWS * row_bytes, row_bytes, PANEL_ROWS, s->k,
                    (uint8_t *)t->panels.p + (size_t)p * panel);
-    size_t y_stride = n_rows + s->extra_stride;
     t->scratch = guarded_new(linear_scratch_bytes(s->k), 64);
-    t->y = guarded_new(((size_t)(s->n_tokens - 1) * y_stride + n_rows) * 4, 4);
     t->want = malloc((size_t)s->n_tokens * n_rows * 4);
     t->args = (linear_args){t->panels.p,
                             panel,
@@ -94,8 +93,8 @@ static void make_panels(setup *t)
                             &t->x,
                             s->token,
                             s->n_tokens,
-                            t->y.p,
-                            y_stride,
+                            t->want,
+                            n_rows,
                             t->scratch.p,
                             s->n_panels % 2 ? 4096 : 0};
 }
@@ -109,22 +108,12 @@ static void make(setup *t, dil_type type, shape s)
 
 static void release(check *c, setup *t)
 {
-    guarded *all[] = {&t->f, &t->q, &t->d, &t->sum, &t->isum, &t->s16, &t->isum16, &t->bf16, &t->panels, &t->scratch, &t->y};
+    guarded *all[] = {&t->f, &t->q, &t->d, &t->sum, &t->isum, &t->s16, &t->isum16, &t->bf16, &t->panels, &t->scratch};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!guarded_free(all[i]))
             check_fail(c, "wrote before an array (%zu)", i);
     free(t->want);
     free(t->rows);
-}
-
-/* Scalar's outputs, token by token, into want. */
-static void run_scalar(check *c, setup *t)
-{
-    size_t n_rows = (size_t)t->s.n_panels * PANEL_ROWS;
-    linear_args a = t->args;
-    a.y = t->want;
-    a.y_stride = n_rows;
-    c->scalar->linear[t->type].gemm(&a);
 }
 
 static const char *describe(const shape *s)
@@ -135,21 +124,23 @@ static const char *describe(const shape *s)
     return text;
 }
 
-static void compare(check *c, const setup *t)
+/* y: of the last n tokens. */
+static void compare(check *c, const setup *t, int n, const float *y, size_t y_stride)
 {
     size_t n_rows = (size_t)t->s.n_panels * PANEL_ROWS;
-    const float *y = t->y.p;
-    for (size_t i = 0; i < (size_t)t->s.n_tokens; i++) {
+    const float *wanted = t->want + (size_t)(t->s.n_tokens - n) * n_rows;
+    for (size_t i = 0; i < (size_t)n; i++) {
         for (size_t r = 0; r < n_rows; r++) {
-            float got = y[i * t->args.y_stride + r], want = t->want[i * n_rows + r];
+            float got = y[i * y_stride + r], want = wanted[i * n_rows + r];
             if (!same_bits(got, want)) {
-                check_fail(c, "%s: token %zu row %zu is %.9g, scalar has %.9g", describe(&t->s), i, r, (double)got, (double)want);
+                check_fail(c, "%s: %d tokens: token %zu row %zu is %.9g, scalar has %.9g", describe(&t->s), n, i, r, (double)got,
+                           (double)want);
                 return;
             }
         }
-        for (size_t r = n_rows; r < t->args.y_stride && i + 1 < (size_t)t->s.n_tokens; r++)
-            if (!isnan(y[i * t->args.y_stride + r]))
-                check_fail(c, "%s: wrote behind row %zu of y", describe(&t->s), i);
+        for (size_t r = n_rows; r < y_stride && i + 1 < (size_t)n; r++)
+            if (!isnan(y[i * y_stride + r]))
+                check_fail(c, "%s: %d tokens: wrote behind row %zu of y", describe(&t->s), n, i);
     }
 }
 
@@ -172,7 +163,7 @@ static void compare_with_decode(check *c, const setup *t)
             }
             /* Formats with a minimum cancel: u * ws and nm are larger than their sum. */
             double slack = (f->is_quantized ? 4e-5 : 4e-6) * magnitude;
-            double got = (double)((const float *)t->y.p)[i * t->args.y_stride + r];
+            double got = (double)t->want[i * n_rows + r];
             if (!(fabs(got - sum) <= slack)) {
                 check_fail(c, "%s: token %zu row %zu is %.9g, decoded weights give %.9g", describe(&t->s), i, r, got, sum);
                 free(w);
@@ -183,28 +174,35 @@ static void compare_with_decode(check *c, const setup *t)
     free(w);
 }
 
-static void check_shape(check *c, dil_type type, linear_fn fn, shape s)
+static void check_count(check *c, const setup *t, linear_fn fn, int n)
 {
-    setup t;
-    make(&t, type, s);
-    run_scalar(c, &t);
-    fn(&t.args);
-    compare(c, &t);
-    bool tame = s.weights == DATA_NORMAL && s.activations == DATA_NORMAL;
-    if (c->is_scalar && tame)
-        compare_with_decode(c, &t);
-    release(c, &t);
+    size_t n_rows = (size_t)t->s.n_panels * PANEL_ROWS, y_stride = n_rows + t->s.extra_stride;
+    guarded y = guarded_new(((size_t)(n - 1) * y_stride + n_rows) * 4, 4);
+    linear_args a = t->args;
+    a.token = t->s.token + t->s.n_tokens - n;
+    a.n_tokens = n;
+    a.y = y.p;
+    a.y_stride = y_stride;
+    fn(&a);
+    compare(c, t, n, y.p, y_stride);
+    if (!guarded_free(&y))
+        check_fail(c, "wrote before y");
 }
 
-static void check_tokens(check *c, dil_type type, linear_fn fn, int most, shape s)
+/* Up to `most` tokens. */
+static void check_shape(check *c, dil_type type, linear_fn fn, int most, shape s)
 {
     static const int counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 17, 33, 64};
-    for (size_t i = 0; i < sizeof counts / sizeof *counts && counts[i] <= most; i++) {
-        s.n_tokens = counts[i];
-        s.token = (int)(i % 3);
-        s.extra_stride = i % 2;
-        check_shape(c, type, fn, s);
-    }
+    setup t;
+    s.n_tokens = most;
+    s.token = (int)(random_u32() % 3);
+    make(&t, type, s);
+    c->scalar->linear[type].gemm(&t.args);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts && counts[i] <= most; i++)
+        check_count(c, &t, fn, counts[i]);
+    if (c->is_scalar && s.weights == DATA_NORMAL && s.activations == DATA_NORMAL)
+        compare_with_decode(c, &t);
+    release(c, &t);
 }
 
 /* arg: type * 2 + (1: gemm) */
@@ -224,19 +222,21 @@ static void check_type(check *c, int arg)
     int64_t quant_ks[] = {block, 2 * block, 3 * block, 5 * block, block == 32 ? 576 : 4 * block};
     size_t n_ks = f->is_quantized ? 5 : sizeof float_ks / sizeof *float_ks;
     for (size_t i = 0; i < n_ks; i++) {
-        shape s = {.k = f->is_quantized ? quant_ks[i] : float_ks[i], .n_panels = panels[i % 4]};
-        check_tokens(c, type, fn, gemm ? 33 : GEMV_TOKENS, s);
+        shape s = {.k = f->is_quantized ? quant_ks[i] : float_ks[i], .n_panels = panels[i % 4], .extra_stride = i % 2};
+        check_shape(c, type, fn, gemm ? 33 : GEMV_TOKENS, s);
     }
     for (int p = 0; p < 4; p++)
-        check_tokens(c, type, fn, gemm ? 9 : GEMV_TOKENS, (shape){.k = 2 * block, .n_panels = panels[p]});
+        for (size_t extra = 0; extra < 2; extra++)
+            check_shape(c, type, fn, gemm ? 9 : GEMV_TOKENS, (shape){.k = 2 * block, .n_panels = panels[p], .extra_stride = extra});
     for (int w = 0; w < DATA_KINDS; w++)
         for (int x = 0; x < DATA_KINDS; x++)
-            check_tokens(c, type, fn, gemm ? 9 : GEMV_TOKENS,
-                         (shape){.k = f->is_quantized ? 2 * block : 67,
-                                 .n_panels = 2,
-                                 .weights = (data_kind)w,
-                                 .activations = (data_kind)x});
-    check_tokens(c, type, fn, gemm ? 64 : GEMV_TOKENS, (shape){.k = f->is_quantized ? 2048 : 300, .n_panels = 1});
+            check_shape(c, type, fn, gemm ? 9 : GEMV_TOKENS,
+                        (shape){.k = f->is_quantized ? 2 * block : 67,
+                                .n_panels = 2,
+                                .extra_stride = (size_t)(w + x) % 2,
+                                .weights = (data_kind)w,
+                                .activations = (data_kind)x});
+    check_shape(c, type, fn, gemm ? 64 : GEMV_TOKENS, (shape){.k = f->is_quantized ? 2048 : 300, .n_panels = 1});
 }
 
 /* ---- scattered rows: each ends at a guard page, the same bits as a panel of them by scalar's gemv ---- */
