@@ -4,7 +4,7 @@ import statistics
 
 from compare import median_interval
 
-OURS = "ours"
+OURS, FITTED = "ours", "fitted"  # of as many bits as asked for; as large as promised
 Z = 1.96  # of a 95 % interval
 
 # What was promised, and of the figures of a file which one it is about, with its interval; at most or at least the limit.
@@ -71,7 +71,7 @@ def per_cent(part, whole):
 
 def small_file(files):
     """The file the promises are about."""
-    return OURS if OURS in files else "Q4_K"
+    return FITTED if FITTED in files else "Q4_K"
 
 
 # ---- verdicts ----------------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def lines_of(head, rows):
 
 
 def file_name(file, bits):
-    return f"ours, {bits:g} bits" if file == OURS else file
+    return {OURS: f"ours, {bits:g} bits", FITTED: f"ours, {SIZE_LIMIT:g} % of F32"}.get(file, file)
 
 
 def cell_bytes(figures, base, key):
@@ -210,7 +210,7 @@ def table_of_bleu(files, bits):
 
 def order(files):
     """Float first, ours last."""
-    known = ["F32", "F16", "Q8_0", "Q4_0", "Q4_K", OURS]
+    known = ["F32", "F16", "Q8_0", "Q4_0", "Q4_K", OURS, FITTED]
     return dict(sorted(files.items(), key=lambda item: known.index(item[0])))
 
 

@@ -3,10 +3,10 @@
 
     proposal_table.py --dil DIL [--quick] [--only memory,speed,perplexity,bleu,random] [--models NAME,...] [-o proposal.md] [--json FILE]
 
-Each model as F32, F16, Q8_0 and at --bpw bits by `dil quantize --calib` (minutes; with --plain also Q4_0 and Q4_K): SmolLM2-135M (the class of
-125 M), Gemma-3-270M (350 M), the project's own models, and a random-weight model of 1.3 B for memory and speed, whose 4.5 bits are Q4_K. The
-first two are published quantized only: their F32 is the decoded file, its weights moved off the grid by seeded noise (bench/off_grid.py;
---on-grid: as they are, which flatters types of the same grid).
+Each model as F32, F16, Q8_0 and by `dil quantize --calib` (minutes) with --bpw bits and in the promised fifth of F32, which the verdicts are
+about (with --plain also Q4_0 and Q4_K): SmolLM2-135M (the class of 125 M), Gemma-3-270M (350 M), the project's own models, and a random-weight
+model of 1.3 B for memory and speed, whose small file is Q4_K. The first two are published quantized only: their F32 is the decoded file, its
+weights moved off the grid by seeded noise (bench/off_grid.py; --on-grid: as they are, which flatters types of the same grid).
 
 Files take turns in rounds; tables show medians, and the median of the rounds' ratios with its interval. BLEU is read in two ways: answers of a
 file beside those of F32, and at tasks whose right answer is known, both beside that: the second half of a sentence, and a sentence once more.
@@ -22,12 +22,13 @@ import time
 
 import measure
 from compare import Results
-from proposal_report import OURS, report
+from proposal_report import FITTED, OURS, SIZE_LIMIT, report
 
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 PARTS = ("memory", "speed", "perplexity", "bleu", "random")
 CONTEXT = 512
-MANY = 8  # sequences at once
+MANY = 8  # sequences at once whose speed is measured
+ANSWERS = 32  # at once where speed does not matter: texts are the same however many
 ANSWER = 64
 
 
@@ -100,15 +101,16 @@ class Bench:
         self.folder = os.path.join(o.work, model.name + ("-on-grid" if model.grid and o.on_grid else ""))
         self.env = dict(os.environ, XDG_CACHE_HOME=os.path.join(os.path.abspath(o.work), "cache"))  # neither tuned settings nor others' packed weights
         self.threads = ["-t", o.threads] if o.threads else []
-        small = OURS if model.source else "Q4_K"
-        plain = [k for k in ("Q4_0", "Q4_K") if o.plain and k != small]
-        self.files = ["F32", "F16", "Q8_0", *plain, small]
+        small = [OURS, FITTED] if model.source else ["Q4_K"]
+        plain = [k for k in ("Q4_0", "Q4_K") if o.plain and k not in small]
+        self.files = ["F32", "F16", "Q8_0", *plain, *small]
 
     def at(self, name):
         return os.path.join(self.folder, name)
 
     def path(self, file):
-        return self.at(f"{self.o.bpw}-bits{self.calibrated()}.gguf" if file == OURS else f"{file}.gguf")
+        names = {OURS: f"{self.o.bpw}-bits{self.calibrated()}", FITTED: f"{SIZE_LIMIT:g}-percent{self.calibrated()}"}
+        return self.at(names.get(file, file) + ".gguf")
 
     def calibrated(self):
         return f"-{self.o.calib_chunks}{'-fast' if self.o.quick else ''}"
@@ -140,8 +142,9 @@ class Bench:
             return {}
         if file == "F32":
             self.make_float(path)
-        elif file == OURS:
-            self.dil("quantize", self.path("F32"), path, "--bpw", self.o.bpw, "--calib", self.o.calib, "--chunks", self.o.calib_chunks, "--resume",
+        elif file in (OURS, FITTED):
+            most = ["--bpw", self.o.bpw] if file == OURS else ["--size", int(os.path.getsize(self.path("F32")) * SIZE_LIMIT / 100)]
+            self.dil("quantize", self.path("F32"), path, *most, "--calib", self.o.calib, "--chunks", self.o.calib_chunks, "--resume",
                      *(["--fast"] if self.o.quick else []), *self.threads, "-q")
         else:
             self.dil("quantize", self.path("F32"), path, "--type", file, "-q")
@@ -196,7 +199,7 @@ class Bench:
     def answers(self, file, task, language):
         prompts = self.at("prompts.txt")
         write_lines(prompts, [TASKS[task](s)[0] for s in self.sentences(language)])
-        r = self.dil("eval", "outputs", "-m", self.path(file), "-f", prompts, "-o", self.answers_path(file, task, language), "-n", ANSWER, "-npl", MANY,
+        r = self.dil("eval", "outputs", "-m", self.path(file), "-f", prompts, "-o", self.answers_path(file, task, language), "-n", ANSWER, "-npl", ANSWERS,
                      "--no-template", "--resume", *self.threads, "--json", "-q").json()
         return {"answers": r["answers"]}
 
@@ -240,7 +243,7 @@ def steps_of(bench, parts, program):
     o, files, m = bench.o, bench.files, bench.model.millions / 100
     common = [program, o.bpw, bench.calibrated(), o.on_grid, o.threads]
     for f in files:
-        yield Step(bench, "file", f, m * ((100 if o.quick else 450) if f == OURS else 5), [], lambda f=f: bench.make(f))
+        yield Step(bench, "file", f, m * ((100 if o.quick else 450) if f in (OURS, FITTED) else 5), [], lambda f=f: bench.make(f))
     if "memory" in parts or "speed" in parts:
         for f in files:
             yield Step(bench, "memory", f, 4 * m, common, lambda f=f: bench.memory(f))

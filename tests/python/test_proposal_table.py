@@ -24,8 +24,8 @@ def write(path, text):
 with open({log!r}, "a") as f:
     f.write(" ".join(a[:2]) + "\\n")
 if a[0] == "quantize":
-    kind = after("--type") if "--type" in a else "ours"
-    write(a[2], kind.ljust({{"F32": 1000, "F16": 500, "Q8_0": 250, "ours": 150}}[kind]))
+    kind = after("--type") if "--type" in a else "fitted" if "--size" in a else "ours"
+    write(a[2], kind.ljust(int(after("--size")) if kind == "fitted" else {{"F32": 1000, "F16": 500, "Q8_0": 250, "ours": 150}}[kind]))
     sys.exit(0)
 if a[:2] == ["eval", "bleu"]:
     score = lambda path: {{"score": float(len(open(path).read().split())), "low": 1, "high": 100}}
@@ -38,7 +38,7 @@ if a[:2] == ["eval", "bleu"]:
     sys.exit(0)
 kind = open(after("-m")).read().strip()
 if a[0] == "bench":
-    speed = {{"F32": 10, "F16": 20, "Q8_0": 30, "ours": 50}}[kind]
+    speed = {{"F32": 10, "F16": 20, "Q8_0": 30, "ours": 60, "fitted": 50}}[kind]
     row = {{"n_threads": 2, "cpu": "none", "n_parallel": int(after("-npl")) if "-npl" in a else 1}}
     print(json.dumps([dict(row, n_prompt=int(after("-p")), n_gen=0, median_ts=9 * speed)] * (after("-p") != "0") +
                      [dict(row, n_prompt=0, n_gen=int(after("-n")), median_ts=speed * row["n_parallel"] / 2)]))
@@ -46,12 +46,12 @@ elif a[1] == "perplexity":
     write(after("--save-base"), "base")
     print(json.dumps({{"perplexity": 20.0, "error": 0.5}}))
 elif a[1] == "kld":
-    if kind == "ours" and os.path.exists({stop!r}):
+    if kind == "fitted" and os.path.exists({stop!r}):
         os.remove({stop!r})
         sys.exit("no more")
-    print(json.dumps({{"perplexity": 20.2, "perplexity_error": 0.5, "mean_kld": 0.02, "log_ratio": 0.05, "log_ratio_error": 0.002}}))
+    print(json.dumps({{"perplexity": 20.2 if kind == "fitted" else 21, "perplexity_error": 0.5, "mean_kld": 0.02, "log_ratio": 0.05, "log_ratio_error": 0.002}}))
 elif a[1] == "outputs":
-    drop = {{"F32": 0, "F16": 0, "Q8_0": 1, "ours": 2}}[kind]
+    drop = {{"F32": 0, "F16": 0, "Q8_0": 1, "ours": 3, "fitted": 2}}[kind]
     prompts = open(after("-f")).read().splitlines()
     write(after("-o"), "".join(" ".join(p.split()[drop:]) + "\\n" for p in prompts))
     print(json.dumps({{"answers": len(prompts)}}))
@@ -132,18 +132,19 @@ def whole_run(room):
     with open(data, encoding="utf-8") as f:
         found = json.load(f)
     files = found["models"]["Sigircik-dense"]["files"]
-    want(list(files) == ["F32", "F16", "Q8_0", "ours"] and files["ours"]["answer"] == [25] * 3 and files["ours"]["many"] == [200] * 3, str(files))
-    # 3 sentences of 10 words: F32 answers with the 5 it has read, ours drops 2 of them
-    continued = next(b for b in files["ours"]["bleu"] if (b["task"], b["language"]) == ("continuation", "tr"))
+    want(list(files) == ["F32", "F16", "Q8_0", "ours", "fitted"] and files["fitted"]["answer"] == [25] * 3 and files["ours"]["many"] == [240] * 3, str(files))
+    # 3 sentences of 10 words: F32 answers with the 5 it has read, the fitted file drops 2 of them
+    continued = next(b for b in files["fitted"]["bleu"] if (b["task"], b["language"]) == ("continuation", "tr"))
     want((continued["same"]["score"], continued["float"]["score"], continued["difference"]["score"]) == (9, 15, -6), str(continued))
     judged = {v["promised"]: (v["measured"], v["verdict"]) for v in found["verdicts"]}
-    want(judged["file of at most 20 % of F32 at a perplexity at most 2 % higher"] == ("15.0 % at +1.00 % [+0.60 %, +1.40 %]", "holds"), str(judged))
+    want(judged["file of at most 20 % of F32 at a perplexity at most 2 % higher"] == ("20.0 % at +1.00 % [+0.60 %, +1.40 %]", "holds"), str(judged))
     want(judged["decode at least 4 times F32"] == ("5.00", "holds"), str(judged))
     want(judged["BLEU within 1.6 % of F32's, right answers as reference (continuation, tr)"] == ("-40.00 % [-46.67 %, -33.33 %]", "miss"), str(judged))
     want(judged["BLEU within 1.6 % of F32, its answers as reference (continuation, tr)"][0] == "9.00 [1.00, 100.00] (F16: 15.00)", str(judged))
     lines = text.splitlines()
-    row = next(line for line in lines if line.startswith("| ours, 4.5 bits | 0.0 (15 %)"))
+    row = next(line for line in lines if line.startswith("| ours, 20 % of F32 | 0.0 (20 %)"))
     want("| 450 (5.00; 2.50) | 25.0 (5.00; 2.50) | 200 (5.00; 2.50) | 20.200 (+1.00 % [+0.60 %, +1.40 %]) | 0.0200 |" in row, row)
+    want(any(line.startswith("| ours, 4.5 bits | 0.0 (15 %)") and "21.000" in line for line in lines), "the file of as many bits as asked for")
     want(not any(f.startswith("base") for f in os.listdir(os.path.join(room, "work", "Sigircik-dense"))), "the float model's probabilities are removed")
 
 
