@@ -7,8 +7,8 @@
 #include "base/status.h"
 #include "quantize/round.h"
 
-#define SAMPLE_ROWS 128 /* of a matrix, rounded with every format, */
-#define LEAST_ROWS 16   /* and of each of its experts, however many they are */
+#define SAMPLE_ROWS 32 /* of a matrix, rounded with every format, */
+#define LEAST_ROWS 16  /* and of each of its experts, however many they are */
 
 /* ---- looks ---- */
 
