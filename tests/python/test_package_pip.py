@@ -1,5 +1,5 @@
-"""`pip install` of the tree into a clean virtual environment gives the package with its library and the command. Builds everything again
-(not optimised, which spares a fifth of the time), so only with DIL_PIP=1, as continuous integration sets it; skips without a package index."""
+"""`pip install` of the tree into a clean virtual environment gives the package with its library and the command. Builds everything again,
+so only with DIL_PIP=1, as continuous integration sets it; skips without a package index."""
 import os
 import subprocess
 import sys
@@ -37,8 +37,7 @@ with tempfile.TemporaryDirectory() as folder:
     if run(python, "-m", "pip", "download", "--quiet", "--no-deps", "-d", folder, "cffi", env=environment).returncode != 0:
         print("skipped: no package index")
         sys.exit(77)
-    options = ["--config-settings=cmake.build-type=Debug"]
-    if run(python, "-m", "pip", "install", "--quiet", *options, SOURCE, env=environment).returncode != 0:
+    if run(python, "-m", "pip", "install", "--quiet", SOURCE, env=environment).returncode != 0:
         sys.exit(1)
     used = run(python, "-c", PROGRAM, cwd=folder, env=environment)
     version = run(os.path.join(venv, "bin", "dil"), "--version", cwd=folder, env=environment)
