@@ -143,8 +143,8 @@ class Bench:
         if file == "F32":
             self.make_float(path)
         elif file in (OURS, FITTED):
-            most = ["--bpw", self.o.bpw] if file == OURS else ["--size", int(os.path.getsize(self.path("F32")) * SIZE_LIMIT / 100)]
-            self.dil("quantize", self.path("F32"), path, *most, "--calib", self.o.calib, "--chunks", self.o.calib_chunks, "--resume",
+            size = ["--bpw", self.o.bpw] if file == OURS else ["--size", int(os.path.getsize(self.path("F32")) * SIZE_LIMIT / 100)]
+            self.dil("quantize", self.path("F32"), path, *size, "--calib", self.o.calib, "--chunks", self.o.calib_chunks, "--resume",
                      *(["--fast"] if self.o.quick else []), *self.threads, "-q")
         else:
             self.dil("quantize", self.path("F32"), path, "--type", file, "-q")
