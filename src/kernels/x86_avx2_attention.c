@@ -189,23 +189,26 @@ static void kv_load_v(dil_type type, const void *page, int head_dim, int n_slots
     }
 }
 
+#define QK_ROWS 6 /* of a tile: with two vectors of slots each, the sums fill the registers */
+#define PV_ROWS 3 /* with four vectors of dims each */
+
 /* rows (constant) rows of scores, 16 slots from j. */
 AVX2_INLINE void qk_tile(int rows, const float *q, size_t q_stride, const float *k, int head_dim, float *s, size_t s_stride)
 {
-    __m256 acc[4][2];
-#pragma GCC unroll 4
+    __m256 acc[QK_ROWS][2];
+#pragma GCC unroll 6
     for (int i = 0; i < rows; i++)
         acc[i][0] = acc[i][1] = _mm256_setzero_ps();
     for (int d = 0; d < head_dim; d++, k += KV_PAGE) {
         __m256 a = _mm256_loadu_ps(k), b = _mm256_loadu_ps(k + 8);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int i = 0; i < rows; i++) {
             __m256 v = _mm256_broadcast_ss(q + (size_t)i * q_stride + d);
             acc[i][0] = _mm256_fmadd_ps(v, a, acc[i][0]);
             acc[i][1] = _mm256_fmadd_ps(v, b, acc[i][1]);
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int i = 0; i < rows; i++) {
         _mm256_storeu_ps(s + (size_t)i * s_stride, acc[i][0]);
         _mm256_storeu_ps(s + (size_t)i * s_stride + 8, acc[i][1]);
@@ -223,10 +226,10 @@ static void attn_qk(const attn_page *a, const void *q, size_t q_stride, float *s
     const size_t stride = q_stride / sizeof *rows;
     s += a->first_slot;
     for (int i = 0; i < a->n_rows;) {
-        const int n = a->n_rows - i >= 4 ? 4 : 1;
+        const int n = a->n_rows - i >= QK_ROWS ? QK_ROWS : 1;
         for (int j = 0; j < a->n_slots[i + n - 1]; j += 16) {
-            if (n == 4)
-                qk_tile(4, rows + (size_t)i * stride, stride, k + j, a->head_dim, s + (size_t)i * s_stride + j, s_stride);
+            if (n == QK_ROWS)
+                qk_tile(QK_ROWS, rows + (size_t)i * stride, stride, k + j, a->head_dim, s + (size_t)i * s_stride + j, s_stride);
             else
                 qk_tile(1, rows + (size_t)i * stride, stride, k + j, a->head_dim, s + (size_t)i * s_stride + j, s_stride);
         }
@@ -238,7 +241,7 @@ static void attn_qk(const attn_page *a, const void *q, size_t q_stride, float *s
 AVX2_INLINE void pv_tile(int rows, int vectors, const float *p, size_t p_stride, const float *v, size_t v_stride, int n_slots,
                          float *acc, size_t acc_stride)
 {
-    __m256 sum[4][4];
+    __m256 sum[PV_ROWS][4];
 #pragma GCC unroll 4
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
@@ -287,11 +290,11 @@ static void attn_pv(const attn_page *a, const float *p, size_t p_stride, float *
     }
     p += a->first_slot;
     for (int i = 0; i < a->n_rows;) {
-        const int n = a->n_rows - i >= 2 ? 2 : 1, n_slots = a->n_slots[i + n - 1];
+        const int n = a->n_rows - i >= PV_ROWS ? PV_ROWS : 1, n_slots = a->n_slots[i + n - 1];
         const float *weights = p + (size_t)i * p_stride;
         float *sums = acc + (size_t)i * acc_stride;
-        if (n == 2)
-            pv_rows(2, weights, p_stride, v, a->head_dim, n_slots, sums, acc_stride);
+        if (n == PV_ROWS)
+            pv_rows(PV_ROWS, weights, p_stride, v, a->head_dim, n_slots, sums, acc_stride);
         else
             pv_rows(1, weights, p_stride, v, a->head_dim, n_slots, sums, acc_stride);
         i += n;

@@ -255,6 +255,7 @@ AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block 
             for (int h = 0; h < 2; h++) {
                 __m256i p = products(f, w[h], magnitude[h], columns);
                 sum[t][h] = s == from ? p : _mm256_add_epi16(sum[t][h], p);
+                __asm__("" : "+x"(sum[t][h]));
             }
         }
     }

@@ -35,20 +35,12 @@ AVX2_INLINE const uint64_t *book_of(dil_type type)
                                      : iq1_grid;
 }
 
-/* Magnitudes, or ternary values, of the 32 columns of a row. */
-AVX2_INLINE __m256i row_values(dil_type type, grid_form f, const uint16_t *index, int row)
+/* Magnitudes, or ternary values, of the 32 columns of a row: 4 words of 8. */
+AVX2_INLINE __m256i row_values(dil_type type, const uint16_t *index, int row)
 {
     uint64_t entry[4];
-    if (f.words == 4) {
-        for (int g = 0; g < 4; g++)
-            entry[g] = book_of(type)[index[grid_index_at(4, row, g)]];
-    } else {
-        const uint32_t *book = type == DIL_TYPE_IQ3_S ? iq3_s_grid : iq3_xxs_grid;
-        for (int g = 0; g < 4; g++) {
-            const uint16_t *part = index + 64 * (g / 2) + grid_index_at(8, row, g % 2 * 2);
-            entry[g] = book[part[0]] | (uint64_t)book[part[1]] << 32;
-        }
-    }
+    for (int g = 0; g < 4; g++)
+        entry[g] = book_of(type)[index[grid_index_at(4, row, g)]];
     return _mm256_setr_epi64x((int64_t)entry[0], (int64_t)entry[1], (int64_t)entry[2], (int64_t)entry[3]);
 }
 
@@ -84,16 +76,40 @@ AVX2_INLINE __m256i bytes_of_bits(uint32_t bits)
     return _mm256_cmpeq_epi8(_mm256_and_si256(v, bit), bit);
 }
 
+/* Magnitudes of step s, half h with their signs and the bias. */
+AVX2_INLINE __m256i with_signs(__m256i v, const uint8_t *signs, int s, int h, __m256i bias)
+{
+    const __m256i negative = bytes_of_bits(packed_u32(signs + 8 * s + 4 * h));
+    return _mm256_add_epi8(_mm256_sub_epi8(_mm256_xor_si256(v, negative), negative), bias);
+}
+
 /* u of rows 8 h .. 8 h + 7: magnitudes get their signs and the bias. */
 AVX2_INLINE void mark_signs(const uint8_t *signs, int h, __m256i bias, unpacked *out)
 {
 #pragma GCC unroll 8
     for (int s = 0; s < BLOCK_STEPS; s++) {
         __m256i *u = (__m256i *)(void *)(out->u[s] + 32 * h);
-        __m256i negative = bytes_of_bits(packed_u32(signs + 8 * s + 4 * h));
-        __m256i v = _mm256_sub_epi8(_mm256_xor_si256(*u, negative), negative);
-        *u = _mm256_add_epi8(v, bias);
+        *u = with_signs(*u, signs, s, h, bias);
     }
+}
+
+/* Words of 4 columns are steps as they are: word s of 8 rows from 8 h on. */
+AVX2_INLINE __m256i step_words(const uint32_t *book, const uint16_t *index, int s, int h)
+{
+    const uint16_t *i = index + 64 * (s / 4) + grid_index_at(8, 8 * h, s % 4);
+    return _mm256_setr_epi32((int32_t)book[i[0]], (int32_t)book[i[2]], (int32_t)book[i[4]], (int32_t)book[i[6]],
+                             (int32_t)book[i[16]], (int32_t)book[i[18]], (int32_t)book[i[20]], (int32_t)book[i[22]]);
+}
+
+/* IQ3: all of a block's steps. */
+AVX2_INLINE void unpack_words(const uint32_t *book, const uint16_t *index, const uint8_t *signs, __m256i bias, unpacked *out)
+{
+#pragma GCC unroll 8
+    for (int s = 0; s < BLOCK_STEPS; s++)
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++)
+            _mm256_store_si256((__m256i *)(void *)(out->u[s] + 32 * h),
+                               with_signs(step_words(book, index, s, h), signs, s, h, bias));
 }
 
 /* IQ1: 8 v + 1, or - 1 for the rows of which a bit is set in negative[g]. */
@@ -145,6 +161,7 @@ AVX2_INLINE void unpack_grid(dil_type type, grid_form f, const uint8_t *group, i
     uint16_t index[128], negative[4] = {0};
     for (int i = 0; i < f.words / 4; i++)
         full_indices(p + 64 * i, p + GRID_HIGH_AT(f.words) + 8 * i * f.high, f.high, index + 64 * i);
+    __asm__("" : "+m"(index)); /* look-ups load their indices: taken out of vectors one by one they cost twice as much */
     if (f.marks == GRID_SHIFTS)
         memcpy(negative, marks, sizeof negative);
     if (type == DIL_TYPE_IQ1_S) { /* bit 3 of the scales, at bit 7 */
@@ -154,10 +171,14 @@ AVX2_INLINE void unpack_grid(dil_type type, grid_form f, const uint8_t *group, i
             negative[g] = (uint16_t)_mm_movemask_epi8(scales);
     }
     grid_scales(type, f, group, block, out);
+    if (f.words == 8) {
+        unpack_words(type == DIL_TYPE_IQ3_S ? iq3_s_grid : iq3_xxs_grid, index, marks, _mm256_set1_epi8((char)bias), out);
+        return;
+    }
     for (int h = 0; h < 2; h++) {
         __m256i v[8];
         for (int r = 0; r < 8; r++)
-            v[r] = row_values(type, f, index, 8 * h + r);
+            v[r] = row_values(type, index, 8 * h + r);
         store_transposed(v, h, out);
         if (f.marks == GRID_SIGNS)
             mark_signs(marks, h, _mm256_set1_epi8((char)bias), out);

@@ -4,6 +4,9 @@
  */
 #include "kernels/x86_avx2_block.h"
 
+#define GEMM_BLOCKS (GEMM_K / ACT_BLOCK)
+#define GEMM_TOKENS 4
+
 /* y[t][0..15] of a panel; n of the tokens are wanted */
 AVX2_INLINE void store_outputs(__m256 acc[][2], int tokens, int n, float *y, size_t y_stride)
 {
@@ -99,42 +102,139 @@ AVX2_INLINE void expand_panel(form f, const uint8_t *panel, int64_t k, uint8_t *
     }
 }
 
-/* n tokens from `first` on of an expanded panel. */
-AVX2_INLINE void gemm_tile(form f, const uint8_t *bytes, const float *floats, const linear_args *a, int first, int n, int tokens,
-                           float *y)
+/* The blocks b0 .. b0 + n - 1 of a panel, expanded into the scratch of a. */
+typedef struct gemm_part {
+    const linear_args *a;
+    int64_t b0, n;
+    const uint8_t *bytes;
+    const float *floats;
+} gemm_part;
+
+/* starts[t][i] = -off * isum of sub-block i of the part, `tokens` tokens from `token` on */
+AVX2_INLINE void tile_starts(form f, const gemm_part *g, int token, int tokens, int32_t starts[][2 * GEMM_BLOCKS])
 {
-    __m256 acc[FORM_TOKENS][2];
-#pragma GCC unroll 8
-    for (int t = 0; t < tokens; t++)
-        acc[t][0] = acc[t][1] = _mm256_setzero_ps();
-    act_block x;
-    act_start(f, a->x, first, n, tokens, &x);
-    scale_set sc;
-    for (int64_t c = 0; c < a->k; c += ACT_BLOCK) {
-        scales_stored(f, floats, &sc);
-        add_block(f, QUANTS_BYTES, bytes, &sc, &x, tokens, acc);
-        act_next(f, tokens, &x);
-        bytes += BLOCK_STEPS * STEP_BYTES;
-        floats += scale_floats(f);
+    const act *x = g->a->x;
+    const int subs = 32 / f.sub;
+    const __m256i off = _mm256_set1_epi32(-f.off);
+    for (int t = 0; t < tokens; t++) {
+        const int32_t *sums =
+            (subs == 2 ? x->isum16 : x->isum) + (size_t)subs * ((size_t)(token + t) * x->b_stride + (size_t)g->b0);
+        int64_t i = 0;
+        for (; i + 8 <= subs * g->n; i += 8)
+            _mm256_store_si256((__m256i *)(void *)(starts[t] + i), _mm256_mullo_epi32(off, load_256(sums + i)));
+        for (; i < subs * g->n; i++)
+            starts[t][i] = -f.off * sums[i];
     }
-    store_outputs(acc, tokens, n, y, a->y_stride);
+}
+
+/*
+ * A tile of `tokens` tokens over the part's blocks, in the order of add_block. Sums are kept from being reordered: the compiler
+ * would first make all products and then add them, with most of them in memory.
+ */
+AVX2_INLINE void gemm_tile(form f, const gemm_part *g, int token, const int tokens, float *y)
+{
+    const act *x = g->a->x;
+    const int subs = 32 / f.sub, steps = f.sub / 4, depth = f.depth < steps ? f.depth : steps;
+    const size_t q_stride = x->q_stride, b_stride = x->b_stride, y_stride = g->a->y_stride;
+    const size_t at = (size_t)token * b_stride + (size_t)g->b0;
+    const int8_t *q = x->q + (size_t)token * q_stride + (size_t)g->b0 * ACT_BLOCK;
+    const float *d = x->d + at, *s_min = subs == 2 ? x->s16 + 2 * at : x->s + at, *floats = g->floats;
+    const uint8_t *bytes = g->bytes;
+    const __m256i ones = _mm256_set1_epi16(1);
+    _Alignas(32) int32_t starts[FORM_TOKENS][2 * GEMM_BLOCKS];
+    __m256 acc[FORM_TOKENS][2];
+    if (f.off)
+        tile_starts(f, g, token, tokens, starts);
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * tokens; i++)
+        acc[i / 2][i % 2] = g->b0 ? _mm256_loadu_ps(y + (size_t)(i / 2) * y_stride + 8 * (i % 2)) : _mm256_setzero_ps();
+    for (int64_t b = 0; b < g->n;
+         b++, q += ACT_BLOCK, d++, s_min += subs, bytes += BLOCK_STEPS * STEP_BYTES, floats += scale_floats(f)) {
+        __m256 term[FORM_TOKENS][2];
+#pragma GCC unroll 2
+        for (int i = 0; i < subs; i++) {
+            __m256i total[FORM_TOKENS][2];
+#pragma GCC unroll 8
+            for (int run = 0; run < steps; run += depth) {
+                __m256i sum[FORM_TOKENS][2];
+#pragma GCC unroll 8
+                for (int s = run; s < run + depth; s++) {
+                    const int at_step = i * steps + s;
+                    const __m256i w[2] = {load_256(bytes + 64 * at_step), load_256(bytes + 64 * at_step + 32)};
+                    const __m256i magnitude[2] = {_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])};
+#pragma GCC unroll 8
+                    for (int t = 0; t < tokens; t++) {
+                        int32_t four;
+                        memcpy(&four, q + (size_t)t * q_stride + 4 * at_step, sizeof four);
+                        const __m256i columns = _mm256_set1_epi32(four);
+#pragma GCC unroll 2
+                        for (int h = 0; h < 2; h++) {
+                            const __m256i p = products(f, w[h], magnitude[h], columns);
+                            sum[t][h] = s == run ? p : _mm256_add_epi16(sum[t][h], p);
+                            __asm__("" : "+x"(sum[t][h]));
+                        }
+                    }
+                }
+#pragma GCC unroll 8
+                for (int j = 0; j < 2 * tokens; j++) {
+                    const int t = j / 2, h = j % 2;
+                    const __m256i pairs = _mm256_madd_epi16(sum[t][h], ones);
+                    if (run > 0)
+                        total[t][h] = _mm256_add_epi32(total[t][h], pairs);
+                    else
+                        total[t][h] = f.off ? _mm256_add_epi32(_mm256_set1_epi32(starts[t][subs * b + i]), pairs) : pairs;
+                    __asm__("" : "+x"(total[t][h]));
+                }
+            }
+#pragma GCC unroll 8
+            for (int j = 0; j < 2 * tokens; j++) {
+                const int t = j / 2, h = j % 2;
+                const __m256 v = _mm256_cvtepi32_ps(total[t][h]), ws = _mm256_loadu_ps(floats + 16 * i + 8 * h);
+                term[t][h] = i == 0 ? _mm256_mul_ps(v, ws) : _mm256_fmadd_ps(v, ws, term[t][h]);
+            }
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < 2 * tokens; j++) {
+            const int t = j / 2, h = j % 2;
+            acc[t][h] = _mm256_fmadd_ps(term[t][h], _mm256_broadcast_ss(d + (size_t)t * b_stride), acc[t][h]);
+            if (f.has_min) {
+#pragma GCC unroll 2
+                for (int i = 0; i < subs; i++)
+                    acc[t][h] = _mm256_fmadd_ps(_mm256_loadu_ps(floats + 16 * (subs + i) + 8 * h),
+                                                _mm256_broadcast_ss(s_min + (size_t)subs * (size_t)t * b_stride + i), acc[t][h]);
+            }
+        }
+    }
+    store_outputs(acc, tokens, tokens, y, y_stride);
+}
+
+/* One part of a panel with all tokens: the part stays in L1. */
+AVX2_INLINE void part_multiply(form f, const gemm_part *g, float *y)
+{
+    const linear_args *a = g->a;
+    int t = 0;
+    for (; t + GEMM_TOKENS <= a->n_tokens; t += GEMM_TOKENS)
+        gemm_tile(f, g, a->token + t, GEMM_TOKENS, y + (size_t)t * a->y_stride);
+    if (GEMM_TOKENS > 2 && t + 2 <= a->n_tokens) {
+        gemm_tile(f, g, a->token + t, 2, y + (size_t)t * a->y_stride);
+        t += 2;
+    }
+    if (t < a->n_tokens)
+        gemm_tile(f, g, a->token + t, 1, y + (size_t)t * a->y_stride);
 }
 
 AVX2_INLINE void gemm(form f, const linear_args *a)
 {
+    const int64_t n_blocks = a->k / ACT_BLOCK, n_parts = (n_blocks + GEMM_BLOCKS - 1) / GEMM_BLOCKS;
+    const int64_t in_group = f.columns / ACT_BLOCK, most = (n_blocks / in_group + n_parts - 1) / n_parts * in_group;
     uint8_t *bytes = a->scratch;
-    float *floats = (float *)(void *)(a->scratch + ((size_t)a->k * PANEL_ROWS + 63) / 64 * 64);
+    float *floats = (float *)(void *)(a->scratch + (size_t)most * ACT_BLOCK * PANEL_ROWS);
     for (int p = 0; p < a->n_panels; p++) {
-        expand_panel(f, a->panels + (size_t)p * a->panel_bytes, a->k, bytes, floats);
-        for (int t = 0; t < a->n_tokens; t += FORM_TOKENS) {
-            int n = a->n_tokens - t;
-            float *y = a->y + (size_t)t * a->y_stride + (size_t)p * PANEL_ROWS;
-            if (n >= 3)
-                gemm_tile(f, bytes, floats, a, a->token + t, n < FORM_TOKENS ? n : FORM_TOKENS, 4, y);
-            else if (n == 2)
-                gemm_tile(f, bytes, floats, a, a->token + t, 2, 2, y);
-            else
-                gemm_tile(f, bytes, floats, a, a->token + t, 1, 1, y);
+        const uint8_t *panel = a->panels + (size_t)p * a->panel_bytes;
+        for (int64_t b0 = 0; b0 < n_blocks; b0 += most) {
+            const gemm_part part = {a, b0, n_blocks - b0 < most ? n_blocks - b0 : most, bytes, floats};
+            expand_panel(f, panel + (size_t)(b0 / in_group) * (size_t)f.group_bytes, part.n * ACT_BLOCK, bytes, floats);
+            part_multiply(f, &part, a->y + (size_t)p * PANEL_ROWS);
         }
     }
 }

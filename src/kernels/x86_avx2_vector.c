@@ -25,25 +25,53 @@ AVX2_INLINE void store_lanes(float *p, int64_t lanes, __m256 v)
 
 AVX2_INLINE __m256 magnitude_256(__m256 v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 
-/* The best grid for the block Y (quantize_args): its values q and its scale. */
-AVX2_INLINE float choose_grid(const __m256i fine[2], float d0, __m256i q[2])
+/* The sums of the lanes of four vectors. */
+AVX2_INLINE __m128i sums_of_lanes(__m256i a, __m256i b, __m256i c, __m256i d)
 {
-    int32_t best_a = 0, best_b = 0;
-    for (int c = 0; c < ACT_CANDIDATES; c++) {
-        const __m256i factor = _mm256_set1_epi16((short)(128 - c));
-        const __m256i tried[2] = {_mm256_mulhrs_epi16(fine[0], factor), _mm256_mulhrs_epi16(fine[1], factor)};
-        const int32_t a = block_dot(fine, tried), b = block_dot(tried, tried);
-        if (c > 0 && !((double)a * a * best_b > (double)best_a * best_a * b))
-            continue;
-        q[0] = tried[0];
-        q[1] = tried[1];
-        best_a = a;
-        best_b = b;
-    }
-    return best_b > 0 ? d0 * ((float)best_a / (float)best_b / 256.0f) : d0;
+    const __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    return _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
 }
 
-/* 32 values of a block: q, the scale, sums of the halves. */
+/* Sums of pairs of x * y over 32 int16. */
+AVX2_INLINE __m256i pair_products(const __m256i x[2], const __m256i y[2])
+{
+    return _mm256_add_epi32(_mm256_madd_epi16(x[0], y[0]), _mm256_madd_epi16(x[1], y[1]));
+}
+
+AVX2_INLINE void on_grid(const __m256i fine[2], int c, __m256i q[2])
+{
+    const __m256i factor = _mm256_set1_epi16((short)(128 - c));
+    q[0] = _mm256_mulhrs_epi16(fine[0], factor);
+    q[1] = _mm256_mulhrs_epi16(fine[1], factor);
+}
+
+/* The best grid for the block Y (quantize_args): its values q and its scale. Without branches: which is best is chance. */
+AVX2_INLINE float choose_grid(const __m256i fine[2], float d0, __m256i q[2])
+{
+    _Static_assert(ACT_CANDIDATES == 4, "four candidates are tried side by side");
+    __m256i a[4], b[4];
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        on_grid(fine, c, q);
+        a[c] = pair_products(fine, q);
+        b[c] = pair_products(q, q);
+    }
+    const __m128i sums_a = sums_of_lanes(a[0], a[1], a[2], a[3]), sums_b = sums_of_lanes(b[0], b[1], b[2], b[3]);
+    const __m256d wide_a = _mm256_cvtepi32_pd(sums_a);
+    _Alignas(32) int32_t of_a[4], of_b[4];
+    _Alignas(32) double squared_a[4], wide_b[4];
+    _mm_store_si128((__m128i *)(void *)of_a, sums_a);
+    _mm_store_si128((__m128i *)(void *)of_b, sums_b);
+    _mm256_store_pd(squared_a, _mm256_mul_pd(wide_a, wide_a));
+    _mm256_store_pd(wide_b, _mm256_cvtepi32_pd(sums_b));
+    size_t best = 0;
+#pragma GCC unroll 4
+    for (size_t c = 1; c < 4; c++)
+        best += (c - best) & -(size_t)(squared_a[c] * wide_b[best] > squared_a[best] * wide_b[c]);
+    on_grid(fine, (int)best, q);
+    return of_b[best] > 0 ? d0 * ((float)of_a[best] / (float)of_b[best] / 256.0f) : d0;
+}
+
 AVX2_INLINE float quantize_block(const __m256 v[4], int8_t *q, int32_t sum[2])
 {
     __m256 top = _mm256_setzero_ps(); /* maxps keeps the second operand beside NaN */
@@ -62,8 +90,8 @@ AVX2_INLINE float quantize_block(const __m256 v[4], int8_t *q, int32_t sum[2])
                              _mm256_permute4x64_epi64(_mm256_packs_epi32(y[2], y[3]), 0xd8)};
     __m256i r[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     const float scale = choose_grid(fine, usable ? amax / 127.0f : 0.0f, r);
-    sum[0] = sum_of_lanes(_mm256_madd_epi16(r[0], _mm256_set1_epi16(1)));
-    sum[1] = sum_of_lanes(_mm256_madd_epi16(r[1], _mm256_set1_epi16(1)));
+    const __m256i ones = _mm256_set1_epi16(1), first = _mm256_madd_epi16(r[0], ones), second = _mm256_madd_epi16(r[1], ones);
+    _mm_storel_epi64((__m128i *)(void *)sum, sums_of_lanes(first, second, first, second));
     _mm256_storeu_si256((__m256i_u *)q, _mm256_permute4x64_epi64(_mm256_packs_epi16(r[0], r[1]), 0xd8));
     return scale;
 }
@@ -72,10 +100,13 @@ static void quantize_row(const quantize_args *a, size_t row)
 {
     const float *f = a->f + row * a->f_stride;
     for (int64_t b = 0; b * ACT_BLOCK < a->k; b++) {
+        const bool whole = (b + 1) * ACT_BLOCK <= a->k;
         __m256 v[4];
         for (int i = 0; i < 4; i++) {
             const int64_t left = a->k - b * ACT_BLOCK - 8 * i, lanes = left > 8 ? 8 : left;
-            v[i] = left > 0 ? load_lanes(f + b * ACT_BLOCK + 8 * i, lanes) : _mm256_setzero_ps();
+            v[i] = whole      ? _mm256_loadu_ps(f + b * ACT_BLOCK + 8 * i)
+                   : left > 0 ? load_lanes(f + b * ACT_BLOCK + 8 * i, lanes)
+                              : _mm256_setzero_ps();
         }
         int32_t sum[2];
         const size_t at = row * a->b_stride + (size_t)b;

@@ -137,12 +137,12 @@ static void walk_quantized(walk *w, level l, bool gemm)
     w->record_bytes =
         BLOCK_STEPS * STEP_BYTES + (size_t)(ACT_BLOCK / w->packed->sub) * PANEL_ROWS * 4 * (w->packed->has_min ? 2 : 1);
     w->tokens = 4;
+    const int64_t in_group = l == LEVEL_AVX2 ? w->packed->columns / ACT_BLOCK : 1, blocks = w->a->k / ACT_BLOCK;
+    w->columns = parts(blocks / in_group, parts(blocks, GEMM_K / ACT_BLOCK)) * in_group * ACT_BLOCK;
     if (l == LEVEL_AVX512) {
-        const int64_t blocks = w->a->k / ACT_BLOCK;
         w->tokens = 6;
         w->group = 2;
         w->chunk = GEMM_CHUNK;
-        w->columns = parts(blocks, parts(blocks, GEMM_K / ACT_BLOCK)) * ACT_BLOCK;
     }
 }
 
@@ -370,7 +370,7 @@ static void trace_qk(sweep *s, const kernels *k, const trace_chunk *a, int page)
         sweep_run(s);
     }
     for (int i = 0, n; i < a->n_rows; i += n) {
-        n = tile_rows(k, a->n_rows - i, 4);
+        n = tile_rows(k, a->n_rows - i, 6);
         const int n_slots = round_up_16(slots_of(a, i + n - 1, page));
         sweep_k(s, direct ? type : DIL_TYPE_F32, direct ? a->k_pages[page] : a->scratch, a->head_dim_k, n_slots);
         for (int row = i; row < i + n; row++)
@@ -394,7 +394,7 @@ static void trace_pv(sweep *s, const kernels *k, const trace_chunk *a, int page)
         sweep_run(s);
     }
     for (int i = 0, n; i < a->n_rows; i += n) {
-        n = tile_rows(k, a->n_rows - i, 2);
+        n = tile_rows(k, a->n_rows - i, 3);
         const int n_slots = slots_of(a, i + n - 1, page);
         const size_t weight = pairs ? sizeof(uint16_t) : sizeof(float), row_bytes = a->acc_stride * sizeof(float);
         for (int row = i; row < i + n; row++)
