@@ -4,49 +4,74 @@
  */
 #include "kernels/x86_avx2.h"
 
-enum { TILE = 6 }; /* tokens of a gemm tile: 12 accumulators */
+enum {
+    TILE = 6,         /* tokens of a gemm tile: 12 accumulators */
+    F16_COLUMNS = 256 /* that are converted at a time: they stay in L1 */
+};
 
-/* Rows 8h..8h+7 of column c. */
+/* Rows 8h..8h+7 of column c of F32 or BF16, whose columns 2i and 2i + 1 lie side by side. */
 AVX2_INLINE __m256 float_column(dil_type type, const uint8_t *panel, int64_t c, int h)
 {
-    size_t at = (size_t)c;
     if (type == DIL_TYPE_F32)
-        return _mm256_loadu_ps((const float *)(const void *)(panel + at * 64 + 32 * (size_t)h));
-    /* two columns side by side */
-    __m256i pair = load_256(panel + at / 2 * 64 + 32 * (size_t)h);
-    if (type == DIL_TYPE_F16) {
-        __m256i half = c % 2 ? _mm256_srli_epi32(pair, 16) : _mm256_and_si256(pair, _mm256_set1_epi32(0xffff));
-        half = _mm256_permute4x64_epi64(_mm256_packus_epi32(half, half), 0x08);
-        return _mm256_cvtph_ps(_mm256_castsi256_si128(half));
-    }
+        return _mm256_loadu_ps((const float *)(const void *)(panel + (size_t)c * 64 + 32 * (size_t)h));
+    const __m256i pair = load_256(panel + (size_t)c / 2 * 64 + 32 * (size_t)h);
     return _mm256_castsi256_ps(c % 2 ? _mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000u)) : _mm256_slli_epi32(pair, 16));
 }
 
+/* The same of columns c and c + 1, c even, of F16: it takes fewer steps for both at once. */
+AVX2_INLINE void f16_columns(const uint8_t *panel, int64_t c, int h, __m256 w[2])
+{
+    const __m256i apart = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+    const __m256i pair = load_256(panel + (size_t)c / 2 * 64 + 32 * (size_t)h);
+    const __m256i halves = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(pair, apart), 0xd8);
+    w[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+    w[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
+}
+
+/* Columns from .. from + n - 1; panels begin with the first of them. Sums rest in y between parts. */
+typedef struct columns_part {
+    int64_t from, n;
+} columns_part;
+
 /* `panels` and `tokens` are constants; of the tokens n are wanted, the others repeat the last. */
-AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_args *a, int panels, int tokens, int first, int n,
-                            float *y)
+AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_args *a, columns_part part, int panels, int tokens,
+                            int first, int n, float *y)
 {
     __m256 acc[2][TILE][2];
     const float *f[TILE];
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++) {
-        f[t] = a->x->f + (size_t)(a->token + first + (t < n ? t : n - 1)) * a->x->f_stride;
+        const size_t token = (size_t)(t < n ? t : n - 1);
+        f[t] = a->x->f + ((size_t)(a->token + first) + token) * a->x->f_stride + part.from;
 #pragma GCC unroll 8
-        for (int p = 0; p < panels; p++)
-            acc[p][t][0] = acc[p][t][1] = _mm256_setzero_ps();
+        for (int i = 0; i < 2 * panels; i++)
+            acc[i / 2][t][i % 2] = part.from ? _mm256_loadu_ps(y + token * a->y_stride + 8 * i) : _mm256_setzero_ps();
     }
-    for (int64_t c = 0; c < a->k; c++) {
+    const int step = type == DIL_TYPE_F16 ? 2 : 1;
+    for (int64_t c = 0; c < part.n; c += step) {
 #pragma GCC unroll 8
         for (int p = 0; p < panels; p++) {
             const uint8_t *from = panel + (size_t)p * a->panel_bytes;
+            __m256 w[2][2]; /* [half][column] */
             if (tokens <= 4)
                 avx2_prefetch(from + AVX2_AHEAD + (size_t)c * (type == DIL_TYPE_F32 ? 64 : 32));
-            __m256 w[2] = {float_column(type, from, c, 0), float_column(type, from, c, 1)};
+#pragma GCC unroll 2
+            for (int h = 0; h < 2; h++) {
+                if (type == DIL_TYPE_F16)
+                    f16_columns(from, c, h, w[h]);
+                else
+                    w[h][0] = float_column(type, from, c, h);
+            }
+#pragma GCC unroll 2
+            for (int i = 0; i < step; i++) {
+                if (i == 1 && c + 1 == part.n) /* an odd last column */
+                    break;
 #pragma GCC unroll 8
-            for (int t = 0; t < tokens; t++) {
-                __m256 v = _mm256_broadcast_ss(f[t] + c);
-                acc[p][t][0] = _mm256_fmadd_ps(w[0], v, acc[p][t][0]);
-                acc[p][t][1] = _mm256_fmadd_ps(w[1], v, acc[p][t][1]);
+                for (int t = 0; t < tokens; t++) {
+                    __m256 v = _mm256_broadcast_ss(f[t] + c + i);
+                    acc[p][t][0] = _mm256_fmadd_ps(w[0][i], v, acc[p][t][0]);
+                    acc[p][t][1] = _mm256_fmadd_ps(w[1][i], v, acc[p][t][1]);
+                }
             }
         }
     }
@@ -64,12 +89,13 @@ AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_ar
 /* One or two panels, up to 4 tokens. */
 AVX2_INLINE void float_few(dil_type type, const uint8_t *panel, const linear_args *a, int panels, float *y)
 {
+    const columns_part all = {0, a->k};
     if (a->n_tokens == 1)
-        float_tile(type, panel, a, panels, 1, 0, 1, y);
+        float_tile(type, panel, a, all, panels, 1, 0, 1, y);
     else if (a->n_tokens == 2)
-        float_tile(type, panel, a, panels, 2, 0, 2, y);
+        float_tile(type, panel, a, all, panels, 2, 0, 2, y);
     else
-        float_tile(type, panel, a, panels, 4, 0, a->n_tokens, y);
+        float_tile(type, panel, a, all, panels, 4, 0, a->n_tokens, y);
 }
 
 AVX2_INLINE void float_gemv(dil_type type, const linear_args *a)
@@ -82,17 +108,46 @@ AVX2_INLINE void float_gemv(dil_type type, const linear_args *a)
         float_few(type, a->panels + (size_t)p * a->panel_bytes, a, 1, a->y + (size_t)p * PANEL_ROWS);
 }
 
+/* A part of a panel's columns with all tokens. */
+AVX2_INLINE void part_multiply(dil_type type, const uint8_t *columns, const linear_args *a, columns_part part, float *y)
+{
+    for (int t = 0; t < a->n_tokens; t += TILE) {
+        const int n = a->n_tokens - t < TILE ? a->n_tokens - t : TILE;
+        float *to = y + (size_t)t * a->y_stride;
+        if (n > 2)
+            float_tile(type, columns, a, part, 1, TILE, t, n, to);
+        else
+            float_tile(type, columns, a, part, 1, 2, t, n, to);
+    }
+}
+
+/* Columns of F16 as F32. */
+static void widen(const uint8_t *panel, columns_part part, float *wide)
+{
+    for (int64_t c = 0; c < part.n; c += 2)
+        for (int h = 0; h < 2; h++) {
+            __m256 w[2];
+            f16_columns(panel, part.from + c, h, w);
+            _mm256_storeu_ps(wide + 16 * c + 8 * h, w[0]);
+            _mm256_storeu_ps(wide + 16 * (c + 1) + 8 * h, w[1]);
+        }
+}
+
+/* F16 becomes F32 once, in parts: to convert costs as much as to multiply for five tokens. */
 AVX2_INLINE void float_gemm(dil_type type, const linear_args *a)
 {
+    const int64_t most = type == DIL_TYPE_F16 ? F16_COLUMNS : a->k;
     for (int p = 0; p < a->n_panels; p++) {
         const uint8_t *panel = a->panels + (size_t)p * a->panel_bytes;
-        for (int t = 0; t < a->n_tokens; t += TILE) {
-            int n = a->n_tokens - t < TILE ? a->n_tokens - t : TILE;
-            float *y = a->y + (size_t)t * a->y_stride + (size_t)p * PANEL_ROWS;
-            if (n > 2)
-                float_tile(type, panel, a, 1, TILE, t, n, y);
-            else
-                float_tile(type, panel, a, 1, 2, t, n, y);
+        float *y = a->y + (size_t)p * PANEL_ROWS;
+        for (columns_part part = {0, 0}; part.from < a->k; part.from += most) {
+            part.n = a->k - part.from < most ? a->k - part.from : most;
+            if (type == DIL_TYPE_F16) {
+                widen(panel, part, (float *)(void *)a->scratch);
+                part_multiply(DIL_TYPE_F32, a->scratch, a, part, y);
+            } else {
+                part_multiply(type, panel, a, part, y);
+            }
         }
     }
 }

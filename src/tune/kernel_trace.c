@@ -118,11 +118,12 @@ static void walk_floats(walk *w, level l, bool gemm)
         return;
     }
     w->tokens = 6;
-    if (!avx512)
-        return;
-    w->chunk = w->group = 4;
-    w->columns = w->a->k < 256 ? w->a->k : 256;
-    w->record_bytes = w->type == DIL_TYPE_F32 ? 0 : (size_t)ACT_BLOCK * PANEL_ROWS * (w->k->bf16_dot ? 2 : 4);
+    const bool expands = w->type == DIL_TYPE_F16 || (avx512 && w->type == DIL_TYPE_BF16);
+    const int64_t most = avx512 || expands ? 256 : w->a->k;
+    w->columns = w->a->k < most ? w->a->k : most;
+    w->record_bytes = expands ? (size_t)ACT_BLOCK * PANEL_ROWS * (w->k->bf16_dot ? 2 : 4) : 0;
+    if (avx512)
+        w->chunk = w->group = 4;
 }
 
 static void walk_quantized(walk *w, level l, bool gemm)
