@@ -9,7 +9,7 @@
  *     m = 31 (5 bits)                 depth 4: 31496 m = 63 (6 bits)           depth 2: 32004
  *     m = 24 (FP4 + 12)               depth 4: 24384 m = 18 (IQ1 + 9)          depth 4: 18288
  *     m = 30 (IQ3_S + 15)             depth 4: 30480 m = 86 (IQ2 + 43)         depth 1: 21844
- *     m = 124 (IQ3_XXS + 62)          depth 1: 31496
+ *     m = 62 (IQ3_XXS, halved, + 31)  depth 2: 31496
  * Full bytes (Q8_0, IQ4) are signed: |w| <= 128 times the activation with w's sign, 2 * 128 * 127 = 32512, depth 1.
  */
 #ifndef KERNELS_X86_AVX2_BLOCK_H

@@ -101,15 +101,18 @@ AVX2_INLINE __m256i step_words(const uint32_t *book, const uint16_t *index, int 
                              (int32_t)book[i[16]], (int32_t)book[i[18]], (int32_t)book[i[20]], (int32_t)book[i[22]]);
 }
 
-/* IQ3: all of a block's steps. */
-AVX2_INLINE void unpack_words(const uint32_t *book, const uint16_t *index, const uint8_t *signs, __m256i bias, unpacked *out)
+/* IQ3: all of a block's steps. The magnitudes of IQ3_XXS are even; halved, twice as many products fit into 16 bits. */
+AVX2_INLINE void unpack_words(dil_type type, const uint16_t *index, const uint8_t *signs, __m256i bias, unpacked *out)
 {
+    const bool halves = type == DIL_TYPE_IQ3_XXS;
 #pragma GCC unroll 8
     for (int s = 0; s < BLOCK_STEPS; s++)
 #pragma GCC unroll 2
-        for (int h = 0; h < 2; h++)
+        for (int h = 0; h < 2; h++) {
+            const __m256i v = step_words(halves ? iq3_xxs_grid : iq3_s_grid, index, s, h);
             _mm256_store_si256((__m256i *)(void *)(out->u[s] + 32 * h),
-                               with_signs(step_words(book, index, s, h), signs, s, h, bias));
+                               with_signs(halves ? _mm256_srli_epi16(v, 1) : v, signs, s, h, bias));
+        }
 }
 
 /* IQ1: 8 v + 1, or - 1 for the rows of which a bit is set in negative[g]. */
@@ -138,12 +141,12 @@ AVX2_INLINE __m256 scale_floats8(grid_form f, const uint8_t *group, int block, i
     return _mm256_cvtepi32_ps(_mm256_and_si256(s, _mm256_set1_epi32(mask)));
 }
 
-/* ws = d (s + 0.5) factor (IQ2, IQ3_XXS) or d (2 s + 1) factor */
+/* ws = d (s + 0.5) factor (IQ2, IQ3_XXS) or d (2 s + 1) factor; twice that for the halved values of IQ3_XXS */
 AVX2_INLINE void grid_scales(dil_type type, grid_form f, const uint8_t *group, int block, unpacked *out)
 {
     bool ternary = type == DIL_TYPE_IQ1_S || type == DIL_TYPE_IQ1_M;
     bool odd = ternary || type == DIL_TYPE_IQ3_S;
-    float factor = ternary ? 0.125f : odd ? 1.0f : type == DIL_TYPE_IQ3_XXS ? 0.5f : 0.25f;
+    float factor = ternary ? 0.125f : odd || type == DIL_TYPE_IQ3_XXS ? 1.0f : 0.25f;
     for (int i = 0; i < 32 / f.sub; i++) {
         for (int h = 0; h < 2; h++) {
             __m256 s = scale_floats8(f, group, block, i, h, ternary ? 7 : 15);
@@ -172,7 +175,7 @@ AVX2_INLINE void unpack_grid(dil_type type, grid_form f, const uint8_t *group, i
     }
     grid_scales(type, f, group, block, out);
     if (f.words == 8) {
-        unpack_words(type == DIL_TYPE_IQ3_S ? iq3_s_grid : iq3_xxs_grid, index, marks, _mm256_set1_epi8((char)bias), out);
+        unpack_words(type, index, marks, _mm256_set1_epi8((char)bias), out);
         return;
     }
     for (int h = 0; h < 2; h++) {

@@ -276,7 +276,7 @@ enum { GRID_TYPES(GROUP_BYTES) };
     X(IQ2_XXS, GRID(IQ2_XXS, 32, 43, 1))                                       \
     X(IQ2_XS, GRID(IQ2_XS, 16, 43, 1))                                         \
     X(IQ2_S, GRID(IQ2_S, 16, 43, 1))                                           \
-    X(IQ3_XXS, GRID(IQ3_XXS, 32, 62, 1))                                       \
+    X(IQ3_XXS, GRID(IQ3_XXS, 32, 31, 2))                                       \
     X(IQ3_S, GRID(IQ3_S, 32, 15, 4))
 
 #define DEFINE(type, form)                                             \
