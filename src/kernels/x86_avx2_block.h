@@ -59,16 +59,19 @@ typedef struct form {
     bool is_signed, has_min;
 } form;
 
-/* The scales of one block: [sub-block][half of the rows]. */
+/* The scales of one block: [sub-block][half of the rows], or in memory as floats, ws of each sub-block, then nm, 16 each. */
 typedef struct scale_set {
     __m256 ws[2][2], nm[2][2];
+    const float *stored;
 } scale_set;
 
-/* One block's activations of up to FORM_TOKENS tokens. */
+/* One block's activations of some tokens, the next one's a stride away. */
 typedef struct act_block {
-    const int8_t *q[FORM_TOKENS];
-    const float *d[FORM_TOKENS], *s[FORM_TOKENS]; /* s: s of the block, or s16 of its halves */
-    const int32_t *isum[FORM_TOKENS];             /* isum, or isum16 */
+    const int8_t *q;
+    const float *d, *s;   /* s: s of the block, or s16 of its halves */
+    const int32_t *start; /* of the block's sums, or of its halves', in units of `unit`; for types with an offset only */
+    size_t q_stride, d_stride, s_stride, start_stride;
+    int unit;
 } act_block;
 
 /* ---- quants of step s, half h ---- */
@@ -142,21 +145,6 @@ AVX2_INLINE __m256 floats_of_ue4m3(const uint8_t *p)
     return _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(0x1p119f));
 }
 
-/* Floats as expand_panel stores them: ws of each sub-block, then nm, 16 each. */
-AVX2_INLINE void scales_stored(form f, const float *p, scale_set *out)
-{
-    int n = f.sub == 16 ? 2 : 1;
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++) {
-#pragma GCC unroll 8
-        for (int h = 0; h < 2; h++) {
-            out->ws[i][h] = _mm256_loadu_ps(p + 16 * i + 8 * h);
-            if (f.has_min)
-                out->nm[i][h] = _mm256_loadu_ps(p + 16 * (n + i) + 8 * h);
-        }
-    }
-}
-
 /* Number `list` of n lists of six-bit numbers of 8 rows, from half h on (packed_six). */
 AVX2_INLINE __m256i six_of_rows(const uint8_t *p, const int n, int list, int h)
 {
@@ -180,6 +168,7 @@ AVX2_INLINE __m256 signed_six_of_rows(const uint8_t *p, const int n, int list, i
 /* Block b of a group's header; products as in unpack.c. */
 AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set *out)
 {
+    out->stored = NULL;
 #pragma GCC unroll 8
     for (int h = 0; h < 2; h++) {
         __m256 d = f.scales == SCALES_MXFP4 || f.scales == SCALES_NVFP4 ? _mm256_setzero_ps() : halves_of_rows(group, h);
@@ -234,6 +223,16 @@ AVX2_INLINE __m256i products(form f, __m256i w, __m256i magnitude, __m256i x)
     return f.is_signed ? _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w)) : _mm256_maddubs_epi16(w, x);
 }
 
+/*
+ * The same value, which the compiler must have at this point. It would turn the additions of a block around: all products first, most
+ * of them in memory, then the sums.
+ */
+AVX2_INLINE __m256i in_order(__m256i v)
+{
+    __asm__("" : "+x"(v));
+    return v;
+}
+
 /* total[t][h] += products of steps from..from+f.depth-1, added in 16 bits first. */
 AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block *x, int tokens, int from, __m256i total[][2])
 {
@@ -249,13 +248,12 @@ AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block 
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) {
             int32_t four;
-            memcpy(&four, x->q[t] + 4 * s, sizeof four);
+            memcpy(&four, x->q + (size_t)t * x->q_stride + 4 * s, sizeof four);
             __m256i columns = _mm256_set1_epi32(four);
 #pragma GCC unroll 8
             for (int h = 0; h < 2; h++) {
                 __m256i p = products(f, w[h], magnitude[h], columns);
-                sum[t][h] = s == from ? p : _mm256_add_epi16(sum[t][h], p);
-                __asm__("" : "+x"(sum[t][h]));
+                sum[t][h] = in_order(s == from ? p : _mm256_add_epi16(sum[t][h], p));
             }
         }
     }
@@ -263,7 +261,7 @@ AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block 
     for (int t = 0; t < tokens; t++)
 #pragma GCC unroll 8
         for (int h = 0; h < 2; h++)
-            total[t][h] = _mm256_add_epi32(total[t][h], _mm256_madd_epi16(sum[t][h], _mm256_set1_epi16(1)));
+            total[t][h] = in_order(_mm256_add_epi32(total[t][h], _mm256_madd_epi16(sum[t][h], _mm256_set1_epi16(1))));
 }
 
 /* Sum of (u - off) q over the steps of sub-block i. */
@@ -274,60 +272,77 @@ AVX2_INLINE void dot_sub(form f, quants kind, const uint8_t *q, const act_block 
     g.depth = f.depth < steps ? f.depth : steps;
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++)
-        total[t][0] = total[t][1] = f.off ? _mm256_set1_epi32(-f.off * x->isum[t][i]) : _mm256_setzero_si256();
+        total[t][0] = total[t][1] =
+            f.off ? _mm256_set1_epi32(x->unit * x->start[(size_t)t * x->start_stride + (size_t)i]) : _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (int s = from; s < from + steps; s += g.depth)
         dot_run(g, kind, q, x, tokens, s, total);
+}
+
+AVX2_INLINE __m256 scale_of(const scale_set *sc, int i, int h)
+{
+    return sc->stored ? _mm256_loadu_ps(sc->stored + 16 * i + 8 * h) : sc->ws[i][h];
+}
+
+AVX2_INLINE __m256 minimum_of(form f, const scale_set *sc, int i, int h)
+{
+    return sc->stored ? _mm256_loadu_ps(sc->stored + 16 * (32 / f.sub + i) + 8 * h) : sc->nm[i][h];
 }
 
 /* The canonical order: one block onto acc[t][h]. */
 AVX2_INLINE void add_block(form f, quants kind, const uint8_t *q, const scale_set *sc, const act_block *x, int tokens,
                            __m256 acc[][2])
 {
-    __m256i first[FORM_TOKENS][2], second[FORM_TOKENS][2];
-    dot_sub(f, kind, q, x, tokens, 0, first);
-    if (f.sub == 16)
-        dot_sub(f, kind, q, x, tokens, 1, second);
+    __m256 term[FORM_TOKENS][2];
+#pragma GCC unroll 2
+    for (int i = 0; i < 32 / f.sub; i++) {
+        __m256i total[FORM_TOKENS][2];
+        dot_sub(f, kind, q, x, tokens, i, total);
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens; t++)
+#pragma GCC unroll 8
+            for (int h = 0; h < 2; h++) {
+                const __m256 v = _mm256_cvtepi32_ps(total[t][h]);
+                term[t][h] = i == 0 ? _mm256_mul_ps(v, scale_of(sc, i, h)) : _mm256_fmadd_ps(v, scale_of(sc, i, h), term[t][h]);
+            }
+    }
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++) {
-        __m256 d = _mm256_broadcast_ss(x->d[t]);
+        const __m256 d = _mm256_broadcast_ss(x->d + (size_t)t * x->d_stride);
 #pragma GCC unroll 8
         for (int h = 0; h < 2; h++) {
-            __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(first[t][h]), sc->ws[0][h]);
-            if (f.sub == 16)
-                v = _mm256_fmadd_ps(_mm256_cvtepi32_ps(second[t][h]), sc->ws[1][h], v);
-            acc[t][h] = _mm256_fmadd_ps(v, d, acc[t][h]);
-            if (f.has_min)
-                acc[t][h] = _mm256_fmadd_ps(sc->nm[0][h], _mm256_broadcast_ss(x->s[t]), acc[t][h]);
-            if (f.has_min && f.sub == 16)
-                acc[t][h] = _mm256_fmadd_ps(sc->nm[1][h], _mm256_broadcast_ss(x->s[t] + 1), acc[t][h]);
+            acc[t][h] = _mm256_fmadd_ps(term[t][h], d, acc[t][h]);
+            if (f.has_min) {
+#pragma GCC unroll 2
+                for (int i = 0; i < 32 / f.sub; i++)
+                    acc[t][h] = _mm256_fmadd_ps(minimum_of(f, sc, i, h), _mm256_broadcast_ss(x->s + (size_t)t * x->s_stride + i),
+                                                acc[t][h]);
+            }
         }
     }
 }
 
-/* Points at block 0 of the tokens first..; tokens from n on repeat the last one, their results are dropped. */
-AVX2_INLINE void act_start(form f, const act *x, int first, int n, int tokens, act_block *out)
+/* Block b0 of the tokens first.. */
+AVX2_INLINE act_block act_start(form f, const act *x, int first, int64_t b0)
 {
-#pragma GCC unroll 8
-    for (int t = 0; t < tokens; t++) {
-        size_t at = (size_t)(first + (t < n ? t : n - 1));
-        out->q[t] = x->q + at * x->q_stride;
-        out->d[t] = x->d + at * x->b_stride;
-        out->s[t] = f.sub == 16 ? x->s16 + 2 * at * x->b_stride : x->s + at * x->b_stride;
-        out->isum[t] = f.sub == 16 ? x->isum16 + 2 * at * x->b_stride : x->isum + at * x->b_stride;
-    }
+    const size_t subs = 32 / (size_t)f.sub, at = (size_t)first * x->b_stride + (size_t)b0;
+    return (act_block){.q = x->q + (size_t)first * x->q_stride + (size_t)b0 * ACT_BLOCK,
+                       .d = x->d + at,
+                       .s = subs == 2 ? x->s16 + 2 * at : x->s + at,
+                       .start = subs == 2 ? x->isum16 + 2 * at : x->isum + at,
+                       .q_stride = x->q_stride,
+                       .d_stride = x->b_stride,
+                       .s_stride = subs * x->b_stride,
+                       .start_stride = subs * x->b_stride,
+                       .unit = -f.off};
 }
 
-AVX2_INLINE void act_next(form f, int tokens, act_block *x)
+AVX2_INLINE void act_next(form f, act_block *x)
 {
-    int subs = 32 / f.sub;
-#pragma GCC unroll 8
-    for (int t = 0; t < tokens; t++) {
-        x->q[t] += ACT_BLOCK;
-        x->d[t] += 1;
-        x->s[t] += subs;
-        x->isum[t] += subs;
-    }
+    x->q += ACT_BLOCK;
+    x->d++;
+    x->s += 32 / f.sub;
+    x->start += 32 / f.sub;
 }
 
 #endif

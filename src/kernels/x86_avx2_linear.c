@@ -1,17 +1,17 @@
 /*
- * Linear layers of the quantized types in AVX2. gemv unpacks each block in registers for 1 to 4 tokens; gemm expands a panel
- * into scratch (bytes [block][step][64], floats [block][ws, nm of each sub-block][16]) and runs tiles of 4 tokens over it.
+ * Linear layers of the quantized types in AVX2. gemv unpacks each block in registers for 1 to 4 tokens; gemm expands a panel,
+ * GEMM_K columns at a time so that they stay in L1, into scratch (bytes [block][step][64], floats [block][ws, nm of each
+ * sub-block][16]) and runs tiles of 4 tokens over it.
  */
 #include "kernels/x86_avx2_block.h"
 
 #define GEMM_BLOCKS (GEMM_K / ACT_BLOCK)
-#define GEMM_TOKENS 4
 
-/* y[t][0..15] of a panel; n of the tokens are wanted */
-AVX2_INLINE void store_outputs(__m256 acc[][2], int tokens, int n, float *y, size_t y_stride)
+/* y[t][0..15] of a panel */
+AVX2_INLINE void store_outputs(__m256 acc[][2], int tokens, float *y, size_t y_stride)
 {
 #pragma GCC unroll 8
-    for (int t = 0; t < tokens && t < n; t++) {
+    for (int t = 0; t < tokens; t++) {
         _mm256_storeu_ps(y + (size_t)t * y_stride, acc[t][0]);
         _mm256_storeu_ps(y + (size_t)t * y_stride + 8, acc[t][1]);
     }
@@ -20,15 +20,14 @@ AVX2_INLINE void store_outputs(__m256 acc[][2], int tokens, int n, float *y, siz
 /* Floats per block in scratch. */
 AVX2_INLINE int scale_floats(form f) { return 32 / f.sub * 16 * (f.has_min ? 2 : 1); }
 
-/* One panel, `tokens` (constant) tokens of which n are wanted. */
+/* One panel, `tokens` (constant) tokens. */
 AVX2_INLINE void gemv_panel(form f, const uint8_t *panel, const linear_args *a, int tokens, float *y)
 {
     __m256 acc[FORM_TOKENS][2];
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++)
         acc[t][0] = acc[t][1] = _mm256_setzero_ps();
-    act_block x;
-    act_start(f, a->x, a->token, a->n_tokens, tokens, &x);
+    act_block x = act_start(f, a->x, a->token, 0);
     unpacked grid;
     scale_set sc;
     const int ahead = tokens > 1 ? AVX2_AHEAD : a->ahead;
@@ -40,16 +39,16 @@ AVX2_INLINE void gemv_panel(form f, const uint8_t *panel, const linear_args *a, 
                 avx2_prefetch(q + ahead + i);
             if (f.quants == QUANTS_GRID) {
                 avx2_unpack_grid(f.type, panel, b, f.off, &grid);
-                scales_stored(f, grid.ws[0], &sc);
+                sc.stored = grid.ws[0];
                 add_block(f, QUANTS_BYTES, grid.u[0], &sc, &x, tokens, acc);
             } else {
                 scales_of_block(f, panel, b, &sc);
                 add_block(f, f.quants, q, &sc, &x, tokens, acc);
             }
-            act_next(f, tokens, &x);
+            act_next(f, &x);
         }
     }
-    store_outputs(acc, tokens, a->n_tokens, y, a->y_stride);
+    store_outputs(acc, tokens, y, a->y_stride);
 }
 
 AVX2_INLINE void gemv(form f, const linear_args *a)
@@ -57,12 +56,12 @@ AVX2_INLINE void gemv(form f, const linear_args *a)
     for (int p = 0; p < a->n_panels; p++) {
         const uint8_t *panel = a->panels + (size_t)p * a->panel_bytes;
         float *y = a->y + (size_t)p * PANEL_ROWS;
-        if (a->n_tokens == 1)
-            gemv_panel(f, panel, a, 1, y);
-        else if (a->n_tokens == 2)
-            gemv_panel(f, panel, a, 2, y);
-        else
-            gemv_panel(f, panel, a, 4, y);
+        switch (a->n_tokens) {
+        case 1: gemv_panel(f, panel, a, 1, y); break;
+        case 2: gemv_panel(f, panel, a, 2, y); break;
+        case 3: gemv_panel(f, panel, a, 3, y); break;
+        default: gemv_panel(f, panel, a, 4, y); break;
+        }
     }
 }
 
@@ -110,117 +109,60 @@ typedef struct gemm_part {
     const float *floats;
 } gemm_part;
 
-/* starts[t][i] = -off * isum of sub-block i of the part, `tokens` tokens from `token` on */
-AVX2_INLINE void tile_starts(form f, const gemm_part *g, int token, int tokens, int32_t starts[][2 * GEMM_BLOCKS])
+/* Where the sums of the part's sub-blocks start, -off * isum, made once for a tile. */
+AVX2_INLINE void tile_starts(form f, const gemm_part *g, const act_block *x, int tokens, int32_t starts[][2 * GEMM_BLOCKS])
 {
-    const act *x = g->a->x;
-    const int subs = 32 / f.sub;
-    const __m256i off = _mm256_set1_epi32(-f.off);
+    const int64_t n = 32 / f.sub * g->n;
     for (int t = 0; t < tokens; t++) {
-        const int32_t *sums =
-            (subs == 2 ? x->isum16 : x->isum) + (size_t)subs * ((size_t)(token + t) * x->b_stride + (size_t)g->b0);
+        const int32_t *sums = x->start + (size_t)t * x->start_stride;
         int64_t i = 0;
-        for (; i + 8 <= subs * g->n; i += 8)
-            _mm256_store_si256((__m256i *)(void *)(starts[t] + i), _mm256_mullo_epi32(off, load_256(sums + i)));
-        for (; i < subs * g->n; i++)
-            starts[t][i] = -f.off * sums[i];
+        for (; i + 8 <= n; i += 8)
+            _mm256_store_si256((__m256i *)(void *)(starts[t] + i),
+                               _mm256_mullo_epi32(_mm256_set1_epi32(x->unit), load_256(sums + i)));
+        for (; i < n; i++)
+            starts[t][i] = x->unit * sums[i];
     }
 }
 
-/*
- * A tile of `tokens` tokens over the part's blocks, in the order of add_block. Sums are kept from being reordered: the compiler
- * would first make all products and then add them, with most of them in memory.
- */
+/* A tile of `tokens` (constant) tokens over the part's blocks; sums rest in y between parts. */
 AVX2_INLINE void gemm_tile(form f, const gemm_part *g, int token, const int tokens, float *y)
 {
-    const act *x = g->a->x;
-    const int subs = 32 / f.sub, steps = f.sub / 4, depth = f.depth < steps ? f.depth : steps;
-    const size_t q_stride = x->q_stride, b_stride = x->b_stride, y_stride = g->a->y_stride;
-    const size_t at = (size_t)token * b_stride + (size_t)g->b0;
-    const int8_t *q = x->q + (size_t)token * q_stride + (size_t)g->b0 * ACT_BLOCK;
-    const float *d = x->d + at, *s_min = subs == 2 ? x->s16 + 2 * at : x->s + at, *floats = g->floats;
-    const uint8_t *bytes = g->bytes;
-    const __m256i ones = _mm256_set1_epi16(1);
+    const size_t y_stride = g->a->y_stride;
+    act_block x = act_start(f, g->a->x, token, g->b0);
     _Alignas(32) int32_t starts[FORM_TOKENS][2 * GEMM_BLOCKS];
+    if (f.off) {
+        tile_starts(f, g, &x, tokens, starts);
+        x.start = starts[0];
+        x.start_stride = 2 * GEMM_BLOCKS;
+        x.unit = 1;
+    }
     __m256 acc[FORM_TOKENS][2];
-    if (f.off)
-        tile_starts(f, g, token, tokens, starts);
 #pragma GCC unroll 8
     for (int i = 0; i < 2 * tokens; i++)
         acc[i / 2][i % 2] = g->b0 ? _mm256_loadu_ps(y + (size_t)(i / 2) * y_stride + 8 * (i % 2)) : _mm256_setzero_ps();
-    for (int64_t b = 0; b < g->n;
-         b++, q += ACT_BLOCK, d++, s_min += subs, bytes += BLOCK_STEPS * STEP_BYTES, floats += scale_floats(f)) {
-        __m256 term[FORM_TOKENS][2];
-#pragma GCC unroll 2
-        for (int i = 0; i < subs; i++) {
-            __m256i total[FORM_TOKENS][2];
-#pragma GCC unroll 8
-            for (int run = 0; run < steps; run += depth) {
-                __m256i sum[FORM_TOKENS][2];
-#pragma GCC unroll 8
-                for (int s = run; s < run + depth; s++) {
-                    const int at_step = i * steps + s;
-                    const __m256i w[2] = {load_256(bytes + 64 * at_step), load_256(bytes + 64 * at_step + 32)};
-                    const __m256i magnitude[2] = {_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])};
-#pragma GCC unroll 8
-                    for (int t = 0; t < tokens; t++) {
-                        int32_t four;
-                        memcpy(&four, q + (size_t)t * q_stride + 4 * at_step, sizeof four);
-                        const __m256i columns = _mm256_set1_epi32(four);
-#pragma GCC unroll 2
-                        for (int h = 0; h < 2; h++) {
-                            const __m256i p = products(f, w[h], magnitude[h], columns);
-                            sum[t][h] = s == run ? p : _mm256_add_epi16(sum[t][h], p);
-                            __asm__("" : "+x"(sum[t][h]));
-                        }
-                    }
-                }
-#pragma GCC unroll 8
-                for (int j = 0; j < 2 * tokens; j++) {
-                    const int t = j / 2, h = j % 2;
-                    const __m256i pairs = _mm256_madd_epi16(sum[t][h], ones);
-                    if (run > 0)
-                        total[t][h] = _mm256_add_epi32(total[t][h], pairs);
-                    else
-                        total[t][h] = f.off ? _mm256_add_epi32(_mm256_set1_epi32(starts[t][subs * b + i]), pairs) : pairs;
-                    __asm__("" : "+x"(total[t][h]));
-                }
-            }
-#pragma GCC unroll 8
-            for (int j = 0; j < 2 * tokens; j++) {
-                const int t = j / 2, h = j % 2;
-                const __m256 v = _mm256_cvtepi32_ps(total[t][h]), ws = _mm256_loadu_ps(floats + 16 * i + 8 * h);
-                term[t][h] = i == 0 ? _mm256_mul_ps(v, ws) : _mm256_fmadd_ps(v, ws, term[t][h]);
-            }
-        }
-#pragma GCC unroll 8
-        for (int j = 0; j < 2 * tokens; j++) {
-            const int t = j / 2, h = j % 2;
-            acc[t][h] = _mm256_fmadd_ps(term[t][h], _mm256_broadcast_ss(d + (size_t)t * b_stride), acc[t][h]);
-            if (f.has_min) {
-#pragma GCC unroll 2
-                for (int i = 0; i < subs; i++)
-                    acc[t][h] = _mm256_fmadd_ps(_mm256_loadu_ps(floats + 16 * (subs + i) + 8 * h),
-                                                _mm256_broadcast_ss(s_min + (size_t)subs * (size_t)t * b_stride + i), acc[t][h]);
-            }
-        }
+    const uint8_t *bytes = g->bytes;
+    scale_set sc = {.stored = g->floats};
+    for (int64_t b = 0; b < g->n; b++, bytes += BLOCK_STEPS * STEP_BYTES, sc.stored += scale_floats(f)) {
+        add_block(f, QUANTS_BYTES, bytes, &sc, &x, tokens, acc);
+        act_next(f, &x);
     }
-    store_outputs(acc, tokens, tokens, y, y_stride);
+    store_outputs(acc, tokens, y, y_stride);
 }
 
 /* One part of a panel with all tokens: the part stays in L1. */
 AVX2_INLINE void part_multiply(form f, const gemm_part *g, float *y)
 {
     const linear_args *a = g->a;
-    int t = 0;
-    for (; t + GEMM_TOKENS <= a->n_tokens; t += GEMM_TOKENS)
-        gemm_tile(f, g, a->token + t, GEMM_TOKENS, y + (size_t)t * a->y_stride);
-    if (GEMM_TOKENS > 2 && t + 2 <= a->n_tokens) {
-        gemm_tile(f, g, a->token + t, 2, y + (size_t)t * a->y_stride);
-        t += 2;
+    for (int t = 0, n; t < a->n_tokens; t += n, y += (size_t)n * a->y_stride) {
+        const int left = a->n_tokens - t;
+        n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (n == 4)
+            gemm_tile(f, g, a->token + t, 4, y);
+        else if (n == 2)
+            gemm_tile(f, g, a->token + t, 2, y);
+        else
+            gemm_tile(f, g, a->token + t, 1, y);
     }
-    if (t < a->n_tokens)
-        gemm_tile(f, g, a->token + t, 1, y + (size_t)t * a->y_stride);
 }
 
 AVX2_INLINE void gemm(form f, const linear_args *a)

@@ -32,12 +32,7 @@ AVX2_INLINE __m128i sums_of_lanes(__m256i a, __m256i b, __m256i c, __m256i d)
     return _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
 }
 
-/* Sums of pairs of x * y over 32 int16. */
-AVX2_INLINE __m256i pair_products(const __m256i x[2], const __m256i y[2])
-{
-    return _mm256_add_epi32(_mm256_madd_epi16(x[0], y[0]), _mm256_madd_epi16(x[1], y[1]));
-}
-
+/* q_c of quantize_args. */
 AVX2_INLINE void on_grid(const __m256i fine[2], int c, __m256i q[2])
 {
     const __m256i factor = _mm256_set1_epi16((short)(128 - c));
@@ -53,8 +48,8 @@ AVX2_INLINE float choose_grid(const __m256i fine[2], float d0, __m256i q[2])
 #pragma GCC unroll 4
     for (int c = 0; c < 4; c++) {
         on_grid(fine, c, q);
-        a[c] = pair_products(fine, q);
-        b[c] = pair_products(q, q);
+        a[c] = block_products(fine, q);
+        b[c] = block_products(q, q);
     }
     const __m128i sums_a = sums_of_lanes(a[0], a[1], a[2], a[3]), sums_b = sums_of_lanes(b[0], b[1], b[2], b[3]);
     const __m256d wide_a = _mm256_cvtepi32_pd(sums_a);
@@ -72,6 +67,7 @@ AVX2_INLINE float choose_grid(const __m256i fine[2], float d0, __m256i q[2])
     return of_b[best] > 0 ? d0 * ((float)of_a[best] / (float)of_b[best] / 256.0f) : d0;
 }
 
+/* 32 values of a block: q, the scale, sums of the halves. */
 AVX2_INLINE float quantize_block(const __m256 v[4], int8_t *q, int32_t sum[2])
 {
     __m256 top = _mm256_setzero_ps(); /* maxps keeps the second operand beside NaN */
