@@ -1,6 +1,6 @@
 /*
  * Packing: rows in GGUF layout -> panels (packed.h), and back to f32. Owns the sizes of packed weights, of gemm's scratch and
- * of KV pages. The codes (indices or unsigned quants) of 32 columns are spread into bit planes, four columns of a row at once.
+ * of KV pages. The codes (indices or unsigned quants) of 32 columns are spread into bit fields, four columns of a row at once.
  */
 #include "formats/kquants.h"
 #include "kernels/kv_page.h"
@@ -255,7 +255,7 @@ static const packer packers[DIL_TYPE_COUNT] = {
     [DIL_TYPE_D3_0] = {14, codes_d3_0, scales_d},       [DIL_TYPE_D6_0] = {26, codes_d6_0, scales_d},
 };
 
-/* ---- bit planes: word[s] holds the 4 codes of step s, q the quants of the block ---- */
+/* ---- bit fields ---- */
 
 static inline void or_word(uint8_t *q, int row, uint32_t word)
 {
@@ -263,49 +263,17 @@ static inline void or_word(uint8_t *q, int row, uint32_t word)
     memcpy(q + 4 * row, &old, sizeof old);
 }
 
-static void put_plane4(const uint32_t *word, int row, uint8_t *q)
-{
-    for (int v = 0; v < 4; v++)
-        or_word(q + v * STEP_BYTES, row, (word[v] & 0x0f0f0f0fu) | (word[v + 4] & 0x0f0f0f0fu) << 4);
-}
-
-static void put_plane2(const uint32_t *word, int shift, int row, uint8_t *q)
-{
-    for (int step = 0; step < BLOCK_STEPS; step++)
-        or_word(q + step / 4 * STEP_BYTES, row, (word[step] >> shift & 0x03030303u) << step % 4 * 2);
-}
-
-static void put_plane1(const uint32_t *word, int shift, int row, uint8_t *q)
-{
-    for (int step = 0; step < BLOCK_STEPS; step++)
-        or_word(q, row, (word[step] >> shift & 0x01010101u) << step);
-}
-
+/* The codes of 32 columns of a row into the quants q of the block, four columns at once. */
 static void put_codes(int bits, const uint8_t code[ACT_BLOCK], int row, uint8_t *q)
 {
     uint32_t word[BLOCK_STEPS];
     memcpy(word, code, sizeof word);
-    switch (bits) {
-    case 1: put_plane1(word, 0, row, q); break;
-    case 2: put_plane2(word, 0, row, q); break;
-    case 3:
-        put_plane2(word, 0, row, q);
-        put_plane1(word, 2, row, q + 128);
-        break;
-    case 4: put_plane4(word, row, q); break;
-    case 5:
-        put_plane4(word, row, q);
-        put_plane1(word, 4, row, q + 256);
-        break;
-    case 6:
-        put_plane4(word, row, q);
-        put_plane2(word, 4, row, q + 256);
-        break;
-    default:
-        for (int step = 0; step < BLOCK_STEPS; step++)
-            or_word(q + step * STEP_BYTES, row, word[step]);
-        break;
-    }
+    for (int step = 0; step < BLOCK_STEPS; step++)
+        for (int i = 0; i < STEP_FIELDS; i++) {
+            const packed_field f = packed_fields[bits][step][i];
+            const uint32_t mask = packed_mask(f) * 0x01010101u;
+            or_word(q + f.vector * STEP_BYTES, row, (word[step] & mask) >> f.to << f.at);
+        }
 }
 
 static void pack_group(const packed_type *t, const packer *p, const uint8_t *block, int row, uint8_t *group)

@@ -4,12 +4,8 @@
  * blocks. Within a 32-column block, "step" s = 0..7 is the 64 bytes [16 rows][4 columns 4s..4s+3]: what one int8 dot-product
  * instruction takes. Sizes stay within 1.07x of the GGUF's, but for TQ1_0, whose base-3 digits become 2 bits (1.22x).
  *
- * Bit fields of a 32-column block:
- *   8 bit   512 B  step s at 64*s, u = q + 128
- *   4 bit   256 B  byte v*64+j: low nibble step v, high nibble step v+4            (v = 0..3, j = 0..63)
- *   2 bit   128 B  byte v*64+j: bits 2i..2i+1 are step 4*v+i                        (v = 0..1, i = 0..3)
- *   1 bit    64 B  byte j: bit s is step s
- * 5 bit = 4 bit then 1 bit (the high one); 6 bit = 4 bit then 2 bit (the high two); 3 bit = 2 bit then 1 bit (high).
+ * Codes of b bits of a 32-column block lie in b vectors of 64 bytes, as packed_fields says: as many steps as fit lie whole in
+ * the low bits of a vector, the others are put together from the bits left over. 8 bits: u = q + 128.
  *
  * Groups (f16 d[16] means 16 little-endian halves, one per row):
  *   Q4_0 Q5_0 Q8_0 IQ4_NL  32:  f16 d[16]; quants                      off 8, 16, 128; IQ4_NL: table index
@@ -47,6 +43,32 @@ static inline unsigned packed_six(const uint8_t *p, int n, int list, int row)
 
 #define STEP_BYTES 64
 #define BLOCK_STEPS 8
+#define STEP_FIELDS 3 /* most parts of a code */
+
+/* Some bits of a step's codes, from bit `to` of the code on: bits from `at` on of the bytes of a vector. bits 0: none. */
+typedef struct packed_field {
+    uint8_t vector, at, to, bits;
+} packed_field;
+
+/* clang-format off */
+#define WHOLE(vector, at, bits) {{vector, at, 0, bits}}
+static const packed_field packed_fields[9][BLOCK_STEPS][STEP_FIELDS] = {
+    [1] = {WHOLE(0, 0, 1), WHOLE(0, 1, 1), WHOLE(0, 2, 1), WHOLE(0, 3, 1), WHOLE(0, 4, 1), WHOLE(0, 5, 1), WHOLE(0, 6, 1), WHOLE(0, 7, 1)},
+    [2] = {WHOLE(0, 0, 2), WHOLE(0, 2, 2), WHOLE(0, 4, 2), WHOLE(0, 6, 2), WHOLE(1, 0, 2), WHOLE(1, 2, 2), WHOLE(1, 4, 2), WHOLE(1, 6, 2)},
+    [3] = {WHOLE(0, 0, 3), WHOLE(0, 3, 3), WHOLE(1, 0, 3), WHOLE(1, 3, 3), WHOLE(2, 0, 3), WHOLE(2, 3, 3),
+           {{0, 6, 0, 2}, {1, 6, 2, 1}}, {{2, 6, 0, 2}, {1, 7, 2, 1}}},
+    [4] = {WHOLE(0, 0, 4), WHOLE(1, 0, 4), WHOLE(2, 0, 4), WHOLE(3, 0, 4), WHOLE(0, 4, 4), WHOLE(1, 4, 4), WHOLE(2, 4, 4), WHOLE(3, 4, 4)},
+    [5] = {WHOLE(0, 0, 5), WHOLE(1, 0, 5), WHOLE(2, 0, 5), WHOLE(3, 0, 5), WHOLE(4, 0, 5), {{0, 5, 0, 3}, {1, 5, 3, 2}},
+           {{2, 5, 0, 3}, {3, 5, 3, 2}}, {{4, 5, 0, 3}, {1, 7, 3, 1}, {3, 7, 4, 1}}},
+    [6] = {WHOLE(0, 0, 6), WHOLE(1, 0, 6), WHOLE(2, 0, 6), WHOLE(3, 0, 6), WHOLE(4, 0, 6), WHOLE(5, 0, 6),
+           {{0, 6, 0, 2}, {1, 6, 2, 2}, {2, 6, 4, 2}}, {{3, 6, 0, 2}, {4, 6, 2, 2}, {5, 6, 4, 2}}},
+    [8] = {WHOLE(0, 0, 8), WHOLE(1, 0, 8), WHOLE(2, 0, 8), WHOLE(3, 0, 8), WHOLE(4, 0, 8), WHOLE(5, 0, 8), WHOLE(6, 0, 8), WHOLE(7, 0, 8)},
+};
+#undef WHOLE
+/* clang-format on */
+
+/* The bits that a field has in a code. */
+static inline unsigned packed_mask(packed_field f) { return ((1u << f.bits) - 1) << f.to; }
 
 /* The most a gemm expands into its scratch at a time, besides one whole panel: columns, and panels of so many. */
 #define GEMM_K 1024

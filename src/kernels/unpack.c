@@ -9,37 +9,15 @@ static inline void put_word(unpacked *out, int step, int row, uint32_t word) { m
 
 /* ---- quants ---- */
 
-static inline uint32_t plane4_word(const uint8_t *q, int step, int row)
-{
-    return packed_u32(q + (step & 3) * STEP_BYTES + 4 * row) >> (step >> 2) * 4 & 0x0f0f0f0fu;
-}
-
-static inline uint32_t plane2_word(const uint8_t *q, int step, int row)
-{
-    return packed_u32(q + (step >> 2) * STEP_BYTES + 4 * row) >> (step & 3) * 2 & 0x03030303u;
-}
-
-static inline uint32_t plane1_word(const uint8_t *q, int step, int row) { return packed_u32(q + 4 * row) >> step & 0x01010101u; }
-
 /* The bytes of one block as they are stored: indices or u. */
 static void unpack_quants(int bits, const uint8_t *q, unpacked *out)
 {
-    if (bits == 8) {
-        memcpy(out->u, q, sizeof out->u);
-        return;
-    }
     for (int step = 0; step < BLOCK_STEPS; step++) {
+        const packed_field *f = packed_fields[bits][step];
         for (int row = 0; row < PANEL_ROWS; row++) {
             uint32_t word = 0;
-            switch (bits) {
-            case 1: word = plane1_word(q, step, row); break;
-            case 2: word = plane2_word(q, step, row); break;
-            case 3: word = plane2_word(q, step, row) | plane1_word(q + 128, step, row) << 2; break;
-            case 4: word = plane4_word(q, step, row); break;
-            case 5: word = plane4_word(q, step, row) | plane1_word(q + 256, step, row) << 4; break;
-            case 6: word = plane4_word(q, step, row) | plane2_word(q + 256, step, row) << 4; break;
-            default: break;
-            }
+            for (int i = 0; i < STEP_FIELDS && f[i].bits; i++)
+                word |= packed_u32(q + f[i].vector * STEP_BYTES + 4 * row) >> f[i].at << f[i].to & packed_mask(f[i]) * 0x01010101u;
             put_word(out, step, row, word);
         }
     }

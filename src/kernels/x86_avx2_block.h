@@ -83,20 +83,20 @@ AVX2_INLINE __m256i shifted(__m256i v, int right)
 
 AVX2_INLINE __m256i masked(__m256i v, int mask) { return _mm256_and_si256(v, _mm256_set1_epi8((char)mask)); }
 
-AVX2_INLINE __m256i plane4(const uint8_t *q, int s, int h)
+/* Codes of `bits` bits, times 2^more. */
+AVX2_INLINE __m256i codes_of_step(int bits, int more, const uint8_t *q, int s, int h)
 {
-    return masked(shifted(load_256(q + (s & 3) * 64 + 32 * h), (s >> 2) * 4), 15);
-}
-
-/* Two bits of step s at bit position `at`. */
-AVX2_INLINE __m256i plane2(const uint8_t *q, int s, int h, int at)
-{
-    return masked(shifted(load_256(q + (s >> 2) * 64 + 32 * h), (s & 3) * 2 - at), 3 << at);
-}
-
-AVX2_INLINE __m256i plane1(const uint8_t *q, int s, int h, int at)
-{
-    return masked(shifted(load_256(q + 32 * h), s - at), 1 << at);
+    __m256i codes = _mm256_setzero_si256();
+#pragma GCC unroll 3
+    for (int i = 0; i < STEP_FIELDS; i++) {
+        const packed_field f = packed_fields[bits][s][i];
+        if (f.bits) {
+            const __m256i moved = shifted(load_256(q + 64 * f.vector + 32 * h), f.at - f.to - more);
+            const __m256i part = masked(moved, (int)packed_mask(f) << more);
+            codes = i == 0 ? part : _mm256_or_si256(codes, part);
+        }
+    }
+    return codes;
 }
 
 AVX2_INLINE __m256i code_book(const int8_t *values) { return _mm256_broadcastsi128_si256(load_128(values)); }
@@ -104,15 +104,16 @@ AVX2_INLINE __m256i code_book(const int8_t *values) { return _mm256_broadcastsi1
 AVX2_INLINE __m256i quants_of_step(quants kind, const uint8_t *q, int s, int h)
 {
     switch (kind) {
-    case QUANTS_1: return plane1(q, s, h, 1);
-    case QUANTS_2: return plane2(q, s, h, 0);
-    case QUANTS_3: return _mm256_or_si256(plane2(q, s, h, 0), plane1(q + 128, s, h, 2));
-    case QUANTS_4: return plane4(q, s, h);
-    case QUANTS_5: return _mm256_or_si256(plane4(q, s, h), plane1(q + 256, s, h, 4));
-    case QUANTS_6: return _mm256_or_si256(plane4(q, s, h), plane2(q + 256, s, h, 4));
+    case QUANTS_1: return codes_of_step(1, 1, q, s, h);
+    case QUANTS_2: return codes_of_step(2, 0, q, s, h);
+    case QUANTS_3: return codes_of_step(3, 0, q, s, h);
+    case QUANTS_4: return codes_of_step(4, 0, q, s, h);
+    case QUANTS_5: return codes_of_step(5, 0, q, s, h);
+    case QUANTS_6: return codes_of_step(6, 0, q, s, h);
     case QUANTS_8: return _mm256_xor_si256(load_256(q + 64 * s + 32 * h), _mm256_set1_epi8((char)0x80));
-    case QUANTS_IQ4: return _mm256_shuffle_epi8(code_book(iq4_values), plane4(q, s, h));
-    case QUANTS_FP4: return _mm256_shuffle_epi8(_mm256_add_epi8(code_book(fp4_values), _mm256_set1_epi8(12)), plane4(q, s, h));
+    case QUANTS_IQ4: return _mm256_shuffle_epi8(code_book(iq4_values), codes_of_step(4, 0, q, s, h));
+    case QUANTS_FP4:
+        return _mm256_shuffle_epi8(_mm256_add_epi8(code_book(fp4_values), _mm256_set1_epi8(12)), codes_of_step(4, 0, q, s, h));
     default: return load_256(q + 64 * s + 32 * h);
     }
 }

@@ -238,54 +238,21 @@ AVX512_INLINE void gemm_few(const linear_args *a, const unpack_fn unpack, const 
 
 AVX512_INLINE __m512i block_load(const uint8_t *p) { return _mm512_loadu_si512((const void *)p); }
 
-/* u = the 4-bit fields. */
-AVX512_INLINE void block_bits4(const uint8_t *p, __m512i u[BLOCK_STEPS])
+/* u = the codes of `bits` bits. */
+AVX512_INLINE void block_codes(const int bits, const uint8_t *p, __m512i u[BLOCK_STEPS])
 {
-    const __m512i low = _mm512_set1_epi8(15);
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; v++) {
-        __m512i both = block_load(p + 64 * v);
-        u[v] = _mm512_and_si512(both, low);
-        u[v + 4] = _mm512_and_si512(avx512_shift_right16(both, 4), low);
-    }
-}
-
-/* u = the 2-bit fields. */
-AVX512_INLINE void block_bits2(const uint8_t *p, __m512i u[BLOCK_STEPS])
-{
-    const __m512i low = _mm512_set1_epi8(3);
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; v++) {
-        __m512i four = block_load(p + 64 * v);
-        u[4 * v] = _mm512_and_si512(four, low);
-#pragma GCC unroll 4
-        for (int i = 1; i < 4; i++)
-            u[4 * v + i] = _mm512_and_si512(avx512_shift_right16(four, 2 * i), low);
-    }
-}
-
-/* u |= bit s of every byte of p as bit `to` of step s (u may hold garbage nowhere: other bits stay). */
-AVX512_INLINE void block_or_bits1(const uint8_t *p, const int to, __m512i u[BLOCK_STEPS])
-{
-    const __m512i bits = block_load(p), mask = _mm512_set1_epi8((char)(1 << to));
 #pragma GCC unroll 8
     for (int s = 0; s < BLOCK_STEPS; s++) {
-        __m512i moved = s < to ? avx512_shift_left16(bits, to - s) : avx512_shift_right16(bits, s - to);
-        u[s] = _mm512_ternarylogic_epi32(u[s], moved, mask, 0xf8); /* u | (moved & mask) */
-    }
-}
-
-/* u |= the 2-bit fields << 4. */
-AVX512_INLINE void block_or_bits2_at4(const uint8_t *p, __m512i u[BLOCK_STEPS])
-{
-    const __m512i mask = _mm512_set1_epi8(0x30);
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; v++) {
-        __m512i four = block_load(p + 64 * v);
-        u[4 * v] = _mm512_ternarylogic_epi32(u[4 * v], avx512_shift_left16(four, 4), mask, 0xf8);
-        u[4 * v + 1] = _mm512_ternarylogic_epi32(u[4 * v + 1], avx512_shift_left16(four, 2), mask, 0xf8);
-        u[4 * v + 2] = _mm512_ternarylogic_epi32(u[4 * v + 2], four, mask, 0xf8);
-        u[4 * v + 3] = _mm512_ternarylogic_epi32(u[4 * v + 3], avx512_shift_right16(four, 2), mask, 0xf8);
+#pragma GCC unroll 3
+        for (int i = 0; i < STEP_FIELDS; i++) {
+            const packed_field f = packed_fields[bits][s][i];
+            if (!f.bits)
+                continue;
+            const __m512i mask = _mm512_set1_epi8((char)packed_mask(f)), bytes = block_load(p + 64 * f.vector);
+            const __m512i moved = f.at < f.to ? avx512_shift_left16(bytes, f.to - f.at) : avx512_shift_right16(bytes, f.at - f.to);
+            u[s] = i == 0 ? _mm512_and_si512(moved, mask)
+                          : _mm512_ternarylogic_epi32(u[s], moved, mask, 0xf8); /* u | (moved & mask) */
+        }
     }
 }
 

@@ -9,7 +9,7 @@ AVX512_UNPACK(q4_0)
 {
     const uint8_t *p = panel + (size_t)block * (HALVES + 256);
     w->ws[0] = avx512_load_f16(p);
-    block_bits4(p + HALVES, w->u);
+    block_codes(4, p + HALVES, w->u);
 }
 
 AVX512_UNPACK(q4_1)
@@ -17,15 +17,14 @@ AVX512_UNPACK(q4_1)
     const uint8_t *p = panel + (size_t)block * (2 * HALVES + 256);
     w->ws[0] = avx512_load_f16(p);
     w->nm[0] = avx512_load_f16(p + HALVES);
-    block_bits4(p + 2 * HALVES, w->u);
+    block_codes(4, p + 2 * HALVES, w->u);
 }
 
 AVX512_UNPACK(q5_0)
 {
     const uint8_t *p = panel + (size_t)block * (HALVES + 320);
     w->ws[0] = avx512_load_f16(p);
-    block_bits4(p + HALVES, w->u);
-    block_or_bits1(p + HALVES + 256, 4, w->u);
+    block_codes(5, p + HALVES, w->u);
 }
 
 AVX512_UNPACK(q5_1)
@@ -33,8 +32,7 @@ AVX512_UNPACK(q5_1)
     const uint8_t *p = panel + (size_t)block * (2 * HALVES + 320);
     w->ws[0] = avx512_load_f16(p);
     w->nm[0] = avx512_load_f16(p + HALVES);
-    block_bits4(p + 2 * HALVES, w->u);
-    block_or_bits1(p + 2 * HALVES + 256, 4, w->u);
+    block_codes(5, p + 2 * HALVES, w->u);
 }
 
 AVX512_UNPACK(q8_0)
@@ -50,16 +48,14 @@ AVX512_UNPACK(d3_0)
 {
     const uint8_t *p = panel + (size_t)block * (HALVES + 192);
     w->ws[0] = avx512_load_f16(p);
-    block_bits2(p + HALVES, w->u);
-    block_or_bits1(p + HALVES + 128, 2, w->u);
+    block_codes(3, p + HALVES, w->u);
 }
 
 AVX512_UNPACK(d6_0)
 {
     const uint8_t *p = panel + (size_t)block * (HALVES + 384);
     w->ws[0] = avx512_load_f16(p);
-    block_bits4(p + HALVES, w->u);
-    block_or_bits2_at4(p + HALVES + 256, w->u);
+    block_codes(6, p + HALVES, w->u);
 }
 
 AVX512_LINEAR(q4_0, 3, KIND_32, 32)
@@ -106,14 +102,13 @@ AVX512_INLINE const uint8_t *scale_min_k(const uint8_t *group, int64_t j, weight
 AVX512_UNPACK(q4_k)
 {
     const uint8_t *quants = scale_min_k(panel + (size_t)(block >> 3) * 2304, block & 7, w);
-    block_bits4(quants + 256 * (block & 7), w->u);
+    block_codes(4, quants + 256 * (block & 7), w->u);
 }
 
 AVX512_UNPACK(q5_k)
 {
     const uint8_t *quants = scale_min_k(panel + (size_t)(block >> 3) * 2816, block & 7, w) + 320 * (block & 7);
-    block_bits4(quants, w->u);
-    block_or_bits1(quants + 256, 4, w->u);
+    block_codes(5, quants, w->u);
 }
 
 /* Scales of Q6_K; returns the quants. */
@@ -128,8 +123,7 @@ AVX512_INLINE const uint8_t *scales_of_16(const uint8_t *group, int64_t j, weigh
 AVX512_UNPACK(q6_k)
 {
     const uint8_t *quants = scales_of_16(panel + (size_t)(block >> 3) * 3360, block & 7, w) + 384 * (block & 7);
-    block_bits4(quants, w->u);
-    block_or_bits2_at4(quants + 256, w->u);
+    block_codes(6, quants, w->u);
 }
 
 AVX512_UNPACK(q3_k)
@@ -142,8 +136,7 @@ AVX512_UNPACK(q3_k)
         w->ws[h] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(sc));
     }
     const uint8_t *quants = group + HALVES + SIXES + 192 * (block & 7);
-    block_bits2(quants, w->u);
-    block_or_bits1(quants + 128, 2, w->u);
+    block_codes(3, quants, w->u);
 }
 
 AVX512_UNPACK(q2_k)
@@ -156,7 +149,7 @@ AVX512_UNPACK(q2_k)
         w->ws[h] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15))));
         w->nm[h] = negative(_mm512_mul_ps(dmin, _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4))));
     }
-    block_bits2(group + 2 * HALVES + 256 + 128 * (block & 7), w->u);
+    block_codes(2, group + 2 * HALVES + 256 + 128 * (block & 7), w->u);
 }
 
 AVX512_LINEAR(q2_k, -1, KIND_16_MIN, 32)

@@ -16,7 +16,7 @@ AVX512_UNPACK(iq4_nl)
 {
     const uint8_t *p = panel + (size_t)block * (HALVES + 256);
     w->ws[0] = avx512_load_f16(p);
-    block_bits4(p + HALVES, w->u);
+    block_codes(4, p + HALVES, w->u);
     block_look_up(value_table(iq4_values), w->u);
 }
 
@@ -26,7 +26,7 @@ AVX512_UNPACK(iq4_xs)
     const int64_t j = block & 7;
     const __m512i ls = _mm512_sub_epi32(block_six(group + HALVES, 8, j), _mm512_set1_epi32(32));
     w->ws[0] = _mm512_mul_ps(avx512_load_f16(group), _mm512_cvtepi32_ps(ls));
-    block_bits4(group + HALVES + 96 + 256 * j, w->u);
+    block_codes(4, group + HALVES + 96 + 256 * j, w->u);
     block_look_up(value_table(iq4_values), w->u);
 }
 
@@ -38,7 +38,7 @@ AVX512_UNPACK(mxfp4)
     const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
     const __mmask16 tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
     w->ws[0] = _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, tiny, _mm512_set1_epi32(0x00200000), e));
-    block_bits4(p + 16, w->u);
+    block_codes(4, p + 16, w->u);
     block_look_up(value_table(fp4_values), w->u);
 }
 
@@ -62,7 +62,7 @@ AVX512_UNPACK(nvfp4)
     const int64_t j = block & 1;
     w->ws[0] = half_ue4m3(group + 32 * j);
     w->ws[1] = half_ue4m3(group + 32 * j + 16);
-    block_bits4(group + 64 + 256 * j, w->u);
+    block_codes(4, group + 64 + 256 * j, w->u);
     block_look_up(value_table(fp4_values), w->u);
 }
 
@@ -78,14 +78,14 @@ AVX512_UNPACK(tq)
 {
     const uint8_t *group = panel + (size_t)(block >> 3) * (HALVES + 1024);
     w->ws[0] = avx512_load_f16(group);
-    block_bits2(group + HALVES + 128 * (block & 7), w->u);
+    block_codes(2, group + HALVES + 128 * (block & 7), w->u);
 }
 
 AVX512_UNPACK(q2_0)
 {
     const uint8_t *group = panel + (size_t)(block >> 1) * (HALVES + 256);
     w->ws[0] = avx512_load_f16(group);
-    block_bits2(group + HALVES + 128 * (block & 1), w->u);
+    block_codes(2, group + HALVES + 128 * (block & 1), w->u);
 }
 
 /* u = 2 * bit, so that u - 1 is the sign. */
