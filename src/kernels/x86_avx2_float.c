@@ -33,9 +33,20 @@ typedef struct columns_part {
     int64_t from, n;
 } columns_part;
 
+/* What is asked for on the way through a panel: `step` bytes (a constant) per column. */
+typedef struct fetching {
+    const uint8_t *from;
+    size_t step;
+} fetching;
+
+AVX2_INLINE fetching fetch_ahead(dil_type type, const uint8_t *panel)
+{
+    return (fetching){panel + AVX2_AHEAD, type == DIL_TYPE_F32 ? 64 : 32};
+}
+
 /* `panels` and `tokens` are constants; of the tokens n are wanted, the others repeat the last. */
 AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_args *a, columns_part part, int panels, int tokens,
-                            int first, int n, float *y)
+                            int first, int n, float *y, fetching next)
 {
     __m256 acc[2][TILE][2];
     const float *f[TILE];
@@ -53,8 +64,8 @@ AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_ar
         for (int p = 0; p < panels; p++) {
             const uint8_t *from = panel + (size_t)p * a->panel_bytes;
             __m256 w[2][2]; /* [half][column] */
-            if (tokens <= 4)
-                avx2_prefetch(from + AVX2_AHEAD + (size_t)c * (type == DIL_TYPE_F32 ? 64 : 32));
+            if (next.step)
+                avx2_prefetch(next.from + (size_t)p * a->panel_bytes + (size_t)c * next.step);
 #pragma GCC unroll 2
             for (int h = 0; h < 2; h++) {
                 if (type == DIL_TYPE_F16)
@@ -90,12 +101,13 @@ AVX2_INLINE void float_tile(dil_type type, const uint8_t *panel, const linear_ar
 AVX2_INLINE void float_few(dil_type type, const uint8_t *panel, const linear_args *a, int panels, float *y)
 {
     const columns_part all = {0, a->k};
+    const fetching next = fetch_ahead(type, panel);
     if (a->n_tokens == 1)
-        float_tile(type, panel, a, all, panels, 1, 0, 1, y);
+        float_tile(type, panel, a, all, panels, 1, 0, 1, y, next);
     else if (a->n_tokens == 2)
-        float_tile(type, panel, a, all, panels, 2, 0, 2, y);
+        float_tile(type, panel, a, all, panels, 2, 0, 2, y, next);
     else
-        float_tile(type, panel, a, all, panels, 4, 0, a->n_tokens, y);
+        float_tile(type, panel, a, all, panels, 4, 0, a->n_tokens, y, next);
 }
 
 AVX2_INLINE void float_gemv(dil_type type, const linear_args *a)
@@ -108,16 +120,19 @@ AVX2_INLINE void float_gemv(dil_type type, const linear_args *a)
         float_few(type, a->panels + (size_t)p * a->panel_bytes, a, 1, a->y + (size_t)p * PANEL_ROWS);
 }
 
-/* A part of a panel's columns with all tokens. */
-AVX2_INLINE void part_multiply(dil_type type, const uint8_t *columns, const linear_args *a, columns_part part, float *y)
+/* A part of a panel's columns with all tokens, more than two. */
+AVX2_INLINE void part_multiply(dil_type type, const uint8_t *columns, const linear_args *a, columns_part part, float *y,
+                               fetching next)
 {
     for (int t = 0; t < a->n_tokens; t += TILE) {
         const int n = a->n_tokens - t < TILE ? a->n_tokens - t : TILE;
         float *to = y + (size_t)t * a->y_stride;
-        if (n > 2)
-            float_tile(type, columns, a, part, 1, TILE, t, n, to);
+        if (t == 0)
+            float_tile(type, columns, a, part, 1, TILE, t, n, to, next);
+        else if (n > 2)
+            float_tile(type, columns, a, part, 1, TILE, t, n, to, (fetching){0});
         else
-            float_tile(type, columns, a, part, 1, 2, t, n, to);
+            float_tile(type, columns, a, part, 1, 2, t, n, to, (fetching){0});
     }
 }
 
@@ -144,9 +159,9 @@ AVX2_INLINE void float_gemm(dil_type type, const linear_args *a)
             part.n = a->k - part.from < most ? a->k - part.from : most;
             if (type == DIL_TYPE_F16) {
                 widen(panel, part, (float *)(void *)a->scratch);
-                part_multiply(DIL_TYPE_F32, a->scratch, a, part, y);
+                part_multiply(DIL_TYPE_F32, a->scratch, a, part, y, (fetching){panel + 32 * (part.from + part.n), 32});
             } else {
-                part_multiply(type, panel, a, part, y);
+                part_multiply(type, panel, a, part, y, fetch_ahead(type, panel));
             }
         }
     }

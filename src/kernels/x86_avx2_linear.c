@@ -6,6 +6,7 @@
 #include "kernels/x86_avx2_block.h"
 
 #define GEMM_BLOCKS (GEMM_K / ACT_BLOCK)
+#define FETCH_TILES 2
 
 /* y[t][0..15] of a panel */
 AVX2_INLINE void store_outputs(__m256 acc[][2], int tokens, float *y, size_t y_stride)
@@ -107,6 +108,8 @@ typedef struct gemm_part {
     int64_t b0, n;
     const uint8_t *bytes;
     const float *floats;
+    const uint8_t *next; /* the part after it as it is stored, asked for on the way through the first FETCH_TILES tiles */
+    int fetch;           /* bytes of it per block and tile */
 } gemm_part;
 
 /* Where the sums of the part's sub-blocks start, -off * isum, made once for a tile. */
@@ -125,7 +128,7 @@ AVX2_INLINE void tile_starts(form f, const gemm_part *g, const act_block *x, int
 }
 
 /* A tile of `tokens` (constant) tokens over the part's blocks; sums rest in y between parts. */
-AVX2_INLINE void gemm_tile(form f, const gemm_part *g, int token, const int tokens, float *y)
+AVX2_INLINE void gemm_tile(form f, const gemm_part *g, int token, const int tokens, float *y, const uint8_t *next)
 {
     const size_t y_stride = g->a->y_stride;
     act_block x = act_start(f, g->a->x, token, g->b0);
@@ -143,6 +146,9 @@ AVX2_INLINE void gemm_tile(form f, const gemm_part *g, int token, const int toke
     const uint8_t *bytes = g->bytes;
     scale_set sc = {.stored = g->floats};
     for (int64_t b = 0; b < g->n; b++, bytes += BLOCK_STEPS * STEP_BYTES, sc.stored += scale_floats(f)) {
+        for (int i = 0; next && i < g->fetch; i += 64)
+            _mm_prefetch((const char *)next + i, _MM_HINT_T1);
+        next = next ? next + g->fetch : NULL;
         add_block(f, QUANTS_BYTES, bytes, &sc, &x, tokens, acc);
         act_next(f, &x);
     }
@@ -156,12 +162,13 @@ AVX2_INLINE void part_multiply(form f, const gemm_part *g, float *y)
     for (int t = 0, n; t < a->n_tokens; t += n, y += (size_t)n * a->y_stride) {
         const int left = a->n_tokens - t;
         n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        const uint8_t *next = t < 4 * FETCH_TILES ? g->next + (t / 4) * g->n * g->fetch : NULL;
         if (n == 4)
-            gemm_tile(f, g, a->token + t, 4, y);
+            gemm_tile(f, g, a->token + t, 4, y, next);
         else if (n == 2)
-            gemm_tile(f, g, a->token + t, 2, y);
+            gemm_tile(f, g, a->token + t, 2, y, next);
         else
-            gemm_tile(f, g, a->token + t, 1, y);
+            gemm_tile(f, g, a->token + t, 1, y, next);
     }
 }
 
@@ -169,13 +176,16 @@ AVX2_INLINE void gemm(form f, const linear_args *a)
 {
     const int64_t n_blocks = a->k / ACT_BLOCK, n_parts = (n_blocks + GEMM_BLOCKS - 1) / GEMM_BLOCKS;
     const int64_t in_group = f.columns / ACT_BLOCK, most = (n_blocks / in_group + n_parts - 1) / n_parts * in_group;
+    const int fetch = (int)(f.group_bytes / in_group / FETCH_TILES + 63) / 64 * 64;
     uint8_t *bytes = a->scratch;
     float *floats = (float *)(void *)(a->scratch + (size_t)most * ACT_BLOCK * PANEL_ROWS);
     for (int p = 0; p < a->n_panels; p++) {
         const uint8_t *panel = a->panels + (size_t)p * a->panel_bytes;
         for (int64_t b0 = 0; b0 < n_blocks; b0 += most) {
-            const gemm_part part = {a, b0, n_blocks - b0 < most ? n_blocks - b0 : most, bytes, floats};
-            expand_panel(f, panel + (size_t)(b0 / in_group) * (size_t)f.group_bytes, part.n * ACT_BLOCK, bytes, floats);
+            const int64_t n = n_blocks - b0 < most ? n_blocks - b0 : most;
+            const uint8_t *stored = panel + (size_t)(b0 / in_group) * (size_t)f.group_bytes;
+            const gemm_part part = {a, b0, n, bytes, floats, stored + n / in_group * f.group_bytes, fetch};
+            expand_panel(f, stored, n * ACT_BLOCK, bytes, floats);
             part_multiply(f, &part, a->y + (size_t)p * PANEL_ROWS);
         }
     }
