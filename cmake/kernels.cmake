@@ -7,9 +7,12 @@ set_source_files_properties(${dil_avx512} PROPERTIES COMPILE_OPTIONS
 file(GLOB dil_avx512_bf16 CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/x86_avx512_bf16*.c)
 set_property(SOURCE ${dil_avx512_bf16} APPEND PROPERTY COMPILE_OPTIONS "-mavx512bf16")
 
-# Unrolled products take a sanitizer minutes to compile at -O2; at -O1 they are as checked.
+# Unrolled products take a sanitizer minutes to compile at -O2, most of them for registers; at -O1 they are as checked.
 if(DIL_SANITIZE)
   set_property(SOURCE ${dil_avx2} ${dil_avx512} APPEND PROPERTY COMPILE_OPTIONS "-O1")
+  if(CMAKE_C_COMPILER_ID STREQUAL GNU)
+    set_property(SOURCE ${dil_avx2} ${dil_avx512} APPEND PROPERTY COMPILE_OPTIONS "-fira-algorithm=priority;-fira-region=one")
+  endif()
 endif()
 
 # What was measured of kernels and steps holds for their code and its compiler only: a name that changes with them.
