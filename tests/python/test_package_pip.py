@@ -37,8 +37,7 @@ with tempfile.TemporaryDirectory() as folder:
     if run(python, "-m", "pip", "download", "--quiet", "--no-deps", "-d", folder, "cffi", env=environment).returncode != 0:
         print("skipped: no package index")
         sys.exit(77)
-    bridge = "--config-settings=cmake.define.DIL_BRIDGE=OFF"  # the Rust part was built for the other tests
-    if run(python, "-m", "pip", "install", "--quiet", bridge, SOURCE, env=environment).returncode != 0:
+    if run(python, "-m", "pip", "install", "--quiet", SOURCE, env=environment).returncode != 0:
         sys.exit(1)
     used = run(python, "-c", PROGRAM, cwd=folder, env=environment)
     version = run(os.path.join(venv, "bin", "dil"), "--version", cwd=folder, env=environment)
