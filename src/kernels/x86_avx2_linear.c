@@ -6,7 +6,7 @@
 #include "kernels/x86_avx2_block.h"
 
 #define GEMM_BLOCKS (GEMM_K / ACT_BLOCK)
-#define FETCH_TILES 2
+#define FETCH_TILES 2 /* tiles of a part during which the next part is fetched */
 
 /* y[t][0..15] of a panel */
 AVX2_INLINE void store_outputs(__m256 acc[][2], int tokens, float *y, size_t y_stride)
@@ -162,7 +162,8 @@ AVX2_INLINE void part_multiply(form f, const gemm_part *g, float *y)
     for (int t = 0, n; t < a->n_tokens; t += n, y += (size_t)n * a->y_stride) {
         const int left = a->n_tokens - t;
         n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        const uint8_t *next = t < 4 * FETCH_TILES ? g->next + (t / 4) * g->n * g->fetch : NULL;
+        const int tile = t / FORM_TOKENS;
+        const uint8_t *next = tile < FETCH_TILES ? g->next + tile * g->n * g->fetch : NULL;
         if (n == 4)
             gemm_tile(f, g, a->token + t, 4, y, next);
         else if (n == 2)
