@@ -234,6 +234,9 @@ AVX2_INLINE __m256i in_order(__m256i v)
     return v;
 }
 
+/* v with each pair of its 16-bit numbers added. */
+AVX2_INLINE __m256i widened(__m256i v) { return _mm256_madd_epi16(v, _mm256_set1_epi16(1)); }
+
 /* total[t][h] += products of steps from..from+f.depth-1, added in 16 bits first. */
 AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block *x, int tokens, int from, __m256i total[][2])
 {
@@ -254,7 +257,10 @@ AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block 
 #pragma GCC unroll 8
             for (int h = 0; h < 2; h++) {
                 __m256i p = products(f, w[h], magnitude[h], columns);
-                sum[t][h] = in_order(s == from ? p : _mm256_add_epi16(sum[t][h], p));
+                if (f.depth == 1)
+                    total[t][h] = in_order(_mm256_add_epi32(total[t][h], widened(p)));
+                else
+                    sum[t][h] = in_order(s == from ? p : _mm256_add_epi16(sum[t][h], p));
             }
         }
     }
@@ -262,7 +268,8 @@ AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block 
     for (int t = 0; t < tokens; t++)
 #pragma GCC unroll 8
         for (int h = 0; h < 2; h++)
-            total[t][h] = in_order(_mm256_add_epi32(total[t][h], _mm256_madd_epi16(sum[t][h], _mm256_set1_epi16(1))));
+            if (f.depth > 1)
+                total[t][h] = in_order(_mm256_add_epi32(total[t][h], widened(sum[t][h])));
 }
 
 /* Sum of (u - off) q over the steps of sub-block i. */
