@@ -11,8 +11,8 @@
  *             words each) u8 [4][2][4][2], word 2 p + e of row 4 i + r at [i][p][r][e]: interleaving two results of a lookup
  *             by bytes then puts the words 2 p and 2 p + 1 of a row side by side.
  *     high    per 64 indices and higher bit one u64: bit i belongs to the index in byte i.
- *     marks   signs: u64 [8], bit 4 row + c of step s set where column 4 s + c of the row is negative; IQ1_M: u16 [4], bit
- *             row set where the shift of word g is negative.
+ *     marks   signs: u8 [16][4], bit s of row and c set where column 4 s + c of the row is negative, so that a shift of all
+ *             bytes brings the signs of a step to their top; IQ1_M: u16 [4], bit row set where the shift of word g is negative.
  * A code word of 8 columns is one of 8 magnitudes of 3 values, or of ternary values (IQ1); one of 4 columns has 8 values.
  */
 #ifndef KERNELS_GRID_H

@@ -31,7 +31,7 @@ static void put_words(const grid_words *w, int words, int high, int sub, int mar
     uint8_t *mark = block + GRID_MARKS_AT(words, high);
     for (int c = 0; marks == GRID_SIGNS && c < ACT_BLOCK; c++)
         if (w->signs >> c & 1)
-            put_bit64(mark + c / 4 * 8, 4 * row + c % 4);
+            mark[4 * row + c % 4] = (uint8_t)(mark[4 * row + c % 4] | 1u << c / 4);
     for (int g = 0; marks == GRID_SHIFTS && g < 4; g++)
         if (w->shifts >> g & 1)
             put_bit64(mark, 16 * g + row);

@@ -35,7 +35,7 @@ static void put_signed(const uint8_t *signs, int s, int row, uint32_t values, un
 {
     for (int c = 0; c < 4; c++) {
         int v = (int)(values >> (8 * c) & 255);
-        out->u[s][4 * row + c] = (uint8_t)(128 + (mask_bit(signs + 8 * s, 4 * row + c) ? -v : v));
+        out->u[s][4 * row + c] = (uint8_t)(128 + (signs[4 * row + c] >> s & 1 ? -v : v));
     }
 }
 

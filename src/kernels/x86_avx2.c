@@ -6,6 +6,7 @@ void kernels_add_avx2(kernels *k)
     k->name = "avx2";
     k->ahead = AVX2_AHEAD;
     avx2_add_linear(k);
+    avx2_add_grid(k);
     avx2_add_float(k);
     avx2_add_vector(k);
     avx2_add_attention(k);

@@ -12,15 +12,12 @@
 #define AVX2_INLINE static inline __attribute__((always_inline))
 
 void avx2_add_linear(kernels *k);
+void avx2_add_grid(kernels *k);
 void avx2_add_float(kernels *k);
 void avx2_add_vector(kernels *k);
 void avx2_add_attention(kernels *k);
 void avx2_add_peak(kernels *k);
 void avx2_add_training(kernels *k);
-
-/* Reads one block of an IQ1, IQ2 or IQ3 group as unpack.h does, u - 128 + bias instead of u; IQ3_XXS: (u - 128) / 2 + bias,
- * and ws twice as large. */
-void avx2_unpack_grid(dil_type type, const uint8_t *group, int block, int bias, unpacked *out);
 
 AVX2_INLINE __m256i load_256(const void *p) { return _mm256_loadu_si256((const __m256i_u *)p); }
 AVX2_INLINE __m128i load_128(const void *p) { return _mm_loadu_si128((const __m128i_u *)p); }

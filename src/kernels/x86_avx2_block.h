@@ -10,13 +10,14 @@
  *     m = 24 (FP4 + 12)               depth 4: 24384 m = 18 (IQ1 + 9)          depth 4: 18288
  *     m = 30 (IQ3_S + 15)             depth 4: 30480 m = 86 (IQ2 + 43)         depth 1: 21844
  *     m = 62 (IQ3_XXS, halved, + 31)  depth 2: 31496
+ * IQ2 and IQ3 for few tokens are magnitudes, and the activation takes their sign: m = 15 (IQ3_S) depth 8, m = 43 (IQ2) depth 2: 21844,
+ * m = 62 (IQ3_XXS) depth 2: 31496.
  * Full bytes (Q8_0, IQ4) are signed: |w| <= 128 times the activation with w's sign, 2 * 128 * 127 = 32512, depth 1.
  */
 #ifndef KERNELS_X86_AVX2_BLOCK_H
 #define KERNELS_X86_AVX2_BLOCK_H
 
-#include "formats/iq_tables.h"
-#include "kernels/x86_avx2.h"
+#include "kernels/x86_avx2_lookup.h"
 
 enum { FORM_TOKENS = 4 }; /* most tokens of a dot product */
 
@@ -35,7 +36,6 @@ typedef enum quants {
 } quants;
 
 typedef enum scales {
-    SCALES_STORED, /* floats: see scale_set */
     SCALES_D,
     SCALES_D_M,
     SCALES_K32,
@@ -44,7 +44,8 @@ typedef enum scales {
     SCALES_Q2_K,
     SCALES_IQ4_XS,
     SCALES_MXFP4,
-    SCALES_NVFP4
+    SCALES_NVFP4,
+    SCALES_GRID
 } scales;
 
 /* What a type's kernels need to know, a constant of each. */
@@ -57,6 +58,7 @@ typedef struct form {
     int off;                                             /* of the bytes the kernel takes; 0 where they are signed */
     int depth;                                           /* steps added in 16 bits */
     bool is_signed, has_min;
+    int depth_signs; /* the same for magnitudes with signs apart; 0: the type has none */
 } form;
 
 /* The scales of one block: [sub-block][half of the rows], or in memory as floats, ws of each sub-block, then nm, 16 each. */
@@ -64,6 +66,13 @@ typedef struct scale_set {
     __m256 ws[2][2], nm[2][2];
     const float *stored;
 } scale_set;
+
+/* One block's weights; only of code-book types: signs of magnitudes (or NULL) and where to look up. */
+typedef struct weights {
+    const uint8_t *q; /* as they are stored, or expanded */
+    const uint8_t *signs;
+    const grid_block *grid;
+} weights;
 
 /* One block's activations of some tokens, the next one's a stride away. */
 typedef struct act_block {
@@ -101,8 +110,9 @@ AVX2_INLINE __m256i codes_of_step(int bits, int more, const uint8_t *q, int s, i
 
 AVX2_INLINE __m256i code_book(const int8_t *values) { return _mm256_broadcastsi128_si256(load_128(values)); }
 
-AVX2_INLINE __m256i quants_of_step(quants kind, const uint8_t *q, int s, int h)
+AVX2_INLINE __m256i quants_of_step(form f, quants kind, const weights *w, int s, int h)
 {
+    const uint8_t *q = w->q;
     switch (kind) {
     case QUANTS_1: return codes_of_step(1, 1, q, s, h);
     case QUANTS_2: return codes_of_step(2, 0, q, s, h);
@@ -114,8 +124,17 @@ AVX2_INLINE __m256i quants_of_step(quants kind, const uint8_t *q, int s, int h)
     case QUANTS_IQ4: return _mm256_shuffle_epi8(code_book(iq4_values), codes_of_step(4, 0, q, s, h));
     case QUANTS_FP4:
         return _mm256_shuffle_epi8(_mm256_add_epi8(code_book(fp4_values), _mm256_set1_epi8(12)), codes_of_step(4, 0, q, s, h));
+    case QUANTS_GRID: return grid_of_step(f.type, w->grid, s, h);
     default: return load_256(q + 64 * s + 32 * h);
     }
+}
+
+/* Block b of a group, its quants at q. grid: room for QUANTS_GRID. */
+AVX2_INLINE weights block_weights(form f, const uint8_t *group, int b, const uint8_t *q, grid_block *grid)
+{
+    if (f.quants == QUANTS_GRID)
+        grid_start(f.type, group, b, q, grid);
+    return (weights){q, f.depth_signs ? q + grid_marks_at(f.type) : NULL, grid};
 }
 
 /* ---- scales ---- */
@@ -172,7 +191,7 @@ AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set 
     out->stored = NULL;
 #pragma GCC unroll 8
     for (int h = 0; h < 2; h++) {
-        __m256 d = f.scales == SCALES_MXFP4 || f.scales == SCALES_NVFP4 ? _mm256_setzero_ps() : halves_of_rows(group, h);
+        __m256 d = f.scales >= SCALES_MXFP4 ? _mm256_setzero_ps() : halves_of_rows(group, h);
         switch (f.scales) {
         case SCALES_D: out->ws[0][h] = d; break;
         case SCALES_D_M:
@@ -211,6 +230,11 @@ AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set 
             for (int i = 0; i < 2; i++)
                 out->ws[i][h] = floats_of_ue4m3(group + 32 * b + 16 * i + 8 * h);
             break;
+        case SCALES_GRID:
+#pragma GCC unroll 8
+            for (int i = 0; i < 32 / f.sub; i++)
+                out->ws[i][h] = grid_scale(f.type, group, b, i, h);
+            break;
         default: break;
         }
     }
@@ -218,10 +242,16 @@ AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set 
 
 /* ---- dot products ---- */
 
-/* Pairs of products in 16 bits. */
-AVX2_INLINE __m256i products(form f, __m256i w, __m256i magnitude, __m256i x)
+/* Pairs of products in 16 bits, of magnitudes and bytes with their signs. */
+AVX2_INLINE __m256i signed_products(__m256i magnitude, __m256i sign, __m256i x)
 {
-    return f.is_signed ? _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w)) : _mm256_maddubs_epi16(w, x);
+    return _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, sign));
+}
+
+/* Bytes below 0 where bit s of the signs of half h is set, above where not. */
+AVX2_INLINE __m256i signs_of_step(const uint8_t *signs, int s, int h)
+{
+    return _mm256_or_si256(_mm256_slli_epi16(load_256(signs + 32 * h), 7 - s), _mm256_set1_epi8(1));
 }
 
 /*
@@ -238,16 +268,18 @@ AVX2_INLINE __m256i in_order(__m256i v)
 AVX2_INLINE __m256i widened(__m256i v) { return _mm256_madd_epi16(v, _mm256_set1_epi16(1)); }
 
 /* total[t][h] += products of steps from..from+f.depth-1, added in 16 bits first. */
-AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block *x, int tokens, int from, __m256i total[][2])
+AVX2_INLINE void dot_run(form f, quants kind, const weights *b, const act_block *x, int tokens, int from, __m256i total[][2])
 {
     __m256i sum[FORM_TOKENS][2];
 #pragma GCC unroll 8
     for (int s = from; s < from + f.depth; s++) {
-        __m256i w[2] = {quants_of_step(kind, q, s, 0), quants_of_step(kind, q, s, 1)};
-        __m256i magnitude[2] = {w[0], w[1]};
-        if (f.is_signed) {
-            magnitude[0] = _mm256_abs_epi8(w[0]);
-            magnitude[1] = _mm256_abs_epi8(w[1]);
+        __m256i w[2] = {quants_of_step(f, kind, b, s, 0), quants_of_step(f, kind, b, s, 1)}, sign[2] = {w[0], w[1]};
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++) {
+            if (f.is_signed)
+                w[h] = _mm256_abs_epi8(w[h]);
+            if (b->signs)
+                sign[h] = signs_of_step(b->signs, s, h);
         }
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) {
@@ -256,7 +288,7 @@ AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block 
             __m256i columns = _mm256_set1_epi32(four);
 #pragma GCC unroll 8
             for (int h = 0; h < 2; h++) {
-                __m256i p = products(f, w[h], magnitude[h], columns);
+                __m256i p = f.is_signed || b->signs ? signed_products(w[h], sign[h], columns) : _mm256_maddubs_epi16(w[h], columns);
                 if (f.depth == 1)
                     total[t][h] = in_order(_mm256_add_epi32(total[t][h], widened(p)));
                 else
@@ -273,7 +305,7 @@ AVX2_INLINE void dot_run(form f, quants kind, const uint8_t *q, const act_block 
 }
 
 /* Sum of (u - off) q over the steps of sub-block i. */
-AVX2_INLINE void dot_sub(form f, quants kind, const uint8_t *q, const act_block *x, int tokens, int i, __m256i total[][2])
+AVX2_INLINE void dot_sub(form f, quants kind, const weights *w, const act_block *x, int tokens, int i, __m256i total[][2])
 {
     int steps = f.sub / 4, from = i * steps;
     form g = f;
@@ -284,7 +316,7 @@ AVX2_INLINE void dot_sub(form f, quants kind, const uint8_t *q, const act_block 
             f.off ? _mm256_set1_epi32(x->unit * x->start[(size_t)t * x->start_stride + (size_t)i]) : _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (int s = from; s < from + steps; s += g.depth)
-        dot_run(g, kind, q, x, tokens, s, total);
+        dot_run(g, kind, w, x, tokens, s, total);
 }
 
 AVX2_INLINE __m256 scale_of(const scale_set *sc, int i, int h)
@@ -298,14 +330,14 @@ AVX2_INLINE __m256 minimum_of(form f, const scale_set *sc, int i, int h)
 }
 
 /* The canonical order: one block onto acc[t][h]. */
-AVX2_INLINE void add_block(form f, quants kind, const uint8_t *q, const scale_set *sc, const act_block *x, int tokens,
+AVX2_INLINE void add_block(form f, quants kind, const weights *w, const scale_set *sc, const act_block *x, int tokens,
                            __m256 acc[][2])
 {
     __m256 term[FORM_TOKENS][2];
 #pragma GCC unroll 2
     for (int i = 0; i < 32 / f.sub; i++) {
         __m256i total[FORM_TOKENS][2];
-        dot_sub(f, kind, q, x, tokens, i, total);
+        dot_sub(f, kind, w, x, tokens, i, total);
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++)
 #pragma GCC unroll 8

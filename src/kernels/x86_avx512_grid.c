@@ -92,10 +92,11 @@ AVX512_INLINE __m512i step_values(__m512i codes, const int first, const int offs
     return _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(_mm512_set1_epi64((int64_t)both), codes), table);
 }
 
-/* u = 128 - v instead of 128 + v where the step's mask says so. */
-AVX512_INLINE __m512i step_signs(__m512i u, const uint8_t *signs, const int s)
+/* u = 128 - v instead of 128 + v where bit s of the byte's signs says so. */
+AVX512_INLINE __m512i step_signs(__m512i u, __m512i signs, const int s)
 {
-    return _mm512_mask_sub_epi8(u, mask_at(signs + 8 * s), _mm512_setzero_si512(), u);
+    const __mmask64 negative = _mm512_movepi8_mask(_mm512_slli_epi16(signs, 7 - s));
+    return _mm512_mask_sub_epi8(u, negative, _mm512_setzero_si512(), u);
 }
 
 /* u of the 4 codes of 2 bits or the 8 of 3 bits, lowest first, repeated to 64 entries. */
@@ -135,8 +136,9 @@ AVX512_INLINE void words4_steps(const uint8_t *codes, const int entries, const u
     }
 }
 
-AVX512_INLINE void signed_steps(const uint8_t *signs, weight_block *w)
+AVX512_INLINE void signed_steps(const uint8_t *marks, weight_block *w)
 {
+    const __m512i signs = block_load(marks);
 #pragma GCC unroll 8
     for (int s = 0; s < BLOCK_STEPS; s++)
         w->u[s] = step_signs(w->u[s], signs, s);
