@@ -104,7 +104,7 @@ static const struct knob {
     bool few; /* of generation */
     int32_t values[5];
 } knobs[] = {
-    {N_("bytes fetched ahead"), offsetof(profile, tuning.ahead), true, {1, 2048, 8192, 0}},
+    {N_("bytes fetched ahead"), offsetof(profile, tuning.ahead), true, {1, 2048, 4096, 8192, 0}},
     {N_("tokens per pass"), offsetof(profile, micro_batch), false, {256, 1024, 0}},
     {N_("items per worker"), offsetof(profile, tuning.items_many), false, {4, 16, 0}},
     {N_("rows per worker"), offsetof(profile, tuning.part_rows), false, {64, 512, 0}},
