@@ -43,7 +43,7 @@ typedef enum scales {
     SCALES_Q3_K,
     SCALES_Q2_K,
     SCALES_IQ4_XS,
-    SCALES_MXFP4,
+    SCALES_MXFP4, /* from here on each reads all it needs itself; the others start from the f16 d [16] of the group */
     SCALES_NVFP4,
     SCALES_GRID
 } scales;

@@ -69,12 +69,10 @@ AVX2_INLINE void gemv(form f, const linear_args *a)
     }
 }
 
-/*
- * Bytes for gemm from magnitudes and signs. The magnitudes of IQ3_XXS are even; halved, twice as many products fit into 16 bits, and
- * the scales are twice as large.
- */
+/* gemm halves the magnitudes of IQ3_XXS, which are even: twice as many products fit into 16 bits. Its scales are twice as large. */
 AVX2_INLINE bool is_halved(form f) { return f.type == DIL_TYPE_IQ3_XXS; }
 
+/* Bytes for gemm from magnitudes and signs. */
 AVX2_INLINE __m256i with_signs(form f, __m256i magnitude, __m256i sign)
 {
     if (is_halved(f))
