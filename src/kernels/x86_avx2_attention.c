@@ -309,27 +309,47 @@ AVX2_INLINE __m256 valid_lanes(int j, int lo, int hi)
     return _mm256_castsi256_ps(_mm256_andnot_si256(below, _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), slot)));
 }
 
+/* s[j .. j + 8), soft-capped where cap > 0, minus infinity where it is not in [lo, hi); stored back. */
+AVX2_INLINE __m256 score_vector(float *s, int j, int lo, int hi, float cap)
+{
+    __m256 v = _mm256_loadu_ps(s + j);
+    if (cap > 0.0f)
+        v = _mm256_mul_ps(_mm256_set1_ps(cap), tanh_256(_mm256_div_ps(v, _mm256_set1_ps(cap))));
+    v = _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), v, valid_lanes(j, lo, hi));
+    _mm256_storeu_ps(s + j, v);
+    return v;
+}
+
+/* The largest of s[lo .. hi), which are soft-capped first where cap > 0; what shares a vector with them becomes minus infinity. */
+static float row_max(float *s, int lo, int hi, float cap)
+{
+    __m256 top[2] = {_mm256_set1_ps(-INFINITY), _mm256_set1_ps(-INFINITY)};
+    if (hi <= lo)
+        return -INFINITY;
+    int j = lo / 8 * 8;
+    for (; j < hi && (cap > 0.0f || j < lo); j += 8)
+        top[0] = _mm256_max_ps(score_vector(s, j, lo, hi, cap), top[0]); /* the second operand where one is NaN */
+    for (; j + 16 <= hi; j += 16)
+        for (int i = 0; i < 2; i++)
+            top[i] = _mm256_max_ps(_mm256_loadu_ps(s + j + 8 * i), top[i]);
+    for (; j < hi; j += 8)
+        top[0] = _mm256_max_ps(score_vector(s, j, lo, hi, cap), top[0]);
+    return max_256(_mm256_max_ps(top[0], top[1]));
+}
+
 static void attn_softmax(dil_type type, float *s, int lo, int hi, int n, float cap, float *m, float *l)
 {
     (void)type;
-    const __m256 minus = _mm256_set1_ps(-INFINITY);
-    const int from = lo / 8 * 8, end = round_up_16(n);
-    __m256 top = minus, sum = _mm256_setzero_ps();
-    for (int j = from; j < hi; j += 8) {
-        __m256 v = _mm256_loadu_ps(s + j);
-        if (cap > 0.0f)
-            v = _mm256_mul_ps(_mm256_set1_ps(cap), tanh_256(_mm256_div_ps(v, _mm256_set1_ps(cap))));
-        v = _mm256_blendv_ps(minus, v, valid_lanes(j, lo, hi));
-        _mm256_storeu_ps(s + j, v);
-        top = _mm256_max_ps(v, top);
-    }
-    *m = hi > lo ? max_256(top) : -INFINITY;
+    *m = row_max(s, lo, hi, cap);
     const bool none = *m == -INFINITY;
+    const int from = none ? 0 : lo / 8 * 8, to = none ? 0 : hi, end = round_up_16(n);
+    const __m256 max = _mm256_set1_ps(*m);
+    __m256 sum = _mm256_setzero_ps();
     int j = 0;
-    for (; j < (none ? 0 : from); j += 8)
+    for (; j < from; j += 8)
         _mm256_storeu_ps(s + j, _mm256_setzero_ps());
-    for (; j < (none ? 0 : hi); j += 8) {
-        __m256 e = exp_256(_mm256_sub_ps(_mm256_loadu_ps(s + j), _mm256_set1_ps(*m)));
+    for (; j < to; j += 8) {
+        const __m256 e = exp_256_below_0(_mm256_sub_ps(_mm256_loadu_ps(s + j), max));
         _mm256_storeu_ps(s + j, e);
         sum = _mm256_add_ps(sum, e);
     }

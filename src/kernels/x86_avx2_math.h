@@ -36,6 +36,30 @@ AVX2_INLINE __m256 exp_256(__m256 x)
 }
 
 /*
+ * exp(x) for x <= 0 as softmax needs it, with half the instructions of exp_256: 0 below -87, NaN for NaN. The integer nearest to
+ * x / ln 2 appears in the low bits of a float of 1.5 * 2^23 and goes to the exponent of the product. The polynomial is fitted to
+ * exp on |r| <= 0.347, relative error below 2e-9.
+ */
+AVX2_INLINE __m256 exp_256_below_0(__m256 x)
+{
+    const __m256 to_integer = _mm256_set1_ps(12582912.0f);
+    const __m256 biased = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504088896341f), to_integer);
+    const __m256 n = _mm256_sub_ps(biased, to_integer);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+    __m256 p = _mm256_set1_ps(1.3843524502590299e-3f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3742663264274597e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1668009012937546e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.16666430234909058f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.49999994039535522f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    const __m256i power = _mm256_slli_epi32(_mm256_castps_si256(biased), 23);
+    const __m256 e = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
+    return _mm256_and_ps(e, _mm256_cmp_ps(x, _mm256_set1_ps(-87.0f), _CMP_NLT_UQ));
+}
+
+/*
  * tanh: x + x^3 P(x^2) near 0 (|x| < 0.625), 1 - 2 / (exp(2 |x|) + 1) with x's sign elsewhere. P is fitted to
  * (tanh(x) - x) / x^3, relative error of the sum below 1e-7.
  */

@@ -1,4 +1,4 @@
-/* Speed of the linear kernels on one core, at the call site the checks use: gemv in GB/s of packed weights, all in Gmac/s. */
+/* Speed of the kernels on one core, at the call site the checks use: gemv in GB/s of packed weights, products in Gmac/s. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,8 +106,65 @@ static void bench_vector(const kernels *k)
            best[1] * 1e9 * 32 / VALUES, best[2] * 1e9 * 32 / VALUES);
 }
 
+/* Attention of 96 rows over a chunk of full pages, Gmac/s of each product and ns per row and 64 slots of the softmax. */
+static void bench_attention(const kernels *k, dil_type type, int head_dim)
+{
+    enum { ROWS = 96, STRIDE = ATTN_SLOTS + 16 };
+    const size_t page = kv_page_bytes(type, head_dim), row = attn_row_bytes(head_dim);
+    uint8_t *pages = aligned_alloc(64, page * ATTN_CHUNK), *queries = aligned_alloc(64, row * ROWS);
+    float *scores = aligned_alloc(64, sizeof(float) * ROWS * STRIDE), *acc = calloc(ROWS * (size_t)head_dim, sizeof *acc), m, l;
+    void *scratch = aligned_alloc(64, attn_scratch_bytes(head_dim));
+    float *values = malloc((size_t)head_dim * sizeof *values);
+    int32_t n_slots[ROWS];
+    for (int i = 0; i < KV_PAGE * ATTN_CHUNK; i++) {
+        random_floats(values, (size_t)head_dim, DATA_NORMAL);
+        k->kv_store_k(type, pages + (size_t)(i / KV_PAGE) * page, i % KV_PAGE, values, head_dim);
+    }
+    for (int i = 0; i < ROWS; i++) {
+        n_slots[i] = KV_PAGE;
+        random_floats(values, (size_t)head_dim, DATA_NORMAL);
+        k->attn_query(type, values, head_dim, 0.125f, queries + (size_t)i * row);
+    }
+    attn_page a = {.type = type, .head_dim = head_dim, .n_rows = ROWS, .n_slots = n_slots, .scratch = scratch};
+    double best[3] = {1e30, 1e30, 1e30};
+    for (double end = seconds() + 10 * seconds_wanted; seconds() < end;) {
+        double t[4] = {seconds()};
+        for (int i = 0; i < ATTN_CHUNK; i++) {
+            a.page = pages + (size_t)i * page;
+            a.first_slot = i * KV_PAGE;
+            k->attn_qk(&a, queries, row, scores, STRIDE);
+        }
+        t[1] = seconds();
+        for (int i = 0; i < ROWS; i++)
+            k->attn_softmax(type, scores + i * STRIDE, 0, ATTN_SLOTS, ATTN_SLOTS, 0.0f, &m, &l);
+        t[2] = seconds();
+        for (int i = 0; i < ATTN_CHUNK; i++) { /* any bytes are values */
+            a.page = pages + (size_t)i * page;
+            a.first_slot = i * KV_PAGE;
+            k->attn_pv(&a, scores, STRIDE, acc, (size_t)head_dim);
+        }
+        t[3] = seconds();
+        for (int i = 0; i < 3; i++)
+            best[i] = t[i + 1] - t[i] < best[i] ? t[i + 1] - t[i] : best[i];
+    }
+    const double macs = (double)ROWS * ATTN_SLOTS * head_dim;
+    printf("%-8s attention %-5s %3d: qk %.1f Gmac/s, softmax %.1f ns, pv %.1f Gmac/s, all %.1f Gmac/s\n", k->name, type_name(type),
+           head_dim, macs / best[0] * 1e-9, best[1] * 1e9 / (ROWS * ATTN_CHUNK), macs / best[2] * 1e-9,
+           2 * macs / (best[0] + best[1] + best[2]) * 1e-9);
+    free(pages);
+    free(queries);
+    free(scores);
+    free(acc);
+    free(scratch);
+    free(values);
+}
+
 void bench_all(const kernels *level, const char *filter)
 {
+    static const dil_type cached[] = {DIL_TYPE_F16, DIL_TYPE_Q8_0, DIL_TYPE_Q4_0};
+    for (size_t i = 0; (!filter || strcmp(filter, "attention") == 0) && i < sizeof cached / sizeof *cached; i++)
+        for (int head_dim = 64; head_dim <= 256; head_dim *= 2)
+            bench_attention(level, cached[i], head_dim);
     if (!filter || strcmp(filter, "vector") == 0)
         bench_vector(level);
     for (int type = 0; type < DIL_TYPE_COUNT; type++) {
