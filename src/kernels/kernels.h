@@ -45,14 +45,21 @@ typedef struct act {
     const float *f;        /* [n_tokens][f_stride] */
     const int8_t *q;       /* [n_tokens][q_stride]           q_stride >= round_up(k, 64) */
     const float *d;        /* [n_tokens][b_stride]           scale of block b */
-    const float *s;        /* [n_tokens][b_stride]           d * (float)isum */
-    const int32_t *isum;   /* [n_tokens][b_stride]           sum of q over block b */
-    const float *s16;      /* [n_tokens][2 * b_stride]       d * (float)isum16 */
-    const int32_t *isum16; /* [n_tokens][2 * b_stride]       sum of q over each half block */
+    const float *s;        /* [n_tokens][b_stride]           d * (float)act_total(isum) */
+    const int32_t *isum;   /* [n_tokens][b_stride]           act_sums of q over block b */
+    const float *s16;      /* [n_tokens][2 * b_stride]       d * (float)act_total(isum16) */
+    const int32_t *isum16; /* [n_tokens][2 * b_stride]       act_sums of q over each half block */
     size_t f_stride, q_stride, b_stride;
     const uint16_t *bf16; /* [n_tokens][bf16_stride]        f as bf16, an odd last value followed by a zero; see round_bf16 */
     size_t bf16_stride;   /* even, at least k */
 } act;
+
+/* Sums of q in one word, over the columns 0 and 1 of every four in its low half and over 2 and 3 in its high half: the order in which
+ * kernels that multiply pairs of bytes add them up in 16 bits. */
+static inline int32_t act_sums(int32_t first, int32_t second) { return (int32_t)((uint32_t)second << 16 | (uint16_t)first); }
+
+/* Over all columns. */
+static inline int32_t act_total(int32_t sums) { return (int16_t)sums + (sums >> 16); }
 
 /*
  * Canonical order. A weight is ws * (u - off) + nm with u an unsigned byte, off a constant of the type, ws and nm (f32) per

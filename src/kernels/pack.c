@@ -377,7 +377,8 @@ void panel_decode_row(dil_type type, const uint8_t *panel, int row, int64_t k, f
 bool panel_reads_halves(dil_type type)
 {
     const packed_type *t = packed_type_get(type);
-    return t && t->sub == 16;
+    const bool wide = type == DIL_TYPE_D6_0 || type == DIL_TYPE_IQ3_XXS; /* AVX2: no sums of 32 columns in 16 bits */
+    return t && (t->sub == 16 || wide);
 }
 
 size_t linear_scratch_bytes(int64_t k)

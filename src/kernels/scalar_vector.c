@@ -50,18 +50,18 @@ static float choose_grid(const int32_t fine[ACT_BLOCK], float d0, int8_t *q)
 /* Block b of a row: the outputs' pointers stand at the row. */
 static void quantize_block(const float *f, int64_t n, size_t b, const quantize_args *row)
 {
-    int32_t fine[ACT_BLOCK], sum[2] = {0, 0};
+    int32_t fine[ACT_BLOCK], sum[2][2] = {{0}};
     float d0 = fine_grid(f, n, fine);
     int8_t *q = row->q + b * ACT_BLOCK;
     float scale = choose_grid(fine, d0, q);
     for (int i = 0; i < ACT_BLOCK; i++)
-        sum[i / 16] += q[i];
+        sum[i / 16][i % 4 / 2] += q[i];
     row->d[b] = scale;
-    row->isum[b] = sum[0] + sum[1];
-    row->s[b] = scale * (float)(sum[0] + sum[1]);
+    row->isum[b] = act_sums(sum[0][0] + sum[1][0], sum[0][1] + sum[1][1]);
+    row->s[b] = scale * (float)act_total(row->isum[b]);
     for (size_t half = 0; row->isum16 && half < 2; half++) {
-        row->isum16[2 * b + half] = sum[half];
-        row->s16[2 * b + half] = scale * (float)sum[half];
+        row->isum16[2 * b + half] = act_sums(sum[half][0], sum[half][1]);
+        row->s16[2 * b + half] = scale * (float)act_total(row->isum16[2 * b + half]);
     }
 }
 

@@ -6,10 +6,12 @@
  * pair with weights 0..m is at most 2 * 127 * m = 254 m in magnitude, and `depth` such steps may be added in 16 bits while
  * 254 m depth <= 32767:
  *     m = 3, 7 (2, 3 bits), 2 (Q1_0)  depth 8        m = 15 (4 bits)           depth 8: 30480
- *     m = 31 (5 bits)                 depth 4: 31496 m = 63 (6 bits)           depth 2: 32004
- *     m = 24 (FP4 + 12)               depth 4: 24384 m = 18 (IQ1 + 9)          depth 4: 18288
- *     m = 30 (IQ3_S + 15)             depth 4: 30480 m = 86 (IQ2 + 43)         depth 1: 21844
- *     m = 62 (IQ3_XXS, halved, + 31)  depth 2: 31496
+ *     m = 31 (Q5_1, Q5_K)             depth 4: 31496 m = 86 (IQ2 + 43)         depth 1: 21844
+ * Additions wrap around, so what counts is the last sum. Of a type with an offset it is at most 254 off depth when it begins at -off
+ * times the activations of its own columns; a run of 4 or 8 steps may do that, for act has their sums:
+ *     off = 16 (Q5_0)                 depth 8: 32512 off = 32 (6 bits)         depth 4: 32512
+ *     off = 12 (FP4)                  depth 8: 24384 off = 9 (IQ1)             depth 8: 18288
+ *     off = 15 (IQ3_S)                depth 8: 30480 off = 31 (IQ3_XXS halved) depth 4: 31496
  * IQ2 and IQ3 for few tokens are magnitudes, and the activation takes their sign: m = 15 (IQ3_S) depth 8, m = 43 (IQ2) depth 2: 21844,
  * m = 62 (IQ3_XXS) depth 2: 31496.
  * Full bytes (Q8_0, IQ4) are signed: |w| <= 128 times the activation with w's sign, 2 * 128 * 127 = 32512, depth 1.
@@ -78,9 +80,9 @@ typedef struct weights {
 typedef struct act_block {
     const int8_t *q;
     const float *d, *s;   /* s: s of the block, or s16 of its halves */
-    const int32_t *start; /* of the block's sums, or of its halves', in units of `unit`; for types with an offset only */
+    const int32_t *start; /* sums of the block, or of its halves; for types with an offset only */
     size_t q_stride, d_stride, s_stride, start_stride;
-    int unit;
+    bool multiplied; /* the sums are offset_sums() already */
 } act_block;
 
 /* ---- quants of step s, half h ---- */
@@ -267,6 +269,30 @@ AVX2_INLINE __m256i in_order(__m256i v)
 /* v with each pair of its 16-bit numbers added. */
 AVX2_INLINE __m256i widened(__m256i v) { return _mm256_madd_epi16(v, _mm256_set1_epi16(1)); }
 
+/* Steps whose products are added in 16 bits. */
+AVX2_INLINE int run_steps(form f) { return f.depth < f.sub / 4 ? f.depth : f.sub / 4; }
+
+/* Whether only centred sums fit into 16 bits, so that they must begin at -off times the activations there. */
+AVX2_INLINE bool is_centred(form f) { return 508 * f.off * f.depth > 32767; }
+
+/* Starts, and scales of minima, of halves of blocks. */
+AVX2_INLINE bool starts_of_halves(form f) { return f.sub == 16 || (is_centred(f) && run_steps(f) == 4); }
+
+/* -off times sums of act: as they are, in 16 bits, or their totals in 32. */
+AVX2_INLINE __m256i offset_sums(form f, __m256i sums)
+{
+    const __m256i by = _mm256_set1_epi16((short)-f.off);
+    return is_centred(f) ? _mm256_mullo_epi16(sums, by) : _mm256_madd_epi16(sums, by);
+}
+
+AVX2_INLINE __m256i start_of(form f, const act_block *x, int t, int i)
+{
+    const int32_t sums = x->start[(size_t)t * x->start_stride + (size_t)i];
+    if (x->multiplied || is_centred(f))
+        return x->multiplied ? _mm256_set1_epi32(sums) : offset_sums(f, _mm256_set1_epi32(sums));
+    return _mm256_set1_epi32(-f.off * act_total(sums));
+}
+
 /* total[t][h] += products of steps from..from+f.depth-1, added in 16 bits first. */
 AVX2_INLINE void dot_run(form f, quants kind, const weights *b, const act_block *x, int tokens, int from, __m256i total[][2])
 {
@@ -291,8 +317,10 @@ AVX2_INLINE void dot_run(form f, quants kind, const weights *b, const act_block 
                 __m256i p = f.is_signed || b->signs ? signed_products(w[h], sign[h], columns) : _mm256_maddubs_epi16(w[h], columns);
                 if (f.depth == 1)
                     total[t][h] = in_order(_mm256_add_epi32(total[t][h], widened(p)));
+                else if (s > from)
+                    sum[t][h] = in_order(_mm256_add_epi16(sum[t][h], p));
                 else
-                    sum[t][h] = in_order(s == from ? p : _mm256_add_epi16(sum[t][h], p));
+                    sum[t][h] = in_order(is_centred(f) ? _mm256_add_epi16(start_of(f, x, t, from / f.depth), p) : p);
             }
         }
     }
@@ -309,11 +337,10 @@ AVX2_INLINE void dot_sub(form f, quants kind, const weights *w, const act_block 
 {
     int steps = f.sub / 4, from = i * steps;
     form g = f;
-    g.depth = f.depth < steps ? f.depth : steps;
+    g.depth = run_steps(f);
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++)
-        total[t][0] = total[t][1] =
-            f.off ? _mm256_set1_epi32(x->unit * x->start[(size_t)t * x->start_stride + (size_t)i]) : _mm256_setzero_si256();
+        total[t][0] = total[t][1] = f.off && !is_centred(f) ? start_of(f, x, t, i) : _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (int s = from; s < from + steps; s += g.depth)
         dot_run(g, kind, w, x, tokens, s, total);
@@ -365,16 +392,15 @@ AVX2_INLINE void add_block(form f, quants kind, const weights *w, const scale_se
 /* Block b0 of the tokens first.. */
 AVX2_INLINE act_block act_start(form f, const act *x, int first, int64_t b0)
 {
-    const size_t subs = 32 / (size_t)f.sub, at = (size_t)first * x->b_stride + (size_t)b0;
+    const size_t subs = 32 / (size_t)f.sub, starts = starts_of_halves(f) ? 2 : 1, at = (size_t)first * x->b_stride + (size_t)b0;
     return (act_block){.q = x->q + (size_t)first * x->q_stride + (size_t)b0 * ACT_BLOCK,
                        .d = x->d + at,
                        .s = subs == 2 ? x->s16 + 2 * at : x->s + at,
-                       .start = subs == 2 ? x->isum16 + 2 * at : x->isum + at,
+                       .start = starts == 2 ? x->isum16 + 2 * at : x->isum + at,
                        .q_stride = x->q_stride,
                        .d_stride = x->b_stride,
                        .s_stride = subs * x->b_stride,
-                       .start_stride = subs * x->b_stride,
-                       .unit = -f.off};
+                       .start_stride = starts * x->b_stride};
 }
 
 AVX2_INLINE void act_next(form f, act_block *x)
@@ -382,7 +408,7 @@ AVX2_INLINE void act_next(form f, act_block *x)
     x->q += ACT_BLOCK;
     x->d++;
     x->s += 32 / f.sub;
-    x->start += 32 / f.sub;
+    x->start += starts_of_halves(f) ? 2 : 1;
 }
 
 #endif

@@ -10,13 +10,13 @@ enum { GRID_TYPES(BLOCK_BYTES) };
             GRID_BLOCK_##type, sub, off, depth, false, false, depth_signs})
 
 #define FOR_FORMS(X)                        \
-    X(IQ1_S, GRID(IQ1_S, 32, 9, 4, 0))      \
+    X(IQ1_S, GRID(IQ1_S, 32, 9, 8, 0))      \
     X(IQ1_M, GRID(IQ1_M, 16, 9, 4, 0))      \
     X(IQ2_XXS, GRID(IQ2_XXS, 32, 43, 1, 2)) \
     X(IQ2_XS, GRID(IQ2_XS, 16, 43, 1, 2))   \
     X(IQ2_S, GRID(IQ2_S, 16, 43, 1, 2))     \
-    X(IQ3_XXS, GRID(IQ3_XXS, 32, 31, 2, 2)) \
-    X(IQ3_S, GRID(IQ3_S, 32, 15, 4, 8))
+    X(IQ3_XXS, GRID(IQ3_XXS, 32, 31, 4, 2)) \
+    X(IQ3_S, GRID(IQ3_S, 32, 15, 8, 8))
 
 FOR_FORMS(AVX2_LINEAR)
 

@@ -126,18 +126,19 @@ typedef struct gemm_part {
     int fetch;           /* bytes of it per block and tile */
 } gemm_part;
 
-/* Where the sums of the part's sub-blocks start, -off * isum, made once for a tile. */
+/* Where the part's sums start, -off times the activations, made once for a tile. */
 AVX2_INLINE void tile_starts(form f, const gemm_part *g, const act_block *x, int tokens, int32_t starts[][2 * GEMM_BLOCKS])
 {
-    const int64_t n = 32 / f.sub * g->n;
+    const int64_t n = (starts_of_halves(f) ? 2 : 1) * g->n;
     for (int t = 0; t < tokens; t++) {
         const int32_t *sums = x->start + (size_t)t * x->start_stride;
         int64_t i = 0;
         for (; i + 8 <= n; i += 8)
-            _mm256_store_si256((__m256i *)(void *)(starts[t] + i),
-                               _mm256_mullo_epi32(_mm256_set1_epi32(x->unit), load_256(sums + i)));
-        for (; i < n; i++)
-            starts[t][i] = x->unit * sums[i];
+            _mm256_store_si256((__m256i *)(void *)(starts[t] + i), offset_sums(f, load_256(sums + i)));
+        if (i < n) {
+            const __m256i last = first_lanes((int)(n - i));
+            _mm256_maskstore_epi32(starts[t] + i, last, offset_sums(f, _mm256_maskload_epi32(sums + i, last)));
+        }
     }
 }
 
@@ -151,7 +152,7 @@ AVX2_INLINE void gemm_tile(form f, const gemm_part *g, int token, const int toke
         tile_starts(f, g, &x, tokens, starts);
         x.start = starts[0];
         x.start_stride = 2 * GEMM_BLOCKS;
-        x.unit = 1;
+        x.multiplied = true;
     }
     __m256 acc[FORM_TOKENS][2];
 #pragma GCC unroll 8

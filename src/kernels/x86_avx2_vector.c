@@ -67,8 +67,15 @@ AVX2_INLINE float choose_grid(const __m256i fine[2], float d0, __m256i q[2])
     return of_b[best] > 0 ? d0 * ((float)of_a[best] / (float)of_b[best] / 256.0f) : d0;
 }
 
-/* 32 values of a block: q, the scale, sums of the halves. */
-AVX2_INLINE float quantize_block(const __m256 v[4], int8_t *q, int32_t sum[2])
+/* act_sums of 16 values in the low half of every 64 bits, still to be added up. */
+AVX2_INLINE __m256i column_sums(__m256i q)
+{
+    const __m256i sums = _mm256_madd_epi16(q, _mm256_set1_epi16(1)); /* of two columns */
+    return _mm256_blend_epi16(sums, _mm256_srli_epi64(sums, 16), 0x22);
+}
+
+/* 32 values of a block: q, the scale, act_sums of the halves and of all. */
+AVX2_INLINE float quantize_block(const __m256 v[4], int8_t *q, int32_t sums[3])
 {
     __m256 top = _mm256_setzero_ps(); /* maxps keeps the second operand beside NaN */
     for (int i = 0; i < 4; i++)
@@ -86,8 +93,11 @@ AVX2_INLINE float quantize_block(const __m256 v[4], int8_t *q, int32_t sum[2])
                              _mm256_permute4x64_epi64(_mm256_packs_epi32(y[2], y[3]), 0xd8)};
     __m256i r[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     const float scale = choose_grid(fine, usable ? amax / 127.0f : 0.0f, r);
-    const __m256i ones = _mm256_set1_epi16(1), first = _mm256_madd_epi16(r[0], ones), second = _mm256_madd_epi16(r[1], ones);
-    _mm_storel_epi64((__m128i *)(void *)sum, sums_of_lanes(first, second, first, second));
+    const __m256i pairs = _mm256_blend_epi32(column_sums(r[0]), _mm256_slli_epi64(column_sums(r[1]), 32), 0xaa);
+    const __m128i half = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    const __m128i halves = _mm_add_epi16(half, _mm_unpackhi_epi64(half, half));
+    _mm_storel_epi64((__m128i *)(void *)sums, halves);
+    sums[2] = _mm_cvtsi128_si32(_mm_add_epi16(halves, _mm_srli_epi64(halves, 32)));
     _mm256_storeu_si256((__m256i_u *)q, _mm256_permute4x64_epi64(_mm256_packs_epi16(r[0], r[1]), 0xd8));
     return scale;
 }
@@ -104,15 +114,15 @@ static void quantize_row(const quantize_args *a, size_t row)
                    : left > 0 ? load_lanes(f + b * ACT_BLOCK + 8 * i, lanes)
                               : _mm256_setzero_ps();
         }
-        int32_t sum[2];
+        int32_t sums[3];
         const size_t at = row * a->b_stride + (size_t)b;
-        const float scale = quantize_block(v, a->q + row * a->q_stride + b * ACT_BLOCK, sum);
+        const float scale = quantize_block(v, a->q + row * a->q_stride + b * ACT_BLOCK, sums);
         a->d[at] = scale;
-        a->isum[at] = sum[0] + sum[1];
-        a->s[at] = scale * (float)a->isum[at];
+        a->isum[at] = sums[2];
+        a->s[at] = scale * (float)act_total(sums[2]);
         for (size_t half = 0; a->isum16 && half < 2; half++) {
-            a->isum16[2 * at + half] = sum[half];
-            a->s16[2 * at + half] = scale * (float)sum[half];
+            a->isum16[2 * at + half] = sums[half];
+            a->s16[2 * at + half] = scale * (float)act_total(sums[half]);
         }
     }
 }

@@ -51,7 +51,7 @@ AVX512_INLINE __m512 block_add(__m512 acc, const __m512i i[2], const __m512 ws[2
 AVX512_INLINE __m512i block_offset(const act *x, size_t row, int64_t b, int h, const int shift, const block_kind kind)
 {
     int32_t sum = KIND_HALVES(kind) == 2 ? x->isum16[row * 2 + 2 * (size_t)b + (size_t)h] : x->isum[row + (size_t)b];
-    return avx512_shift_left32(_mm512_set1_epi32(sum), shift);
+    return avx512_shift_left32(_mm512_set1_epi32(act_total(sum)), shift);
 }
 
 /* Weights are fetched linear_args.ahead bytes ahead of their use with one token, AVX512_AHEAD with several. */

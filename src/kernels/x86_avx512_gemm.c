@@ -4,7 +4,7 @@
  */
 #include "kernels/x86_avx512_block.h"
 
-/* Where the sums of a tile begin, -off * isum or isum16: only for types with an offset, and those have no minimum. */
+/* Where the sums of a tile begin, -off times the totals of isum or isum16: only for types with an offset, and those have no minimum. */
 typedef struct tile_starts {
     _Alignas(64) int32_t of[GEMM_TOKENS][2 * GEMM_BLOCKS];
 } tile_starts;
@@ -13,15 +13,14 @@ AVX512_INLINE void tile_start(tile_starts *starts, const gemm_part *g, int token
 {
     const act *x = g->a->x;
     const int64_t n = KIND_HALVES(kind) * g->n;
-    const __m128i shift = _mm_cvtsi32_si128(g->shift);
+    const __m512i off = _mm512_set1_epi16((short)-(1 << g->shift));
     for (int t = 0; t < nt; t++) {
         const size_t at = (size_t)(g->a->token + token + t) * x->b_stride + (size_t)g->b0;
         const int32_t *sums = KIND_HALVES(kind) == 2 ? x->isum16 + 2 * at : x->isum + at;
         for (int64_t i = 0; i < n; i += 16) {
-            const __m512i v = _mm512_sll_epi32(n - i >= 16 ? _mm512_loadu_si512((const void *)(sums + i))
-                                                           : _mm512_maskz_loadu_epi32(avx512_lanes(n - i), sums + i),
-                                               shift);
-            _mm512_store_si512(starts->of[t] + i, _mm512_sub_epi32(_mm512_setzero_si512(), v));
+            const __m512i v = n - i >= 16 ? _mm512_loadu_si512((const void *)(sums + i))
+                                          : _mm512_maskz_loadu_epi32(avx512_lanes(n - i), sums + i);
+            _mm512_store_si512(starts->of[t] + i, _mm512_madd_epi16(v, off));
         }
     }
 }

@@ -143,15 +143,19 @@ AVX512_INLINE __m512i group_choose(const block_group *g, __m512i *best_a, __m512
     return best;
 }
 
-/* Sums of q over the halves of every block. */
+/* The lower and the upper half of every lane added. */
+AVX512_INLINE __m512i added_pairs(__m512i v) { return _mm512_madd_epi16(v, _mm512_set1_epi16(1)); }
+
+/* act_sums of q over the halves of every block. */
 AVX512_INLINE void group_sums(const block_group *g, __m512i factor, __m512i sum[2])
 {
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
-        sum[h] = _mm512_setzero_si512();
+        __m512i columns[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()}; /* 0, 1 and 2, 3 of every four */
 #pragma GCC unroll 8
         for (int j = 8 * h; j < 8 * h + 8; j++)
-            sum[h] = _mm512_dpwssd_epi32(sum[h], _mm512_mulhrs_epi16(g->pairs[j], factor), _mm512_set1_epi16(1));
+            columns[j % 2] = _mm512_add_epi16(columns[j % 2], _mm512_mulhrs_epi16(g->pairs[j], factor));
+        sum[h] = _mm512_mask_mov_epi16(added_pairs(columns[0]), 0xaaaaaaaa, _mm512_slli_epi32(added_pairs(columns[1]), 16));
     }
 }
 
@@ -167,16 +171,16 @@ AVX512_INLINE void group_finish(group_results *r, __m512 d, const __m512i sum[2]
                   second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
     const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
                   high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-    const __m512i total = _mm512_add_epi32(sum[0], sum[1]);
+    const __m512i total = _mm512_add_epi16(sum[0], sum[1]);
     const __m512i pair0 = _mm512_permutex2var_epi32(sum[0], first, sum[1]),
                   pair1 = _mm512_permutex2var_epi32(sum[0], second, sum[1]);
     _mm512_store_ps(r->d, d);
-    _mm512_store_ps(r->s, _mm512_mul_ps(d, _mm512_cvtepi32_ps(total)));
+    _mm512_store_ps(r->s, _mm512_mul_ps(d, _mm512_cvtepi32_ps(added_pairs(total))));
     _mm512_store_si512(r->isum, total);
     _mm512_store_si512(r->isum16, pair0);
     _mm512_store_si512(r->isum16 + 16, pair1);
-    _mm512_store_ps(r->s16, _mm512_mul_ps(_mm512_permutexvar_ps(low, d), _mm512_cvtepi32_ps(pair0)));
-    _mm512_store_ps(r->s16 + 16, _mm512_mul_ps(_mm512_permutexvar_ps(high, d), _mm512_cvtepi32_ps(pair1)));
+    _mm512_store_ps(r->s16, _mm512_mul_ps(_mm512_permutexvar_ps(low, d), _mm512_cvtepi32_ps(added_pairs(pair0))));
+    _mm512_store_ps(r->s16 + 16, _mm512_mul_ps(_mm512_permutexvar_ps(high, d), _mm512_cvtepi32_ps(added_pairs(pair1))));
 }
 
 /* Writes scale and sums of every block; those of a whole group that are neighbours in one go. */

@@ -53,9 +53,9 @@ void work_fill(job *j, int worker)
     for (size_t i = 0; i < sizeof o->d / sizeof *o->d * 2; i++) {
         o->d[i / 2] = 1;
         o->s[i / 2] = ACT_BLOCK;
-        o->isum[i / 2] = ACT_BLOCK;
+        o->isum[i / 2] = act_sums(ACT_BLOCK / 2, ACT_BLOCK / 2);
         o->s16[i] = ACT_BLOCK / 2;
-        o->isum16[i] = ACT_BLOCK / 2;
+        o->isum16[i] = act_sums(ACT_BLOCK / 4, ACT_BLOCK / 4);
     }
 }
 

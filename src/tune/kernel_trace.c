@@ -223,8 +223,9 @@ static void sweep_quantized_token(sweep *s, const walk *w, size_t row, int64_t f
     sweep_array(s, x->d + at, n * sizeof *x->d);
     if (w->packed->has_min)
         sweep_array(s, halves ? x->s16 + 2 * at : x->s + at, (halves ? 2 : 1) * n * sizeof *x->s);
+    const bool half_sums = halves || (level_of(w->k) == LEVEL_AVX2 && panel_reads_halves(w->type));
     if (reads_sums(w))
-        sweep_array(s, halves ? x->isum16 + 2 * at : x->isum + at, (halves ? 2 : 1) * n * sizeof *x->isum);
+        sweep_array(s, half_sums ? x->isum16 + 2 * at : x->isum + at, (half_sums ? 2 : 1) * n * sizeof *x->isum);
 }
 
 static void sweep_tokens(sweep *s, const walk *w, int token, int n, int64_t from, int64_t columns)

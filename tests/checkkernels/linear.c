@@ -67,6 +67,8 @@ static void make_act(setup *t)
     }
     t->x = (act){t->f.p,      t->q.p,   t->d.p,   t->sum.p, t->isum.p, t->s16.p,
                  t->isum16.p, f_stride, q_stride, b_stride, t->bf16.p, bf16_stride};
+    if (!panel_reads_halves(t->type))
+        t->x.s16 = NULL, t->x.isum16 = NULL;
 }
 
 static void make_panels(setup *t)

@@ -74,7 +74,7 @@ static void quantize_once(check *c, int64_t k, data_kind kind)
     c->level->quantize(&(quantize_args){in.p, 0, k, 1, q.p, d.p, s.p, isum.p, s16.p, isum16.p, 0, 0});
     bool finite = kind != DATA_WILD;
     for (size_t b = 0; b < blocks && finite; b++) {
-        int32_t sum[2] = {0, 0};
+        int32_t sum[2][2] = {{0}};
         double amax = 0.0;
         for (size_t i = 32 * b; i < 32 * b + 32; i++)
             amax = i < (size_t)k && fabs((double)f[i]) > amax ? fabs((double)f[i]) : amax;
@@ -84,7 +84,7 @@ static void quantize_once(check *c, int64_t k, data_kind kind)
             check_fail(c, "k %d block %zu: scale %g, largest %g", (int)k, b, step, amax);
         for (size_t i = 0; i < 32; i++) {
             int8_t v = ((int8_t *)q.p)[32 * b + i];
-            sum[i / 16] += v;
+            sum[i / 16][i % 4 / 2] += v;
             double value = 32 * b + i < (size_t)k && !zero ? (double)f[32 * b + i] : 0.0;
             double want = zero ? 0.0 : value / step; /* d is fitted after rounding: a little over half a step */
             if (fabs(v - want) > 0.9)
@@ -96,10 +96,13 @@ static void quantize_once(check *c, int64_t k, data_kind kind)
         if (error > plain * (1 + 1e-4) + 1e-10 * amax * amax)
             check_fail(c, "k %d block %zu: squared error %g, %g with the plain scale", (int)k, b, error, plain);
         float scale = ((float *)d.p)[b];
-        if (((int32_t *)isum.p)[b] != sum[0] + sum[1] || !same_bits(((float *)s.p)[b], scale * (float)(sum[0] + sum[1])))
+        const int32_t halves[2] = {sum[0][0] + sum[0][1], sum[1][0] + sum[1][1]}, total = halves[0] + halves[1];
+        if (((int32_t *)isum.p)[b] != act_sums(sum[0][0] + sum[1][0], sum[0][1] + sum[1][1]) ||
+            !same_bits(((float *)s.p)[b], scale * (float)total))
             check_fail(c, "k %d block %zu: sum", (int)k, b);
         for (size_t h = 0; h < 2; h++)
-            if (((int32_t *)isum16.p)[2 * b + h] != sum[h] || !same_bits(((float *)s16.p)[2 * b + h], scale * (float)sum[h]))
+            if (((int32_t *)isum16.p)[2 * b + h] != act_sums(sum[h][0], sum[h][1]) ||
+                !same_bits(((float *)s16.p)[2 * b + h], scale * (float)halves[h]))
                 check_fail(c, "k %d block %zu: sum of half %zu", (int)k, b, h);
     }
     /* The same bytes and scales on every level: answers do not depend on it. */
