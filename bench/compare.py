@@ -84,8 +84,8 @@ def command_of(engine, model, test, threads):
     return [engine["path"], *own, "-m", model, *size, "-t", str(threads), "-r", "1", "-o", "json", *engine["args"]]
 
 
-SHARES = ("median_ts", "share_of_read", "share_of_peak", "gb_per_s", "gmac_per_s", "bytes_per_token", "limit_read_gb_per_s",
-          "limit_int8_gmac_per_s", "limit_bf16_gmac_per_s", "limit_f32_gmac_per_s")
+SHARES = ("median_ts", "share_of_read", "share_of_peak", "gb_per_s", "gmac_per_s", "bytes_per_token", "read_gb_per_s",
+          "limit_read_gb_per_s", "limit_int8_gmac_per_s", "limit_bf16_gmac_per_s", "limit_f32_gmac_per_s")
 
 
 def run_once(engine, model, test, threads):
@@ -192,16 +192,19 @@ def shown(row):
 
 
 def share_text(row):
-    """Share of the limit that bounds the test: arithmetic for a prompt, reading for an answer; the median of the rounds."""
+    """Share of the limit that bounds the test: arithmetic for a prompt, reading for an answer; the median of the rounds. Reading is what
+    memory gave just before and after the run; in brackets the share of the best of the round's start."""
     key = "share_of_peak" if row["test"]["p"] else "share_of_read"
     values = [x[key] for x in row["shares"] if x.get(key)]
-    return f"{100 * statistics.median(values):.0f} %" if values else ""
+    best = [x["gb_per_s"] / x["limit_read_gb_per_s"] for x in row["shares"] if x.get("limit_read_gb_per_s")]
+    text = f"{100 * statistics.median(values):.0f} %" if values else ""
+    return text + (f" ({100 * statistics.median(best):.0f})" if text and best and not row["test"]["p"] else "")
 
 
 def limits_text(rows):
     """Median and range of the limits of all rounds."""
     out = []
-    for name, key, unit in (("reading", "limit_read_gb_per_s", "GB/s (tg)"), ("int8", "limit_int8_gmac_per_s", "Gmac/s (pp)"),
+    for name, key, unit in (("reading", "limit_read_gb_per_s", "GB/s (tg)"), ("around the runs", "read_gb_per_s", "GB/s"), ("int8", "limit_int8_gmac_per_s", "Gmac/s (pp)"),
                             ("bf16", "limit_bf16_gmac_per_s", "Gmac/s"), ("f32", "limit_f32_gmac_per_s", "Gmac/s")):
         values = sorted(x[key] for r in rows for x in r["shares"] if x.get(key))
         if values:

@@ -201,7 +201,7 @@ static dil_status run_test(measuring *m, bench_test test, double *rate, double *
 {
     if (test.n_prompt + test.n_gen == 0)
         return DIL_OK;
-    DIL_TRY(bench_run(m->e, &test, m->n_runs, m->progress, m->user, &m->r, err));
+    DIL_TRY(bench_run(m->e, &test, m->n_runs, NULL, m->progress, m->user, &m->r, err));
     *rate = m->r.median;
     *deviation = m->r.deviation;
     return DIL_OK;

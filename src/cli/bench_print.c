@@ -41,7 +41,7 @@ enum { MOST_COLUMNS = 32 };
 static int columns_of(engine *e, const bench_result *r, const machine_limits *l, const char *label, column *c)
 {
     const model *m = engine_model(e);
-    double read_seconds = bench_memory_seconds(r, l), mac_seconds = bench_compute_seconds(e, r, l);
+    const double mac_seconds = bench_compute_seconds(e, r, l);
     int n = 0;
 #define WHOLE(title, x) c[n++] = (column){title, NULL, (double)(x), 0}
 #define REAL(title, x, digits) \
@@ -67,8 +67,9 @@ static int columns_of(engine *e, const bench_result *r, const machine_limits *l,
     WHOLE("bytes_per_token", r->bytes_per_token);
     REAL("gb_per_s", r->bytes_per_token * r->median * 1e-9, 3);
     REAL("gmac_per_s", r->macs_per_token * r->median * 1e-9, 3);
-    REAL("share_of_read", read_seconds * r->median, 4);
+    REAL("share_of_read", r->read_share, 4);
     REAL("share_of_peak", mac_seconds * r->median, 4);
+    REAL("read_gb_per_s", r->read_rate * 1e-9, 3);
     REAL("limit_read_gb_per_s", l->memory.best * 1e-9, 3);
     REAL("limit_int8_gmac_per_s", l->int8.best * 1e-9, 2);
     REAL("limit_bf16_gmac_per_s", l->bf16.best * 1e-9, 2);
@@ -102,7 +103,7 @@ static void print_md(engine *e, const bench_result *r, const machine_limits *l, 
            str_bytes(gguf_size_bytes(engine_model(e)->file), size, sizeof size), (double)model_n_params(engine_model(e)) * 1e-6,
            engine_n_threads(e), engine_kernels(e)->name, test, r->mean, r->deviation, r->median,
            r->bytes_per_token * r->median * 1e-9);
-    print_share(bench_memory_seconds(r, l) * r->median);
+    print_share(r->read_share);
     printf(" %.1f |", r->macs_per_token * r->median * 1e-9);
     print_share(bench_compute_seconds(e, r, l) * r->median);
     putchar('\n');

@@ -87,32 +87,44 @@ static void size_for(const run_state *s, engine_options *eo)
     eo->lone = true;
 }
 
-static dil_status measure_limits(run_state *s, engine *e, dil_error *err)
-{
+/* What measures the machine beside the engine, on as many threads; all NULL with --no-limits. */
+typedef struct gauge {
     machine *m;
-    team *t;
+    team *workers;
+    memory_reader *reader;
+} gauge;
+
+static void gauge_close(gauge *g)
+{
+    machine_reader_close(g->reader);
+    team_free(g->workers);
+    machine_free(g->m);
+}
+
+/* The limits of as many threads once, and a reader for every run. */
+static dil_status gauge_open(run_state *s, engine *e, gauge *g, dil_error *err)
+{
     int n = engine_n_threads(e), cpus[TEAM_MAX];
-    if (s->o->no_limits || s->limits.n_threads == n)
+    *g = (gauge){0};
+    if (s->o->no_limits)
         return DIL_OK;
-    DIL_TRY(machine_topology(&m, NULL, err));
-    dil_status status = team_new(&t, n, err);
-    if (status == DIL_OK) {
-        if (machine_thread_cpus(m, cpus, n) == n)
-            team_pin(t, cpus, NULL);
-        status = machine_measure(&s->limits, m, engine_kernels(e), t, LIMIT_MEMORY | LIMIT_INT8 | LIMIT_BF16 | LIMIT_F32,
-                                 LIMIT_SECONDS, err);
-        team_free(t);
-    }
-    machine_free(m);
-    return status;
+    DIL_TRY(machine_topology(&g->m, NULL, err));
+    DIL_TRY(team_new(&g->workers, n, err));
+    if (machine_thread_cpus(g->m, cpus, n) == n)
+        team_pin(g->workers, cpus, NULL);
+    if (s->limits.n_threads != n)
+        DIL_TRY(machine_measure(&s->limits, g->m, engine_kernels(e), g->workers, LIMIT_MEMORY | LIMIT_INT8 | LIMIT_BF16 | LIMIT_F32,
+                                LIMIT_SECONDS, err));
+    return machine_reader_open(&g->reader, g->m, engine_kernels(e), g->workers, err);
 }
 
 static dil_status run_tests(run_state *s, engine *e, dil_error *err)
 {
+    gauge g = {0};
     bench_result *r = mem_calloc(1, sizeof *r, MEM_MISC);
-    dil_status status = r ? measure_limits(s, e, err) : DIL_FAIL(err, DIL_NO_MEMORY, "bench: no memory");
+    dil_status status = r ? gauge_open(s, e, &g, err) : DIL_FAIL(err, DIL_NO_MEMORY, "bench: no memory");
     for (int i = 0; i < s->n_tests && status == DIL_OK; i++) {
-        status = bench_run(e, &s->tests[i], (int32_t)s->o->repeats, cli_progress, NULL, r, err);
+        status = bench_run(e, &s->tests[i], (int32_t)s->o->repeats, g.reader, cli_progress, NULL, r, err);
         cli_progress_end();
         if (status != DIL_OK)
             break;
@@ -120,6 +132,7 @@ static dil_status run_tests(run_state *s, engine *e, dil_error *err)
         if (s->o->timing)
             cli_print_timing(e);
     }
+    gauge_close(&g);
     mem_free(r);
     return status;
 }
@@ -292,8 +305,8 @@ const cli_command command_bench = {
         N_("bench -m MODEL[,MODEL] [-p 512] [-n 128] [-pg P,N] [-d DEPTH] [-npl B] [-t T] [-r 5] [-o FORMAT] [--compare COMMAND]"),
     .summary = N_(
         "Measures prompt processing and generation, as llama-bench does.\n\n-p, -n, -d, -npl, -t, -ub, -ctk and -ctv take lists (1,2,4) and "
-        "ranges (0-64+16, 1-16*2).\nof read: share of the reading speed measured in the same run; of peak: share of what the integer "
-        "units\n(F32, F16, BF16 weights: the f32 or bf16 units) could do."),
+        "ranges (0-64+16, 1-16*2).\nof read: share of the reading speed measured just before and after each run; of peak: share of what the\n"
+        "integer units (F32, F16, BF16 weights: the f32 or bf16 units) could do."),
     .example = N_(
         "dil bench -m smollm2 -p 512 -n 128 -d 0,4096 -npl 1,8\n  dil bench -m a.gguf -p 512 -n 128 --compare 'llama-bench -m a.gguf -p 512 -n 128 -r 1 -o json'"),
     .options = options,

@@ -10,6 +10,7 @@
 #include "evaluate/statistics.h"
 
 #define WARM_TOKENS 8
+#define READING_SECONDS 0.06 /* before and after each run */
 
 struct bench {
     engine *e;
@@ -203,18 +204,32 @@ static void summarise(bench_result *r)
     r->median = statistics_median(values, r->n_runs).median;
 }
 
-static dil_status measure(bench *b, dil_progress_fn progress, void *user, bench_result *r, dil_error *err)
+/* Once bytes_per_token is known. */
+static void summarise_reading(bench_result *r)
 {
+    double shares[BENCH_MAX_RUNS];
+    for (int32_t i = 0; i < r->n_runs; i++)
+        shares[i] = r->reading[i] > 0 ? r->bytes_per_token * bench_tokens(&r->test) / r->seconds[i] / r->reading[i] : 0;
+    r->read_rate = statistics_median(r->reading, r->n_runs).median;
+    r->read_share = statistics_median(shares, r->n_runs).median;
+}
+
+static dil_status measure(bench *b, memory_reader *reader, dil_progress_fn progress, void *user, bench_result *r, dil_error *err)
+{
+    double before = reader ? machine_reader_rate(reader, READING_SECONDS) : 0;
     for (int32_t i = 0; i < r->n_runs; i++) {
         DIL_TRY(bench_once(b, &r->seconds[i], err));
+        const double after = reader ? machine_reader_rate(reader, READING_SECONDS) : 0;
+        r->reading[i] = (before + after) / 2;
+        before = after;
         if (progress && !progress(user, "measuring", (uint64_t)i + 1, (uint64_t)r->n_runs))
             return DIL_FAIL(err, DIL_CANCELLED, "bench: cancelled after %d of %d runs", i + 1, r->n_runs);
     }
     return DIL_OK;
 }
 
-dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, dil_progress_fn progress, void *user, bench_result *out,
-                     dil_error *err)
+dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, memory_reader *reader, dil_progress_fn progress, void *user,
+                     bench_result *out, dil_error *err)
 {
     bench *b;
     if (n_runs < 1 || n_runs > BENCH_MAX_RUNS)
@@ -223,12 +238,13 @@ dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, dil_prog
     out->test = *test;
     out->n_runs = n_runs;
     compute_times_reset(engine_compute(e)); /* the runs alone, without depth and warm-up */
-    dil_status status = measure(b, progress, user, out, err);
+    dil_status status = measure(b, reader, progress, user, out, err);
     bench_close(b);
     if (status != DIL_OK)
         return status;
     summarise(out);
     account(e, out);
+    summarise_reading(out);
     return DIL_OK;
 }
 
@@ -244,11 +260,6 @@ double bench_compute_seconds(engine *e, const bench_result *r, const machine_lim
         seconds += macs[i] ? (double)macs[i] / peak : 0;
     }
     return r->macs_per_token > 0 ? seconds : 0;
-}
-
-double bench_memory_seconds(const bench_result *r, const machine_limits *l)
-{
-    return l->memory.best > 0 ? r->bytes_per_token / l->memory.best : 0;
 }
 
 void bench_test_name(const bench_test *t, char *out, size_t n)

@@ -20,8 +20,11 @@ typedef struct bench_result {
     int32_t n_runs;
     double seconds[BENCH_MAX_RUNS];
     double mean, deviation, median; /* tokens per second, of all sequences together */
+    double reading[BENCH_MAX_RUNS]; /* bytes per second that memory gave around each run; 0 without a reader */
     double bytes_per_token;         /* weights and KV read per token */
     double macs_per_token;          /* multiply-adds of the linear layers */
+    double read_rate,
+        read_share; /* medians of the runs: reading around them, what they read as a share of it; 0 without a reader */
 } bench_result;
 
 /* A test under way: sessions that hold its depth. */
@@ -38,13 +41,13 @@ void bench_test_name(const bench_test *t, char *out, size_t n);
 /* Tokens a run makes, for t/s. */
 double bench_tokens(const bench_test *t);
 
-/* All of it: n_runs runs. progress (may be NULL) is asked between them. */
-DIL_MUST_CHECK dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, dil_progress_fn progress, void *user,
-                                    bench_result *out, dil_error *err);
+/* All of it: n_runs runs, with reading measured before and after each (reader NULL: not). progress (may be NULL) is asked between
+ * them. */
+DIL_MUST_CHECK dil_status bench_run(engine *e, const bench_test *test, int32_t n_runs, memory_reader *reader,
+                                    dil_progress_fn progress, void *user, bench_result *out, dil_error *err);
 
-/* Seconds per token if nothing but the multiply-adds of the linear layers took time, and if nothing but reading did: the
- * integer units for quantized weights, the better of bf16 and f32 for F16 and BF16, f32 for F32. 0: not measured. */
+/* Seconds per token if nothing but the multiply-adds of the linear layers took time: the integer units for quantized weights, the
+ * better of bf16 and f32 for F16 and BF16, f32 for F32. 0: not measured. */
 double bench_compute_seconds(engine *e, const bench_result *r, const machine_limits *l);
-double bench_memory_seconds(const bench_result *r, const machine_limits *l);
 
 #endif

@@ -295,3 +295,35 @@ dil_status machine_measure_reading(machine_rate *out, const machine *m, const ke
     mem_free(j);
     return status;
 }
+
+struct memory_reader {
+    job *j;
+    limit_work w;
+};
+
+dil_status machine_reader_open(memory_reader **out, const machine *m, const kernels *k, team *workers, dil_error *err)
+{
+    memory_reader *r = mem_calloc(1, sizeof *r, MEM_MISC);
+    if (!r)
+        return DIL_FAIL(err, DIL_NO_MEMORY, "machine: no memory");
+    dil_status status = new_job(&r->j, &r->w, k, workers, err);
+    if (status == DIL_OK)
+        status = take_buffer(r->j, memory_slice(m, team_size(workers)) / READ_STEP * READ_STEP, err);
+    if (status == DIL_OK)
+        *out = r;
+    else
+        machine_reader_close(r);
+    return status;
+}
+
+double machine_reader_rate(memory_reader *r, double seconds) { return read_slices(r->j, r->w.slice, seconds).median; }
+
+void machine_reader_close(memory_reader *r)
+{
+    if (!r)
+        return;
+    if (r->w.buffer)
+        give_buffer(r->j);
+    mem_free(r->j);
+    mem_free(r);
+}

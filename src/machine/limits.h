@@ -54,6 +54,17 @@ DIL_MUST_CHECK dil_status machine_measure(machine_limits *out, const machine *m,
 DIL_MUST_CHECK dil_status machine_measure_reading(machine_rate *out, const machine *m, const kernels *k, team *workers,
                                                   double bytes, double pause, double seconds, dil_error *err);
 
+/* Reading from memory, measured again and again beside other work: where others share the machine, what it gives changes by the second,
+ * and only what was measured just before and after a run says what the run could have had. */
+typedef struct memory_reader memory_reader;
+
+/* The buffer of LIMIT_MEMORY, on all threads of the team, which outlives the reader. [owned: free with machine_reader_close] */
+DIL_MUST_CHECK dil_status machine_reader_open(memory_reader **out, const machine *m, const kernels *k, team *workers,
+                                              dil_error *err);
+/* Bytes per second, the median of at least five passes through the buffer in about `seconds`. */
+double machine_reader_rate(memory_reader *r, double seconds);
+void machine_reader_close(memory_reader *r);
+
 uint64_t machine_read_point(int point); /* READ_LEAST, doubled point times */
 /* Bytes per second of reading a working set of so many bytes again and again, from a measured curve. */
 double machine_read_rate(const machine_limits *l, double bytes);

@@ -237,6 +237,9 @@ def test_bench(room):
     out, _ = dil("bench", "-m", model, "-p", "4", "-n", "2", "-r", "1", "-q", "-t", "1")
     want("| pp4 |" in out and "| tg2 |" in out and re.search(r"reading [\d.]+ GB/s; \d+ Gmac/s in int8", out), out)
     want(len(re.findall(r"\| \d+ % \|", out)) >= 2, out)
+    row = json.loads(dil("bench", "-m", model, "-p", "0", "-n", "2", "-r", "3", "-q", "-o", "json")[0])[0]
+    shares = sorted(row["bytes_per_token"] * row["n_gen"] / s / (row["read_gb_per_s"] * 1e9) for s in row["samples_s"])
+    want(row["read_gb_per_s"] > 0 and 0.2 * shares[0] < row["share_of_read"] < 5 * shares[-1], f"bench: share of reading {row}")
     for bad, text in ((("-p", "0", "-n", "0"), "nothing to measure"), (("-pg", "5"), "two numbers"), (("-p", "x"), "whole number"),
                       (("-p", "1-9+0"), "a step"), (("-npl", "0"), "--parallel"), (("-o", "xml"), "jsonl")):
         done = subprocess.run([BINARY, "bench", *quick, *bad], capture_output=True, text=True, timeout=60)

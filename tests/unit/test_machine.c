@@ -319,6 +319,19 @@ static void limits_measured(void **state)
     measured(l.l2);
     measured(l.bf16);
     assert_true(l.l3.best <= 0.0 && l.memory.best <= 0.0);
+    memory_reader *r = NULL;
+    assert_int_equal(machine_reader_open(&r, m, &k, t, &err), DIL_OK);
+    for (int i = 0; i < 2; i++) { /* of a plausible speed, every time */
+        const double rate = machine_reader_rate(r, 0.0);
+        assert_true(rate > 1e7 && rate < 1e13);
+    }
+    machine_reader_close(r);
+    for (int64_t i = 0; i < 3; i++) {
+        mem_inject_failure(i);
+        dil_status status = machine_reader_open(&r, m, &k, t, &err);
+        mem_inject_failure(-1);
+        assert_int_equal(status, DIL_NO_MEMORY);
+    }
     for (int64_t i = 0; i < 2; i++) {
         mem_inject_failure(i);
         dil_status status = machine_measure(&l, m, &k, t, LIMIT_MEMORY, 0.0, &err);
