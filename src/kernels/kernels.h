@@ -71,7 +71,8 @@ static inline int32_t act_total(int32_t sums) { return (int16_t)sums + (sums >> 
  *                            acc = fma((float)I * ws, d, acc);   with minimum: acc = fma(nm, s, acc)
  *         sub-blocks of 16:  I0, I1 likewise over the halves
  *                            acc = fma(fma((float)I1, ws1, (float)I0 * ws0), d, acc)
- *                            with minimum: acc = fma(nm0, s16[2b], acc); acc = fma(nm1, s16[2b+1], acc)
+ *         Q2_K:              u is the code times the whole-number scale of its half, ws = d: as sub-blocks of 32; then the halves'
+ *                            minima: acc = fma(nm0, s16[2b], acc); acc = fma(nm1, s16[2b+1], acc)
  * F32, F16 and BF16 weights: acc = fma(w[k], f[k], acc) for k = 0, 1, ..., K-1.
  * F16 and BF16 weights where bf16_dot is set: v = bf16(w), x = bf16(f), both rounded to nearest even, then for k = 0, 2, ...
  *     acc = fma(v[k+1], x[k+1], acc);  acc = fma(v[k], x[k], acc)       an odd last column is followed by a zero

@@ -367,9 +367,8 @@ void panel_decode_row(dil_type type, const uint8_t *panel, int row, int64_t k, f
     for (int64_t b = 0; b < k / ACT_BLOCK; b++) {
         t->unpack(packed_group(t, panel, b), (int)(b % blocks), &block);
         for (int c = 0; c < ACT_BLOCK; c++) {
-            int half = t->sub == 16 ? c / 16 : 0;
-            float w = block.ws[half][row] * (float)(block.u[c / 4][4 * row + c % 4] - t->off);
-            dst[b * ACT_BLOCK + c] = t->has_min ? w + block.nm[half][row] : w;
+            float w = block.ws[t->sub == 16 ? c / 16 : 0][row] * (float)(block.u[c / 4][4 * row + c % 4] - t->off);
+            dst[b * ACT_BLOCK + c] = t->n_minima ? w + block.nm[t->n_minima == 2 ? c / 16 : 0][row] : w;
         }
     }
 }
@@ -378,7 +377,7 @@ bool panel_reads_halves(dil_type type)
 {
     const packed_type *t = packed_type_get(type);
     const bool wide = type == DIL_TYPE_D6_0 || type == DIL_TYPE_IQ3_XXS; /* AVX2: no sums of 32 columns in 16 bits */
-    return t && (t->sub == 16 || wide);
+    return t && (t->sub == 16 || t->n_minima == 2 || wide);
 }
 
 size_t linear_scratch_bytes(int64_t k)

@@ -15,7 +15,7 @@
  *   Q4_K Q5_K             256:  f16 d[16]; f16 dmin[16]; six sc[8], m[8]; quants                off 0
  *   Q6_K                  256:  f16 d[16]; i8 sc[16][16] per 16 columns; quants                 off 32
  *   Q3_K                  256:  f16 d[16]; six sc[16] per 16 columns, plus 32; quants           off 4
- *   Q2_K                  256:  f16 d[16]; f16 dmin[16]; u8 sc|m<<4 [16][16]; quants            off 0
+ *   Q2_K                  256:  f16 d[16]; f16 dmin[16]; u8 sc|m<<4 [16][16] per 16 columns; quants   u = code * sc, off 0
  *   IQ4_XS                256:  f16 d[16]; six ls[8], plus 32; quants (table index)
  *   TQ1_0 TQ2_0           256:  f16 d[16]; 2-bit quants                                         off 1
  *   Q1_0, Q2_0                  as their blocks: f16 d[16]; 1-bit or 2-bit quants

@@ -34,28 +34,19 @@ static void add_block(const packed_type *type, const unpacked *block, int16_t w[
                       size_t b, float *acc)
 {
     int32_t sum[2][PANEL_ROWS];
+    const float *minimum = type->n_minima == 2 ? x->s16 + 2 * (t * x->b_stride + b) : x->s + t * x->b_stride + b;
     const int8_t *q = x->q + t * x->q_stride + b * ACT_BLOCK;
     float d = x->d[t * x->b_stride + b];
-    if (type->sub == 32) {
-        float s = x->s[t * x->b_stride + b];
-        dot_steps(w, q, 0, 8, sum[0]);
-        for (int row = 0; row < PANEL_ROWS; row++) {
-            acc[row] = fmaf((float)sum[0][row] * block->ws[0][row], d, acc[row]);
-            if (type->has_min)
-                acc[row] = fmaf(block->nm[0][row], s, acc[row]);
-        }
-        return;
-    }
-    const float *s16 = x->s16 + 2 * (t * x->b_stride + b);
-    dot_steps(w, q, 0, 4, sum[0]);
-    dot_steps(w, q, 4, 8, sum[1]);
+    const int subs = 32 / type->sub;
+    for (int i = 0; i < subs; i++)
+        dot_steps(w, q, 8 / subs * i, 8 / subs * (i + 1), sum[i]);
     for (int row = 0; row < PANEL_ROWS; row++) {
-        float first = (float)sum[0][row] * block->ws[0][row];
-        acc[row] = fmaf(fmaf((float)sum[1][row], block->ws[1][row], first), d, acc[row]);
-        if (type->has_min) {
-            acc[row] = fmaf(block->nm[0][row], s16[0], acc[row]);
-            acc[row] = fmaf(block->nm[1][row], s16[1], acc[row]);
-        }
+        float term = (float)sum[0][row] * block->ws[0][row];
+        if (subs == 2)
+            term = fmaf((float)sum[1][row], block->ws[1][row], term);
+        acc[row] = fmaf(term, d, acc[row]);
+        for (int i = 0; i < type->n_minima; i++)
+            acc[row] = fmaf(block->nm[i][row], minimum[i], acc[row]);
     }
 }
 

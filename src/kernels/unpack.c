@@ -76,15 +76,18 @@ static void scales_k16(const uint8_t *group, int block, unpacked *out)
             out->ws[half][row] = half_at(group, row) * (float)(int8_t)sc[16 * half + row];
 }
 
-/* Q2_K: d, dmin, (sc | m << 4)[16][16] */
+/* Q2_K: d, dmin, (sc | m << 4)[16][16]; u, the codes, times sc */
 static void scales_q2_k(const uint8_t *group, int block, unpacked *out)
 {
     const uint8_t *both = group + 64 + 32 * block;
+    scales_d(group, out);
     for (int half = 0; half < 2; half++) {
         for (int row = 0; row < PANEL_ROWS; row++) {
-            uint8_t b = both[16 * half + row];
-            out->ws[half][row] = half_at(group, row) * (float)(b & 15);
+            const uint8_t b = both[16 * half + row];
             out->nm[half][row] = -(half_at(group + 32, row) * (float)(b >> 4));
+            for (int step = 4 * half; step < 4 * half + 4; step++)
+                for (int c = 0; c < 4; c++)
+                    out->u[step][4 * row + c] = (uint8_t)(out->u[step][4 * row + c] * (b & 15));
         }
     }
 }
@@ -148,8 +151,8 @@ UNPACK(q3_k)
 }
 UNPACK(q2_k)
 {
-    scales_q2_k(group, block, out);
     unpack_quants(2, QUANTS(320, 2), out);
+    scales_q2_k(group, block, out);
 }
 UNPACK(d3_0)
 {
@@ -208,9 +211,9 @@ UNPACK(nvfp4)
     look_up(fp4_values, out);
 }
 
-/* columns, header, bits, sub-block, off, minimum */
-#define PACKED(type, columns, header, bits, sub, off, has_min, name) \
-    [DIL_TYPE_##type] = {columns, header, (header) + (columns) / 32 * (bits)*64, (bits)*64, bits, sub, off, has_min, unpack_##name}
+/* columns, header, bits, sub-block, off, minima */
+#define PACKED(type, columns, header, bits, sub, off, n_minima, name) \
+    [DIL_TYPE_##type] = {columns, header, (header) + (columns) / 32 * (bits)*64, (bits)*64, bits, sub, off, n_minima, unpack_##name}
 /* code words */
 #define GRID(type, words, high, sub, marks)                                     \
     [DIL_TYPE_##type] = {GRID_COLUMNS,                                          \
@@ -220,29 +223,29 @@ UNPACK(nvfp4)
                          0,                                                     \
                          sub,                                                   \
                          128,                                                   \
-                         false,                                                 \
+                         0,                                                     \
                          unpack_##type},
 
-static const packed_type packed_types[DIL_TYPE_COUNT] = {PACKED(Q4_0, 32, 32, 4, 32, 8, false, q4_0),
-                                                         PACKED(Q4_1, 32, 64, 4, 32, 0, true, q4_1),
-                                                         PACKED(Q5_0, 32, 32, 5, 32, 16, false, q5_0),
-                                                         PACKED(Q5_1, 32, 64, 5, 32, 0, true, q5_1),
-                                                         PACKED(Q8_0, 32, 32, 8, 32, 128, false, q8_0),
-                                                         PACKED(Q2_K, 256, 320, 2, 16, 0, true, q2_k),
-                                                         PACKED(Q3_K, 256, 224, 3, 16, 4, false, q3_k),
-                                                         PACKED(Q4_K, 256, 256, 4, 32, 0, true, q4_k),
-                                                         PACKED(Q5_K, 256, 256, 5, 32, 0, true, q5_k),
-                                                         PACKED(Q6_K, 256, 288, 6, 16, 32, false, q6_k),
-                                                         PACKED(IQ4_NL, 32, 32, 4, 32, 128, false, iq4_nl),
-                                                         PACKED(IQ4_XS, 256, 128, 4, 32, 128, false, iq4_xs),
-                                                         PACKED(TQ1_0, 256, 32, 2, 32, 1, false, tq),
-                                                         PACKED(TQ2_0, 256, 32, 2, 32, 1, false, tq),
-                                                         PACKED(MXFP4, 32, 16, 4, 32, 128, false, mxfp4),
-                                                         PACKED(NVFP4, 64, 64, 4, 16, 128, false, nvfp4),
-                                                         PACKED(Q1_0, 128, 32, 1, 32, 1, false, q1_0),
-                                                         PACKED(Q2_0, 64, 32, 2, 32, 1, false, tq),
-                                                         PACKED(D3_0, 32, 32, 3, 32, 4, false, d3_0),
-                                                         PACKED(D6_0, 32, 32, 6, 32, 32, false, d6_0),
+static const packed_type packed_types[DIL_TYPE_COUNT] = {PACKED(Q4_0, 32, 32, 4, 32, 8, 0, q4_0),
+                                                         PACKED(Q4_1, 32, 64, 4, 32, 0, 1, q4_1),
+                                                         PACKED(Q5_0, 32, 32, 5, 32, 16, 0, q5_0),
+                                                         PACKED(Q5_1, 32, 64, 5, 32, 0, 1, q5_1),
+                                                         PACKED(Q8_0, 32, 32, 8, 32, 128, 0, q8_0),
+                                                         PACKED(Q2_K, 256, 320, 2, 32, 0, 2, q2_k),
+                                                         PACKED(Q3_K, 256, 224, 3, 16, 4, 0, q3_k),
+                                                         PACKED(Q4_K, 256, 256, 4, 32, 0, 1, q4_k),
+                                                         PACKED(Q5_K, 256, 256, 5, 32, 0, 1, q5_k),
+                                                         PACKED(Q6_K, 256, 288, 6, 16, 32, 0, q6_k),
+                                                         PACKED(IQ4_NL, 32, 32, 4, 32, 128, 0, iq4_nl),
+                                                         PACKED(IQ4_XS, 256, 128, 4, 32, 128, 0, iq4_xs),
+                                                         PACKED(TQ1_0, 256, 32, 2, 32, 1, 0, tq),
+                                                         PACKED(TQ2_0, 256, 32, 2, 32, 1, 0, tq),
+                                                         PACKED(MXFP4, 32, 16, 4, 32, 128, 0, mxfp4),
+                                                         PACKED(NVFP4, 64, 64, 4, 16, 128, 0, nvfp4),
+                                                         PACKED(Q1_0, 128, 32, 1, 32, 1, 0, q1_0),
+                                                         PACKED(Q2_0, 64, 32, 2, 32, 1, 0, tq),
+                                                         PACKED(D3_0, 32, 32, 3, 32, 4, 0, d3_0),
+                                                         PACKED(D6_0, 32, 32, 6, 32, 32, 0, d6_0),
                                                          GRID_TYPES(GRID)};
 
 const packed_type *packed_type_get(dil_type type)

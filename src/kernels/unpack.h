@@ -14,22 +14,22 @@
 #include "kernels/grid.h"
 #include "kernels/packed.h"
 
-/* One block of 32 columns of a panel. weight(row, column) = ws * (u - off) + nm; sub-blocks of 32 use index 0 only. */
+/* One block of 32 columns of a panel. weight(row, column) = ws * (u - off) + nm; index 1 of halves that have their own. */
 typedef struct unpacked {
     _Alignas(64) uint8_t u[BLOCK_STEPS][STEP_BYTES]; /* [step][row][4 columns] */
     _Alignas(64) float ws[2][PANEL_ROWS];
-    _Alignas(64) float nm[2][PANEL_ROWS]; /* only where has_min */
+    _Alignas(64) float nm[2][PANEL_ROWS]; /* where there are minima */
 } unpacked;
 
 typedef struct packed_type {
-    uint16_t columns;      /* of a group; 0: the type is not a quantized weight type */
-    uint16_t header_bytes; /* scales before the quants of a group */
-    uint16_t group_bytes;  /* all of it */
-    uint16_t block_bytes;  /* quants of 32 columns */
-    uint8_t bits;          /* per quant; 0: code words as in grid.h */
-    uint8_t sub;           /* columns that share a scale: 32 or 16 */
-    uint8_t off;           /* subtracted from u */
-    bool has_min;
+    uint16_t columns;                                               /* of a group; 0: the type is not a quantized weight type */
+    uint16_t header_bytes;                                          /* scales before the quants of a group */
+    uint16_t group_bytes;                                           /* all of it */
+    uint16_t block_bytes;                                           /* quants of 32 columns */
+    uint8_t bits;                                                   /* per quant; 0: code words as in grid.h */
+    uint8_t sub;                                                    /* columns that share a scale: 32 or 16 */
+    uint8_t off;                                                    /* subtracted from u */
+    uint8_t n_minima;                                               /* of a block: 0, 1 or one for each half */
     void (*unpack)(const uint8_t *group, int block, unpacked *out); /* block: 0 .. columns / 32 - 1 */
 } packed_type;
 

@@ -63,9 +63,17 @@ typedef struct form {
     int depth_signs; /* the same for magnitudes with signs apart; 0: the type has none */
 } form;
 
-/* The scales of one block: [sub-block][half of the rows], or in memory as floats, ws of each sub-block, then nm, 16 each. */
+/* Whether sub-blocks have whole numbers for scales and one ws together: their sums are added up before they become floats. */
+AVX2_INLINE bool has_whole_scales(form f) { return f.scales == SCALES_Q2_K; }
+
+AVX2_INLINE int scales_of_form(form f) { return has_whole_scales(f) ? 1 : 32 / f.sub; }
+
+AVX2_INLINE int minima_of_form(form f) { return f.has_min ? 32 / f.sub : 0; }
+
+/* The scales of one block: [sub-block][half of the rows], or in memory, 16 of each: ws, nm, whole. */
 typedef struct scale_set {
     __m256 ws[2][2], nm[2][2];
+    __m256i whole[2][2]; /* only of has_whole_scales(): twice in 16 bits of every row, to multiply sums of sub-blocks */
     const float *stored;
 } scale_set;
 
@@ -215,13 +223,13 @@ AVX2_INLINE void scales_of_block(form f, const uint8_t *group, int b, scale_set 
             for (int i = 0; i < 2; i++)
                 out->ws[i][h] = _mm256_mul_ps(d, signed_six_of_rows(group + 32, 16, 2 * b + i, h));
             break;
-        case SCALES_Q2_K:
+        case SCALES_Q2_K: out->ws[0][h] = d;
 #pragma GCC unroll 8
             for (int i = 0; i < 2; i++) {
                 __m256i both = _mm256_cvtepu8_epi32(load_64(group + 64 + 32 * b + 16 * i + 8 * h));
-                __m256 sc = _mm256_cvtepi32_ps(_mm256_and_si256(both, _mm256_set1_epi32(15)));
+                __m256i sc = _mm256_and_si256(both, _mm256_set1_epi32(15));
                 __m256 m = _mm256_cvtepi32_ps(_mm256_srli_epi32(both, 4));
-                out->ws[i][h] = _mm256_mul_ps(d, sc);
+                out->whole[i][h] = _mm256_or_si256(sc, _mm256_slli_epi32(sc, 16));
                 out->nm[i][h] = negated(_mm256_mul_ps(halves_of_rows(group + 32, h), m));
             }
             break;
@@ -266,8 +274,8 @@ AVX2_INLINE __m256i in_order(__m256i v)
     return v;
 }
 
-/* v with each pair of its 16-bit numbers added. */
-AVX2_INLINE __m256i widened(__m256i v) { return _mm256_madd_epi16(v, _mm256_set1_epi16(1)); }
+/* v with each pair of its 16-bit numbers times `by` added. */
+AVX2_INLINE __m256i widened(__m256i v, __m256i by) { return _mm256_madd_epi16(v, by); }
 
 /* Steps whose products are added in 16 bits. */
 AVX2_INLINE int run_steps(form f) { return f.depth < f.sub / 4 ? f.depth : f.sub / 4; }
@@ -293,8 +301,9 @@ AVX2_INLINE __m256i start_of(form f, const act_block *x, int t, int i)
     return _mm256_set1_epi32(-f.off * act_total(sums));
 }
 
-/* total[t][h] += products of steps from..from+f.depth-1, added in 16 bits first. */
-AVX2_INLINE void dot_run(form f, quants kind, const weights *b, const act_block *x, int tokens, int from, __m256i total[][2])
+/* total[t][h] += by[h] * products of steps from..from+f.depth-1, added in 16 bits first. */
+AVX2_INLINE void dot_run(form f, quants kind, const weights *b, const act_block *x, int tokens, int from, const __m256i by[2],
+                         __m256i total[][2])
 {
     __m256i sum[FORM_TOKENS][2];
 #pragma GCC unroll 8
@@ -316,7 +325,7 @@ AVX2_INLINE void dot_run(form f, quants kind, const weights *b, const act_block 
             for (int h = 0; h < 2; h++) {
                 __m256i p = f.is_signed || b->signs ? signed_products(w[h], sign[h], columns) : _mm256_maddubs_epi16(w[h], columns);
                 if (f.depth == 1)
-                    total[t][h] = in_order(_mm256_add_epi32(total[t][h], widened(p)));
+                    total[t][h] = in_order(_mm256_add_epi32(total[t][h], widened(p, by[h])));
                 else if (s > from)
                     sum[t][h] = in_order(_mm256_add_epi16(sum[t][h], p));
                 else
@@ -329,21 +338,7 @@ AVX2_INLINE void dot_run(form f, quants kind, const weights *b, const act_block 
 #pragma GCC unroll 8
         for (int h = 0; h < 2; h++)
             if (f.depth > 1)
-                total[t][h] = in_order(_mm256_add_epi32(total[t][h], widened(sum[t][h])));
-}
-
-/* Sum of (u - off) q over the steps of sub-block i. */
-AVX2_INLINE void dot_sub(form f, quants kind, const weights *w, const act_block *x, int tokens, int i, __m256i total[][2])
-{
-    int steps = f.sub / 4, from = i * steps;
-    form g = f;
-    g.depth = run_steps(f);
-#pragma GCC unroll 8
-    for (int t = 0; t < tokens; t++)
-        total[t][0] = total[t][1] = f.off && !is_centred(f) ? start_of(f, x, t, i) : _mm256_setzero_si256();
-#pragma GCC unroll 8
-    for (int s = from; s < from + steps; s += g.depth)
-        dot_run(g, kind, w, x, tokens, s, total);
+                total[t][h] = in_order(_mm256_add_epi32(total[t][h], widened(sum[t][h], by[h])));
 }
 
 AVX2_INLINE __m256 scale_of(const scale_set *sc, int i, int h)
@@ -353,7 +348,33 @@ AVX2_INLINE __m256 scale_of(const scale_set *sc, int i, int h)
 
 AVX2_INLINE __m256 minimum_of(form f, const scale_set *sc, int i, int h)
 {
-    return sc->stored ? _mm256_loadu_ps(sc->stored + 16 * (32 / f.sub + i) + 8 * h) : sc->nm[i][h];
+    return sc->stored ? _mm256_loadu_ps(sc->stored + 16 * (scales_of_form(f) + i) + 8 * h) : sc->nm[i][h];
+}
+
+AVX2_INLINE __m256i whole_scale_of(form f, const scale_set *sc, int i, int h)
+{
+    const float *stored = sc->stored + 16 * (scales_of_form(f) + minima_of_form(f) + i) + 8 * h;
+    return sc->stored ? _mm256_castps_si256(_mm256_loadu_ps(stored)) : sc->whole[i][h];
+}
+
+/* Sum of (u - off) q over the steps of sub-block i; with whole scales times its own, added onto the one before. */
+AVX2_INLINE void dot_sub(form f, quants kind, const weights *w, const scale_set *sc, const act_block *x, int tokens, int i,
+                         __m256i total[][2])
+{
+    __m256i by[2];
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++)
+        by[h] = has_whole_scales(f) ? whole_scale_of(f, sc, i, h) : _mm256_set1_epi16(1);
+    int steps = f.sub / 4, from = i * steps;
+    form g = f;
+    g.depth = run_steps(f);
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++)
+        if (!has_whole_scales(f) || i == 0)
+            total[t][0] = total[t][1] = f.off && !is_centred(f) ? start_of(f, x, t, i) : _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int s = from; s < from + steps; s += g.depth)
+        dot_run(g, kind, w, x, tokens, s, by, total);
 }
 
 /* The canonical order: one block onto acc[t][h]. */
@@ -361,16 +382,19 @@ AVX2_INLINE void add_block(form f, quants kind, const weights *w, const scale_se
                            __m256 acc[][2])
 {
     __m256 term[FORM_TOKENS][2];
+    __m256i total[FORM_TOKENS][2];
 #pragma GCC unroll 2
     for (int i = 0; i < 32 / f.sub; i++) {
-        __m256i total[FORM_TOKENS][2];
-        dot_sub(f, kind, w, x, tokens, i, total);
+        dot_sub(f, kind, w, sc, x, tokens, i, total);
+        if (has_whole_scales(f) && i == 0)
+            continue;
+        const int n = has_whole_scales(f) ? 0 : i;
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++)
 #pragma GCC unroll 8
             for (int h = 0; h < 2; h++) {
                 const __m256 v = _mm256_cvtepi32_ps(total[t][h]);
-                term[t][h] = i == 0 ? _mm256_mul_ps(v, scale_of(sc, i, h)) : _mm256_fmadd_ps(v, scale_of(sc, i, h), term[t][h]);
+                term[t][h] = n == 0 ? _mm256_mul_ps(v, scale_of(sc, n, h)) : _mm256_fmadd_ps(v, scale_of(sc, n, h), term[t][h]);
             }
     }
 #pragma GCC unroll 8
@@ -381,7 +405,7 @@ AVX2_INLINE void add_block(form f, quants kind, const weights *w, const scale_se
             acc[t][h] = _mm256_fmadd_ps(term[t][h], d, acc[t][h]);
             if (f.has_min) {
 #pragma GCC unroll 2
-                for (int i = 0; i < 32 / f.sub; i++)
+                for (int i = 0; i < minima_of_form(f); i++)
                     acc[t][h] = _mm256_fmadd_ps(minimum_of(f, sc, i, h), _mm256_broadcast_ss(x->s + (size_t)t * x->s_stride + i),
                                                 acc[t][h]);
             }

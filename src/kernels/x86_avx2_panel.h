@@ -1,7 +1,7 @@
 /*
  * The two loops of quantized linear layers in AVX2, over forms: gemv unpacks each block in registers for 1 to 4 tokens; gemm expands a
- * panel, GEMM_K columns at a time so that they stay in L1, into scratch (bytes [block][step][64], floats [block][ws, nm of each
- * sub-block][16]) and runs tiles of 4 tokens over it.
+ * panel, GEMM_K columns at a time so that they stay in L1, into scratch (bytes [block][step][64]; ws, nm and whole scales as in
+ * scale_set, [block][...][16]) and runs tiles of 4 tokens over it.
  */
 #ifndef KERNELS_X86_AVX2_PANEL_H
 #define KERNELS_X86_AVX2_PANEL_H
@@ -22,7 +22,10 @@ AVX2_INLINE void store_outputs(__m256 acc[][2], int tokens, float *y, size_t y_s
 }
 
 /* Floats per block in scratch. */
-AVX2_INLINE int scale_floats(form f) { return 32 / f.sub * 16 * (f.has_min ? 2 : 1); }
+AVX2_INLINE int scale_floats(form f)
+{
+    return 16 * (scales_of_form(f) + minima_of_form(f) + (has_whole_scales(f) ? 32 / f.sub : 0));
+}
 
 /* One panel, `tokens` (constant) tokens. */
 AVX2_INLINE void gemv_panel(form f, const uint8_t *panel, const linear_args *a, int tokens, float *y)
@@ -83,7 +86,7 @@ AVX2_INLINE __m256i with_signs(form f, __m256i magnitude, __m256i sign)
 /* A panel as bytes and floats. */
 AVX2_INLINE void expand_panel(form f, const uint8_t *panel, int64_t k, uint8_t *bytes, float *floats)
 {
-    int subs = 32 / f.sub;
+    const int n_scales = scales_of_form(f), n_minima = minima_of_form(f);
     for (int64_t c = 0; c < k; c += f.columns, panel += f.group_bytes) {
         const uint8_t *q = panel + f.header_bytes;
         for (int b = 0; b < f.columns / ACT_BLOCK; b++, q += f.block_bytes) {
@@ -101,13 +104,16 @@ AVX2_INLINE void expand_panel(form f, const uint8_t *panel, int64_t k, uint8_t *
                     _mm256_storeu_si256((__m256i_u *)(bytes + 64 * s + 32 * h), v);
                 }
 #pragma GCC unroll 8
-            for (int i = 0; i < subs; i++) {
+            for (int i = 0; i < 32 / f.sub; i++) {
 #pragma GCC unroll 8
                 for (int h = 0; h < 2; h++) {
-                    const __m256 ws = is_halved(f) ? _mm256_add_ps(sc.ws[i][h], sc.ws[i][h]) : sc.ws[i][h];
-                    _mm256_storeu_ps(floats + 16 * i + 8 * h, ws);
-                    if (f.has_min)
-                        _mm256_storeu_ps(floats + 16 * (subs + i) + 8 * h, sc.nm[i][h]);
+                    float *to = floats + 16 * i + 8 * h;
+                    if (i < n_scales)
+                        _mm256_storeu_ps(to, is_halved(f) ? _mm256_add_ps(sc.ws[i][h], sc.ws[i][h]) : sc.ws[i][h]);
+                    if (i < n_minima)
+                        _mm256_storeu_ps(to + 16 * n_scales, sc.nm[i][h]);
+                    if (has_whole_scales(f))
+                        _mm256_storeu_ps(to + 16 * (n_scales + n_minima), _mm256_castsi256_ps(sc.whole[i][h]));
                 }
             }
             bytes += BLOCK_STEPS * STEP_BYTES;

@@ -11,7 +11,7 @@
 /* A 32-column block of 16 rows: steps of u (16 rows x 4 columns), and per sub-block the scales and minima of the rows. */
 typedef struct weight_block {
     __m512i u[BLOCK_STEPS];
-    __m512 ws[2], nm[2]; /* [1] only with sub-blocks of 16, nm only with minima */
+    __m512 ws[2], nm[2]; /* [1] only of halves that have their own, nm only with minima */
 } weight_block;
 
 /* Unpacks a block of a panel. */
@@ -19,10 +19,10 @@ typedef void (*unpack_fn)(const uint8_t *panel, int64_t block, weight_block *w);
 #define AVX512_UNPACK(NAME) AVX512_INLINE void unpack_##NAME(const uint8_t *panel, int64_t block, weight_block *w)
 
 /* What the arithmetic of a type needs; all are compile-time constants where they are used. */
-typedef enum block_kind { KIND_32 = 0, KIND_16 = 1, KIND_32_MIN = 2, KIND_16_MIN = 3 } block_kind;
+typedef enum block_kind { KIND_32, KIND_16, KIND_32_MIN, KIND_32_MIN_16 } block_kind;
 
-#define KIND_HALVES(kind) ((int)((kind)&1u) + 1) /* sub-blocks per block */
-#define KIND_HAS_MIN(kind) (((kind)&2u) != 0)
+#define KIND_HALVES(kind) ((kind) == KIND_16 ? 2 : 1) /* sub-blocks per block */
+#define KIND_MINIMA(kind) ((kind) == KIND_32_MIN_16 ? 2 : (kind) == KIND_32_MIN ? 1 : 0)
 
 AVX512_INLINE __m512i block_broadcast(const int8_t *q)
 {
@@ -39,11 +39,8 @@ AVX512_INLINE __m512 block_add(__m512 acc, const __m512i i[2], const __m512 ws[2
     if (KIND_HALVES(kind) == 2)
         term = _mm512_fmadd_ps(_mm512_cvtepi32_ps(i[1]), ws[1], term);
     acc = _mm512_fmadd_ps(term, _mm512_set1_ps(d), acc);
-    if (KIND_HAS_MIN(kind)) {
-        acc = _mm512_fmadd_ps(nm[0], _mm512_set1_ps(s[0]), acc);
-        if (KIND_HALVES(kind) == 2)
-            acc = _mm512_fmadd_ps(nm[1], _mm512_set1_ps(s[1]), acc);
-    }
+    for (int h = 0; h < KIND_MINIMA(kind); h++)
+        acc = _mm512_fmadd_ps(nm[h], _mm512_set1_ps(s[h]), acc);
     return acc;
 }
 
@@ -95,7 +92,7 @@ AVX512_INLINE void gemv_panel(const linear_args *a, int panel, const unpack_fn u
                     i[h] = _mm512_sub_epi32(i[h], block_offset(x, row, b, h, shift, kind));
             }
             acc[t] = block_add(acc[t], i, w.ws, w.nm, x->d[row + (size_t)b],
-                               halves == 2 ? x->s16 + 2 * (row + (size_t)b) : x->s + row + (size_t)b, kind);
+                               KIND_MINIMA(kind) == 2 ? x->s16 + 2 * (row + (size_t)b) : x->s + row + (size_t)b, kind);
         }
     }
 #pragma GCC unroll 8
@@ -117,14 +114,14 @@ AVX512_INLINE void gemv_one(const linear_args *a, int panel, const unpack_fn unp
 /*
  * gemm: GEMM_K columns of GEMM_CHUNK panels are expanded into scratch, GEMM_PANELS side by side, as runs of records (one per panel
  * and block)
- *     u8 [8 steps][64]; f32 ws [halves][16]; f32 nm [halves][16] (with minima)
+ *     u8 [8 steps][64]; f32 ws [halves][16]; f32 nm [minima][16]
  * A tile of GEMM_TOKENS tokens stays in L1 while the records stream past it from L2. Sums rest in y between column blocks.
  */
 #define GEMM_BLOCKS (GEMM_K / ACT_BLOCK)
 #define GEMM_PANELS 2
 #define GEMM_TOKENS 6
 #define RECORD_MAX (512 + 4 * 64)
-#define RECORD_BYTES(kind) ((size_t)(512 + 64 * KIND_HALVES(kind) * (KIND_HAS_MIN(kind) ? 2 : 1)))
+#define RECORD_BYTES(kind) ((size_t)(512 + 64 * (KIND_HALVES(kind) + KIND_MINIMA(kind))))
 
 AVX512_INLINE void block_expand(const uint8_t *panel, int64_t block, uint8_t *record, const unpack_fn unpack, const block_kind kind)
 {
@@ -134,12 +131,10 @@ AVX512_INLINE void block_expand(const uint8_t *panel, int64_t block, uint8_t *re
     for (int s = 0; s < BLOCK_STEPS; s++)
         _mm512_store_si512(record + 64 * s, w.u[s]);
     float *f = (float *)(void *)(record + 512);
-#pragma GCC unroll 2
-    for (int h = 0; h < KIND_HALVES(kind); h++) {
+    for (int h = 0; h < KIND_HALVES(kind); h++)
         _mm512_store_ps(f + 16 * h, w.ws[h]);
-        if (KIND_HAS_MIN(kind))
-            _mm512_store_ps(f + 16 * (KIND_HALVES(kind) + h), w.nm[h]);
-    }
+    for (int h = 0; h < KIND_MINIMA(kind); h++)
+        _mm512_store_ps(f + 16 * (KIND_HALVES(kind) + h), w.nm[h]);
 }
 
 /* The blocks b0 .. b0 + n - 1 of panels first .. first + np - 1; records of panel pair i start at i * pair_bytes of scratch. */

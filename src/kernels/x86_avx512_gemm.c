@@ -30,11 +30,11 @@ AVX512_INLINE void tile_multiply(const gemm_part *g, const tile_starts *starts, 
                                  const int np, const int nt)
 {
     const act *x = g->a->x;
-    const int halves = KIND_HALVES(kind), steps = BLOCK_STEPS / halves;
+    const int halves = KIND_HALVES(kind), minima = KIND_MINIMA(kind), steps = BLOCK_STEPS / halves;
     const size_t q_stride = x->q_stride, y_stride = g->a->y_stride, b_stride = x->b_stride;
     const size_t row = (size_t)(g->a->token + token), at = row * b_stride + (size_t)g->b0;
     const int8_t *q = x->q + row * q_stride + (size_t)g->b0 * ACT_BLOCK;
-    const float *d = x->d + at, *s_min = halves == 2 ? x->s16 + 2 * at : x->s + at;
+    const float *d = x->d + at, *s_min = minima == 2 ? x->s16 + 2 * at : x->s + at;
     const uint8_t *record = g->a->scratch + (size_t)pair * g->pair_bytes;
     float *y = g->a->y + (size_t)token * y_stride + (size_t)(g->first + pair * GEMM_PANELS) * PANEL_ROWS;
     __m512 acc[GEMM_PANELS][GEMM_TOKENS];
@@ -54,8 +54,7 @@ AVX512_INLINE void tile_multiply(const gemm_part *g, const tile_starts *starts, 
         for (int h = 0; h < halves; h++) {
 #pragma GCC unroll 12
             for (int i = 0; i < np * nt; i++)
-                sum[i / nt][i % nt] =
-                    KIND_HAS_MIN(kind) ? _mm512_setzero_si512() : _mm512_set1_epi32(starts->of[i % nt][halves * b + h]);
+                sum[i / nt][i % nt] = minima ? _mm512_setzero_si512() : _mm512_set1_epi32(starts->of[i % nt][halves * b + h]);
 #pragma GCC unroll 8
             for (int s = h * steps; s < (h + 1) * steps; s++) {
                 __m512i u[GEMM_PANELS];
@@ -83,13 +82,9 @@ AVX512_INLINE void tile_multiply(const gemm_part *g, const tile_starts *starts, 
             const int p = i / nt, t = i % nt;
             const float *f = (const float *)(const void *)(record + (size_t)p * RECORD_BYTES(kind) + 512) + 16 * halves;
             acc[p][t] = _mm512_fmadd_ps(term[p][t], _mm512_set1_ps(d[(size_t)t * b_stride + (size_t)b]), acc[p][t]);
-            if (KIND_HAS_MIN(kind)) {
-#pragma GCC unroll 2
-                for (int h = 0; h < halves; h++)
-                    acc[p][t] =
-                        _mm512_fmadd_ps(_mm512_load_ps(f + 16 * h),
-                                        _mm512_set1_ps(s_min[(size_t)halves * ((size_t)t * b_stride + (size_t)b) + (size_t)h]),
-                                        acc[p][t]);
+            for (int h = 0; h < minima; h++) {
+                const float s = s_min[(size_t)minima * ((size_t)t * b_stride + (size_t)b) + (size_t)h];
+                acc[p][t] = _mm512_fmadd_ps(_mm512_load_ps(f + 16 * h), _mm512_set1_ps(s), acc[p][t]);
             }
         }
     }
@@ -116,7 +111,7 @@ AVX512_INLINE void part_multiply(const gemm_part *g, const block_kind kind)
     tile_starts starts;
     for (int token = 0; token < g->a->n_tokens; token += GEMM_TOKENS) {
         const int left = g->a->n_tokens - token, nt = left < GEMM_TOKENS ? left : GEMM_TOKENS;
-        if (!KIND_HAS_MIN(kind))
+        if (!KIND_MINIMA(kind))
             tile_start(&starts, g, token, nt, kind);
         for (int pair = 0; pair < g->np / GEMM_PANELS; pair++)
             tile_pair(g, &starts, pair, token, nt, kind, GEMM_PANELS);
@@ -131,6 +126,6 @@ void avx512_gemm_part(const gemm_part *part, block_kind kind)
     case KIND_32: part_multiply(part, KIND_32); break;
     case KIND_16: part_multiply(part, KIND_16); break;
     case KIND_32_MIN: part_multiply(part, KIND_32_MIN); break;
-    case KIND_16_MIN: part_multiply(part, KIND_16_MIN); break;
+    case KIND_32_MIN_16: part_multiply(part, KIND_32_MIN_16); break;
     }
 }

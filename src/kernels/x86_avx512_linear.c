@@ -139,20 +139,25 @@ AVX512_UNPACK(q3_k)
     block_codes(3, quants, w->u);
 }
 
+/* u = code * sc: two bytes at a time, of which no product leaves its own. */
 AVX512_UNPACK(q2_k)
 {
     const uint8_t *group = panel + (size_t)(block >> 3) * (2 * HALVES + 256 + 1024);
-    const __m512 d = avx512_load_f16(group), dmin = avx512_load_f16(group + HALVES);
+    const __m512 dmin = avx512_load_f16(group + HALVES);
+    w->ws[0] = avx512_load_f16(group);
+    block_codes(2, group + 2 * HALVES + 256 + 128 * (block & 7), w->u);
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
-        __m512i both = avx512_load_u8(group + 2 * HALVES + 16 * (2 * (block & 7) + h));
-        w->ws[h] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15))));
+        const __m512i both = avx512_load_u8(group + 2 * HALVES + 16 * (2 * (block & 7) + h));
+        const __m512i sc = _mm512_and_si512(both, _mm512_set1_epi32(15)), twice = _mm512_or_si512(sc, _mm512_slli_epi32(sc, 16));
         w->nm[h] = negative(_mm512_mul_ps(dmin, _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4))));
+#pragma GCC unroll 4
+        for (int s = 4 * h; s < 4 * h + 4; s++)
+            w->u[s] = _mm512_mullo_epi16(w->u[s], twice);
     }
-    block_codes(2, group + 2 * HALVES + 256 + 128 * (block & 7), w->u);
 }
 
-AVX512_LINEAR(q2_k, -1, KIND_16_MIN, 32)
+AVX512_LINEAR(q2_k, -1, KIND_32_MIN_16, 32)
 AVX512_LINEAR(q3_k, 2, KIND_16, 12)
 AVX512_LINEAR(q4_k, -1, KIND_32_MIN, 32)
 AVX512_LINEAR(q5_k, -1, KIND_32_MIN, 16)

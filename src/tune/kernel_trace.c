@@ -135,8 +135,9 @@ static void walk_quantized(walk *w, level l, bool gemm)
         w->tokens = (int)parts(n, parts(n, 8));
         return;
     }
+    const int whole = l == LEVEL_AVX2 && w->packed->n_minima == 2 ? 2 : 0; /* scales that stay numbers */
     w->record_bytes =
-        BLOCK_STEPS * STEP_BYTES + (size_t)(ACT_BLOCK / w->packed->sub) * PANEL_ROWS * 4 * (w->packed->has_min ? 2 : 1);
+        BLOCK_STEPS * STEP_BYTES + (size_t)(ACT_BLOCK / w->packed->sub + w->packed->n_minima + whole) * PANEL_ROWS * 4;
     w->tokens = 4;
     const int64_t in_group = l == LEVEL_AVX2 ? w->packed->columns / ACT_BLOCK : 1, blocks = w->a->k / ACT_BLOCK;
     w->columns = parts(blocks / in_group, parts(blocks, GEMM_K / ACT_BLOCK)) * in_group * ACT_BLOCK;
@@ -217,12 +218,12 @@ static bool reads_sums(const walk *w)
 static void sweep_quantized_token(sweep *s, const walk *w, size_t row, int64_t from, int64_t columns)
 {
     const act *x = w->a->x;
-    const bool halves = w->packed->sub == 16;
+    const bool halves = w->packed->sub == 16, minima = w->packed->n_minima == 2;
     const size_t n = (size_t)columns / ACT_BLOCK, at = row * x->b_stride + (size_t)from / ACT_BLOCK;
     sweep_array(s, x->q + row * x->q_stride + from, (size_t)columns);
     sweep_array(s, x->d + at, n * sizeof *x->d);
-    if (w->packed->has_min)
-        sweep_array(s, halves ? x->s16 + 2 * at : x->s + at, (halves ? 2 : 1) * n * sizeof *x->s);
+    if (w->packed->n_minima)
+        sweep_array(s, minima ? x->s16 + 2 * at : x->s + at, w->packed->n_minima * n * sizeof *x->s);
     const bool half_sums = halves || (level_of(w->k) == LEVEL_AVX2 && panel_reads_halves(w->type));
     if (reads_sums(w))
         sweep_array(s, half_sums ? x->isum16 + 2 * at : x->isum + at, (half_sums ? 2 : 1) * n * sizeof *x->isum);

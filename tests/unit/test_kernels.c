@@ -88,10 +88,11 @@ static void unpacked_blocks_are_the_formats_values(void **state)
                 for (size_t c = 0; c < n; c++) {
                     unpacked block;
                     t->unpack(panel, (int)(c / 32), &block);
-                    size_t half = t->sub == 16 ? c % 32 / 16 : 0;
-                    float got = block.ws[half][row] * (float)(block.u[c % 32 / 4][4 * row + (int)(c % 4)] - t->off);
-                    if (t->has_min)
-                        got += block.nm[half][row];
+                    const size_t half = c % 32 / 16;
+                    float got =
+                        block.ws[t->sub == 16 ? half : 0][row] * (float)(block.u[c % 32 / 4][4 * row + (int)(c % 4)] - t->off);
+                    if (t->n_minima)
+                        got += block.nm[t->n_minima == 2 ? half : 0][row];
                     if (!same(got, want[c]))
                         fail_msg("%s row %d column %zu: format %g, unpacked %g", f->name, row, c, (double)want[c], (double)got);
                 }
