@@ -353,8 +353,8 @@ AVX2_INLINE __m256 minimum_of(form f, const scale_set *sc, int i, int h)
 
 AVX2_INLINE __m256i whole_scale_of(form f, const scale_set *sc, int i, int h)
 {
-    const float *stored = sc->stored + 16 * (scales_of_form(f) + minima_of_form(f) + i) + 8 * h;
-    return sc->stored ? _mm256_castps_si256(_mm256_loadu_ps(stored)) : sc->whole[i][h];
+    const int at = 16 * (scales_of_form(f) + minima_of_form(f) + i) + 8 * h;
+    return sc->stored ? _mm256_castps_si256(_mm256_loadu_ps(sc->stored + at)) : sc->whole[i][h];
 }
 
 /* Sum of (u - off) q over the steps of sub-block i; with whole scales times its own, added onto the one before. */
