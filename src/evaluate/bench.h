@@ -23,8 +23,8 @@ typedef struct bench_result {
     double reading[BENCH_MAX_RUNS]; /* bytes per second that memory gave around each run; 0 without a reader */
     double bytes_per_token;         /* weights and KV read per token */
     double macs_per_token;          /* multiply-adds of the linear layers */
-    double read_rate,
-        read_share; /* medians of the runs: reading around them, what they read as a share of it; 0 without a reader */
+    double read_rate;               /* median of reading; 0 without a reader */
+    double read_share;              /* median of what each run read as a share of its reading; 0 without a reader */
 } bench_result;
 
 /* A test under way: sessions that hold its depth. */

@@ -281,9 +281,9 @@ AVX2_INLINE __m256i widened(__m256i v, __m256i by) { return _mm256_madd_epi16(v,
 AVX2_INLINE int run_steps(form f) { return f.depth < f.sub / 4 ? f.depth : f.sub / 4; }
 
 /* Whether only centred sums fit into 16 bits, so that they must begin at -off times the activations there. */
-AVX2_INLINE bool is_centred(form f) { return 508 * f.off * f.depth > 32767; }
+AVX2_INLINE bool is_centred(form f) { return 508 * f.off * run_steps(f) > 32767; }
 
-/* Starts, and scales of minima, of halves of blocks. */
+/* Whether the sums that start from act start anew with every half of a block. */
 AVX2_INLINE bool starts_of_halves(form f) { return f.sub == 16 || (is_centred(f) && run_steps(f) == 4); }
 
 /* -off times sums of act: as they are, in 16 bits, or their totals in 32. */

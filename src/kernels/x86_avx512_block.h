@@ -120,7 +120,6 @@ AVX512_INLINE void gemv_one(const linear_args *a, int panel, const unpack_fn unp
 #define GEMM_BLOCKS (GEMM_K / ACT_BLOCK)
 #define GEMM_PANELS 2
 #define GEMM_TOKENS 6
-#define RECORD_MAX (512 + 4 * 64)
 #define RECORD_BYTES(kind) ((size_t)(512 + 64 * (KIND_HALVES(kind) + KIND_MINIMA(kind))))
 
 AVX512_INLINE void block_expand(const uint8_t *panel, int64_t block, uint8_t *record, const unpack_fn unpack, const block_kind kind)
